@@ -1,0 +1,36 @@
+# `make demo` and `make test` each set up .venv and run; they need Python 3.11 or newer and nothing else.
+# Options of pip go into PIP_FLAGS. The tests of the converter need torch, several GB with CUDA; the small CPU build:
+#   make test PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu'
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+BIN := .venv/bin
+
+.PHONY: demo test lint clean
+
+demo: .venv/demo.stamp
+	$(BIN)/python train.py --config configs/demo.py --workdir runs/demo
+	$(BIN)/python evaluate.py --workdir runs/demo --output runs/demo/report
+
+test: .venv/dev.stamp
+	$(BIN)/python -m pytest
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf .venv build *.egg-info
+
+.venv/python.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'error: $(PYTHON) is missing or older than Python 3.11; name another one: make PYTHON=python3.12' >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/demo.stamp: .venv/python.stamp requirements.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) --editable '.[demo]'
+	touch $@
+
+.venv/dev.stamp: .venv/python.stamp requirements.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) --editable '.[demo,dev]'
+	touch $@

@@ -1,0 +1,36 @@
+"""Enhances recordings: `python enhance.py --workdir RUN --output DIR FILE_OR_DIR...`.
+
+Files may have any length, rate and number of channels; results keep them, with the file's format and encoding. Inputs
+are never overwritten. A file that cannot be read is reported at the end, and the exit status is then 1.
+"""
+
+import argparse
+
+from jax_diffse import errors
+
+
+def _step(text: str) -> int | str:
+    return text if text in ('best', 'latest') else int(text)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('inputs', nargs='+', metavar='FILE_OR_DIR', help='recordings, and folders of them')
+    parser.add_argument('--workdir', required=True, metavar='RUN', help='a trained or converted run')
+    parser.add_argument('--output', required=True, metavar='DIR', help='where the results go, under the same names')
+    parser.add_argument('--noise', metavar='DIR', help='also write what was removed (input - output) here')
+    parser.add_argument('--strength', type=float, default=1.0, help='0: the input, 1: fully enhanced (default)')
+    parser.add_argument('--steps', type=int, help='sampling steps, for systems that sample')
+    parser.add_argument('--step', type=_step, default='best', metavar='best|latest|N',
+                        help='checkpoint (default: best)')
+    parser.add_argument('--chunk-seconds', type=float, default=16.0, metavar='SECONDS',
+                        help='how much is enhanced at a time (default: 16); less needs less memory')
+    args = vars(parser.parse_args())
+
+    from jax_diffse.evaluation.enhance import enhance
+
+    return enhance(args.pop('workdir'), args.pop('inputs'), args.pop('output'), **args)
+
+
+if __name__ == '__main__':
+    errors.exit_with(main)

@@ -1,0 +1,79 @@
+"""Configs: ConfigDicts with command-line overrides at the edge, frozen dataclasses inside."""
+
+import dataclasses
+import json
+import typing
+from collections.abc import Sequence
+
+from jax_diffse.errors import UserError
+
+T = typing.TypeVar('T')
+
+
+def load(path: str, overrides: Sequence[str] = ()):
+    """Loads `FILE.py` or `FILE.py:VARIANT` and applies overrides.
+
+    Args:
+      path: a Python file with `get_config(variant: str)`; what follows the colon is handed to it.
+      overrides: like `--config.train.steps=100`.
+
+    Returns:
+      A locked ConfigDict.
+
+    Raises:
+      UserError: no such file, unknown variant, unknown key, or a value of the wrong type.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file('config', lock_config=True, flag_values=values)
+    for override in overrides:
+        if not override.startswith('--config.') or '=' not in override:
+            raise UserError(f'unknown argument {override!r}, expected --config.KEY=VALUE')
+    try:
+        values(['', f'--config={path}', *overrides])
+        return values['config'].value
+    except FileNotFoundError as error:
+        raise UserError(f'--config={path}: no such file') from error
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f'--config={path}: {" ".join(str(error).split())}') from error
+
+
+def from_config_dict(cls: type[T], config, name: str) -> T:
+    """Builds the frozen dataclass `cls` from a ConfigDict or dict; nested dataclasses and sequences are followed.
+
+    `name` is how the user would address the config, as in 'config.data'.
+
+    Raises:
+      UserError: a key that `cls` lacks, a value of another type, or a value that `cls` refuses.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    types = typing.get_type_hints(cls)
+    for key in config:
+        if key not in fields:
+            raise UserError(f'{name}.{key}: unknown key, expected one of {", ".join(fields)}')
+    try:
+        return cls(**{key: _convert(types[key], value, f'{name}.{key}') for key, value in config.items()})
+    except (TypeError, ValueError) as error:
+        raise UserError(f'{name}: {error}') from error
+
+
+def _convert(wanted, value, name):
+    if dataclasses.is_dataclass(wanted):
+        return from_config_dict(wanted, value, name)
+    origin = typing.get_origin(wanted) or wanted
+    if origin is tuple:
+        if not isinstance(value, (tuple, list)):
+            raise UserError(f'{name}: expected a sequence, got {value!r}')
+        return tuple(value)
+    if origin is float and type(value) is int:
+        return float(value)
+    if type(value) is not origin:
+        raise UserError(f'{name}: expected {origin.__name__}, got {value!r}')
+    return value
+
+
+def to_json(config) -> str:
+    """The config as indented JSON, keys sorted."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True)

@@ -1,0 +1,120 @@
+"""Tables from torch's names and layouts to ours, and their application in one pass with all errors listed together."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from jax_diffse.errors import UserError
+
+Path = tuple[str, ...]  # in a variables tree: ('params', 'c_gen', 'encoder', ..., 'kernel')
+
+# Counters of torch's batch normalisation: they matter only without a fixed momentum.
+IGNORED = 'num_batches_tracked'
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How one array is laid out in torch: our axes are torch's in the order `axes`, without `squeezed` leading ones."""
+
+    axes: tuple[int, ...]
+    squeezed: int = 0
+
+    def from_torch(self, x: np.ndarray) -> np.ndarray:
+        x = x.transpose(self.axes)
+        return x.reshape(x.shape[self.squeezed:])
+
+    def to_torch(self, x: np.ndarray) -> np.ndarray:
+        return x.reshape((1,) * self.squeezed + x.shape).transpose(np.argsort(self.axes))
+
+    def torch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Torch's shape of an array that has `shape` here."""
+        shape = (1,) * self.squeezed + shape
+        return tuple(shape[i] for i in np.argsort(self.axes))
+
+
+VECTOR = Layout((0,))
+SCALAR = Layout((0,), squeezed=1)  # [1]: PReLU's one slope
+CONV_1D = Layout((2, 1, 0))  # [out, in, k]
+CONV_2D = Layout((2, 3, 1, 0))  # [out, in, kt, kf]
+CONV_TRANSPOSE_2D = Layout((2, 3, 0, 1))  # [in, out, kt, kf]
+# Convolutions of kernel size 1, which are dense layers here.
+DENSE_1D = Layout((2, 1, 0), squeezed=1)
+DENSE_2D = Layout((2, 3, 1, 0), squeezed=2)
+DENSE_TRANSPOSE_2D = Layout((2, 3, 0, 1), squeezed=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One array: its path in our variables, its name in torch's state dict, its layout there."""
+
+    path: Path
+    name: str
+    layout: Layout = VECTOR
+
+
+def conv(path: Path, name: str, layout: Layout) -> list[Entry]:
+    """Kernel and bias of a convolution or dense layer; paths start below the collection."""
+    return [Entry(('params', *path, 'kernel'), f'{name}.weight', layout),
+            Entry(('params', *path, 'bias'), f'{name}.bias')]
+
+
+def batch_norm(path: Path, name: str) -> list[Entry]:
+    """Gain, bias and running statistics."""
+    return [Entry(('params', *path, 'scale'), f'{name}.weight'), Entry(('params', *path, 'bias'), f'{name}.bias'),
+            Entry(('batch_stats', *path, 'mean'), f'{name}.running_mean'),
+            Entry(('batch_stats', *path, 'var'), f'{name}.running_var')]
+
+
+def prelu(path: Path, name: str) -> list[Entry]:
+    """The slope."""
+    return [Entry(('params', *path, 'slope'), f'{name}.weight', SCALAR)]
+
+
+def convert(entries: Iterable[Entry], state_dict: Mapping[str, Any], shapes) -> dict[str, Any]:
+    """Fills a variables tree from a state dict.
+
+    Args:
+      entries: the table; must cover the tree.
+      state_dict: torch's names -> tensors or NumPy arrays.
+      shapes: a variables tree of the arrays or shapes to be filled.
+
+    Returns:
+      A tree like `shapes`, of float32 NumPy arrays.
+
+    Raises:
+      UserError: names every entry that is missing, not expected or of another shape.
+    """
+    table = {entry.path: entry for entry in entries}
+    wanted = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(shapes).items()}
+    if set(table) != set(wanted):
+        raise ValueError(f'the table does not match the system: {sorted(set(table) ^ set(wanted))}')
+    expected = {entry.name: entry.layout.torch_shape(wanted[path]) for path, entry in table.items()}
+    _check(expected, {name: tuple(np.shape(value)) for name, value in state_dict.items()
+                      if not name.endswith(IGNORED)})
+    filled = {path: entry.layout.from_torch(_to_numpy(state_dict[entry.name])) for path, entry in table.items()}
+    return traverse_util.unflatten_dict(filled)
+
+
+def to_torch(entries: Iterable[Entry], variables) -> dict[str, np.ndarray]:
+    """The inverse of `convert`, for what `variables` holds: torch's names -> arrays in torch's layout."""
+    flat = traverse_util.flatten_dict(jax.device_get(variables))
+    return {entry.name: entry.layout.to_torch(np.asarray(flat[entry.path])) for entry in entries if entry.path in flat}
+
+
+def _check(expected, found):
+    misshapen = [f'{name} {list(found[name])} for {list(shape)}' for name, shape in expected.items()
+                 if found.get(name, shape) != shape]
+    problems = {'missing': expected.keys() - found.keys(), 'not expected': found.keys() - expected.keys(),
+                'of another shape': misshapen}
+    listed = [f'{what}: {", ".join(sorted(names))}' for what, names in problems.items() if names]
+    if listed:
+        raise UserError('not the weights of this network; ' + '; '.join(listed))
+
+
+def _to_numpy(value) -> np.ndarray:
+    value = value.detach().cpu().numpy() if hasattr(value, 'detach') else value
+    return np.ascontiguousarray(value, np.float32)

@@ -1,0 +1,29 @@
+"""Data sets, and the tf.data pipeline; nothing outside this package knows TensorFlow.
+
+This module and `folders` load without it: it comes with `pipeline`, `tf_spectral`, `tfds_source` and the builders.
+"""
+
+from jax_diffse.data.config import FOLDERS, SPLITS, DataConfig
+from jax_diffse.data.folders import open_folders
+from jax_diffse.data.source import Source
+from jax_diffse.errors import UserError
+
+
+def open_source(config: DataConfig, split: str) -> Source:
+    """Opens the 'train', 'validation' or 'test' split; every file of a `folders` split is read once, to check it.
+
+    Raises:
+      UserError: a folder is missing or names nothing; bad files (all in one message); the data set is not there or
+        not at `config.sample_rate`.
+    """
+    if split not in SPLITS:
+        raise ValueError(f'split must be one of {SPLITS}, got {split!r}')
+    if config.name == FOLDERS:
+        return open_folders(config, split)
+    from jax_diffse.data.tfds_source import open_tfds  # loads TensorFlow
+
+    source = open_tfds(config.name, split, config.data_dir)
+    if source.sample_rate != config.sample_rate:
+        raise UserError(f'config.data.sample_rate: {config.name} is at {source.sample_rate} Hz, '
+                        f'got {config.sample_rate}')
+    return source

@@ -1,0 +1,147 @@
+"""spoken_demo: sentences spoken by a synthesiser in generated noise. It needs no download, and is made in seconds.
+
+The voices are those of espeak-ng (the `demo` extra). Training, validation and test have different voices, both in the
+variant of the voice and in the sentences they speak, and two kinds of noise are heard in the test set alone. It shows
+that everything works and lets a change be judged within minutes; it says nothing about quality on real recordings.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jax_diffse import audio
+from jax_diffse.data.builders import noises, pairs, sentences
+from jax_diffse.data.builders.espeak import Synthesizer
+
+VOICES = {
+    'train': ('en-us+m1', 'en-gb-x-rp+m2', 'en-gb-scotland+m4', 'en-us+m6', 'en-gb-x-gbclan+john', 'en-029+robert',
+              'en-us+f1', 'en-gb-x-rp+f3', 'en-gb-x-gbcwmd+f5', 'en-us+Annie', 'en-gb-scotland+linda', 'en-029+aunty'),
+    'validation': ('en-gb-x-rp+m5', 'en-us+belinda'),
+    'test': ('en-us+m3', 'en-gb-x-rp+m7', 'en-gb-scotland+f2', 'en-us+f4'),
+}
+SENTENCES = {'train': sentences.TRAIN, 'validation': sentences.VALIDATION, 'test': sentences.TEST}
+SEEN = ('white', 'pink', 'hum', 'impulsive')
+NOISES = {'train': SEEN, 'validation': SEEN, 'test': (*SEEN, 'modulated', 'babble')}
+TRAIN_SNR_DB = (0.0, 20.0)  # drawn between these
+LISTED_SNR_DB = (5, 10, 15)  # of validation and test
+TALKERS = 6  # of babble
+_STREAM = {'train': 0, 'validation': 1, 'test': 2}  # of random numbers, so that splits do not share one
+
+
+@dataclasses.dataclass(eq=False)
+class SpokenDemoConfig(tfds.core.BuilderConfig):
+    """How many utterances each split has, and the seed that everything random follows from."""
+
+    train: int = 480
+    validation: int = 24
+    test: int = 36
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Speech:
+    """A sentence and how it is spoken."""
+
+    voice: str
+    sentence: str
+    rate: int  # words per minute
+    pitch: int  # 50 is normal
+
+
+@dataclasses.dataclass(frozen=True)
+class Utterance:
+    """One example of the data set, before it is made."""
+
+    name: str
+    speech: Speech
+    noise: str
+    snr_db: float
+    talkers: tuple[Speech, ...]  # of babble
+    index: int  # in its split
+
+
+class SpokenDemo(tfds.core.GeneratorBasedBuilder):
+    """Builder `spoken_demo`."""
+
+    VERSION = tfds.core.Version('1.0.0')
+    BUILDER_CONFIGS = [SpokenDemoConfig(name='standard', description='about half an hour of training material')]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return pairs.info(self, __doc__, homepage='https://github.com/espeak-ng/espeak-ng')
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager):
+        return {split: self._generate_examples(split) for split in VOICES}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
+        count, seed = getattr(self.builder_config, split), self.builder_config.seed
+        yield from generate(split, plan(split, count, seed), seed)
+
+
+def plan(split: str, count: int, seed: int) -> list[Utterance]:
+    """Decides what is spoken, by whom and in what noise; kinds of noise, listed SNRs and voices occur equally often."""
+    rng = np.random.default_rng([seed, _STREAM[split], 0])
+    spoken = _cycle(rng, list(itertools.product(VOICES[split], SENTENCES[split])), count)
+    # Neighbours differ in noise, then in SNR, so that the first few utterances already hold every kind.
+    conditions = [(noise, snr_db) for snr_db in LISTED_SNR_DB for noise in NOISES[split]]
+    utterances = []
+    for i, (voice, sentence) in enumerate(spoken):
+        noise, snr_db = conditions[i % len(conditions)]
+        if split == 'train':
+            snr_db = round(rng.uniform(*TRAIN_SNR_DB), 1)
+        talkers = _talkers(rng, sentence) if noise == 'babble' else ()
+        utterances.append(Utterance(f'{split}_{i:03d}_{noise}_{snr_db:g}dB', _speech(rng, voice, sentence), noise,
+                                    snr_db, talkers, i))
+    return utterances
+
+
+def _cycle(rng, combinations: list, count: int) -> list:
+    """`count` of the (voice, sentence) combinations: a different order each round, voices taking turns."""
+    rounds = []
+    while len(rounds) < count:
+        shuffled = [combinations[i] for i in rng.permutation(len(combinations))]
+        turns = {}
+        for voice, sentence in shuffled:
+            turns.setdefault(voice, []).append((voice, sentence))
+        rounds += [pair for turn in zip(*turns.values(), strict=True) for pair in turn]
+    return rounds[:count]
+
+
+def _speech(rng, voice, sentence) -> Speech:
+    return Speech(voice, sentence, int(rng.integers(140, 201)), int(rng.integers(30, 71)))
+
+
+def _talkers(rng, sentence) -> tuple[Speech, ...]:
+    """Voices of babble are training voices, which no target in the test set has; they say something else."""
+    others = [other for other in sentences.TEST if other != sentence]
+    voices = rng.choice(VOICES['train'], TALKERS, replace=False)
+    return tuple(_speech(rng, str(voice), str(rng.choice(others))) for voice in voices)
+
+
+def generate(split: str, utterances: Sequence[Utterance], seed: int) -> Iterator[tuple[str, dict]]:
+    """Makes the examples of a split, in order: `pairs.example`s.
+
+    Raises:
+      UserError: the `demo` extra is not installed.
+    """
+    synthesizer = Synthesizer()
+    for utterance in utterances:
+        rng = np.random.default_rng([seed, _STREAM[split], 1, utterance.index])
+        clean, noisy = _render(utterance, synthesizer, rng)
+        yield pairs.example(utterance.name, clean, noisy, utterance.speech.voice, utterance.noise, utterance.snr_db)
+
+
+def _render(utterance: Utterance, synthesizer: Synthesizer, rng) -> tuple[np.ndarray, np.ndarray]:
+    clean = _speak(utterance.speech, synthesizer)
+    if utterance.noise == 'babble':
+        noise = noises.babble(rng, len(clean), [_speak(talker, synthesizer) for talker in utterance.talkers])
+    else:
+        noise = getattr(noises, utterance.noise)(rng, len(clean))
+    return noises.mix(clean, noise, utterance.snr_db, level_db=rng.uniform(-32, -20))
+
+
+def _speak(speech: Speech, synthesizer: Synthesizer) -> np.ndarray:
+    spoken = synthesizer.speak(speech.sentence, speech.voice, speech.rate, speech.pitch)
+    return audio.resample(spoken, synthesizer.sample_rate, pairs.SAMPLE_RATE).astype(np.float64)

@@ -1,0 +1,230 @@
+"""Folders of wav and flac files as a `Source`: pairs of clean and noisy speech, or speech and noise to mix."""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import zlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from jax_diffse.data.config import DataConfig
+from jax_diffse.data.scan import AudioFile, is_silent, settle, survey
+from jax_diffse.errors import UserError
+
+_TRIES = 10  # random places looked at before the loudest one of a file is taken
+
+
+def mix(clean: np.ndarray, noise: np.ndarray, snr_db: float) -> tuple[np.ndarray, np.ndarray]:
+    """Adds `noise` to `clean` (`[N]` each, not silent) at an SNR over all N samples -> (clean, noisy).
+
+    The speech keeps its level, unless a sample would leave [-1, 1]: then both are scaled down together.
+    """
+    gain = np.sqrt(np.dot(clean, clean) / np.dot(noise, noise)) * 10 ** (-snr_db / 20)
+    noisy = clean + np.float32(gain) * noise
+    peak = max(np.abs(noisy).max(), np.abs(clean).max())
+    return (clean, noisy) if peak <= 1 else (clean / peak, noisy / peak)
+
+
+def crop(file: AudioFile, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """`num_samples` from a random place that is not silent; a shorter file is repeated, from a random phase.
+
+    Returns:
+      The samples `[num_samples]` and the sample they start at.
+    """
+    if file.num_samples < num_samples:
+        start = int(rng.integers(file.num_samples))
+        return np.resize(np.roll(file.read(), -start), num_samples), start
+    for _ in range(_TRIES):
+        start = int(rng.integers(file.num_samples - num_samples + 1))
+        samples = file.read(start, start + num_samples)
+        if not is_silent(samples):
+            return samples, start
+    samples = file.read()
+    start = int(np.clip(np.abs(samples).argmax() - num_samples // 2, 0, len(samples) - num_samples))
+    return samples[start:start + num_samples], start
+
+
+@dataclasses.dataclass(frozen=True)
+class PairSource:
+    """Pairs of equally named files."""
+
+    sample_rate: int  # Hz
+    clean: Sequence[AudioFile]
+    noisy: Sequence[AudioFile]
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def info(self, i: int) -> dict:
+        """`{'id', 'num_samples'}` of pair i."""
+        return {'id': self.clean[i].name, 'num_samples': self.clean[i].num_samples}
+
+    def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """The whole pair i: (clean `[N]`, noisy `[N]`)."""
+        return self.clean[i].read(), self.noisy[i].read()
+
+    def draw(self, i: int, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A random crop of pair i, at most `num_samples` long."""
+        length = min(num_samples, self.clean[i].num_samples)
+        start = int(rng.integers(self.clean[i].num_samples - length + 1))
+        return self.clean[i].read(start, start + length), self.noisy[i].read(start, start + length)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """A fixed mixture of a whole utterance; `id` also seeds the place in the noise file."""
+
+    id: str
+    speech: AudioFile
+    noise: AudioFile
+    snr_db: float
+
+    def rng(self) -> np.random.Generator:
+        return np.random.default_rng(zlib.crc32(self.id.encode()))
+
+
+@dataclasses.dataclass(frozen=True)
+class MixSource:
+    """Speech and noise, mixed anew for every training example; `read` yields the fixed, listed mixtures."""
+
+    sample_rate: int  # Hz
+    mixtures: Sequence[Mixture]
+    noise: Sequence[AudioFile]  # what `draw` takes noise from
+    snr_db: tuple[float, ...]  # what `draw` takes SNRs from
+    snr_uniform: bool = False  # from the range of `snr_db` instead
+
+    def __len__(self) -> int:
+        return len(self.mixtures)
+
+    def info(self, i: int) -> dict:
+        """`{'id', 'num_samples', 'snr_db', 'noise'}` of the fixed mixture i; 'noise' is the noise's folder."""
+        mixture = self.mixtures[i]
+        return {'id': mixture.id, 'num_samples': mixture.speech.num_samples, 'snr_db': mixture.snr_db,
+                'noise': mixture.noise.folder}
+
+    def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """The fixed mixture i, whole: (clean `[N]`, noisy `[N]`)."""
+        mixture = self.mixtures[i]
+        clean = mixture.speech.read()
+        return mix(clean, crop(mixture.noise, len(clean), mixture.rng())[0], mixture.snr_db)
+
+    def draw(self, i: int, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A random crop of utterance i, at most `num_samples` long, with noise and SNR (over the crop) drawn anew."""
+        speech = self.mixtures[i].speech
+        clean, _ = crop(speech, min(num_samples, speech.num_samples), rng)
+        noise, _ = crop(self.noise[rng.integers(len(self.noise))], len(clean), rng)
+        return mix(clean, noise, self._draw_snr(rng))
+
+    def _draw_snr(self, rng) -> float:
+        return rng.uniform(min(self.snr_db), max(self.snr_db)) if self.snr_uniform else rng.choice(self.snr_db)
+
+    def write_manifest(self, path: str | os.PathLike) -> None:
+        """Writes the list of fixed mixtures as tab-separated values, atomically."""
+        lines = ['id\tspeech\tnoise\tnoise_start\tnoise_class\tsnr_db']
+        for mixture in self.mixtures:
+            start = crop(mixture.noise, mixture.speech.num_samples, mixture.rng())[1]
+            lines.append(f'{mixture.id}\t{mixture.speech.path}\t{mixture.noise.path}\t{start}\t'
+                         f'{mixture.noise.folder}\t{mixture.snr_db:g}')
+        path = pathlib.Path(path)
+        partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+        partial.write_text('\n'.join(lines) + '\n')
+        os.replace(partial, path)
+
+
+def list_mixtures(speech: Sequence[AudioFile], noise: Sequence[AudioFile], snr_db: Sequence[float],
+                  count: int) -> list[Mixture]:
+    """A fixed list of `count` mixtures, spread evenly over the utterances and over (noise folder, SNR).
+
+    With `count` of at least the number of these conditions, each of them is in the list. The order of the conditions
+    is shuffled, so that they do not follow the order of the speakers.
+    """
+    classes = {}
+    for file in noise:
+        classes.setdefault(file.folder, []).append(file)
+    conditions = [(files, snr) for _, files in sorted(classes.items()) for snr in snr_db]
+    mixtures = []
+    for k in range(count):
+        if k % len(conditions) == 0:
+            rng = np.random.default_rng(k)
+            order = rng.permutation(len(conditions))
+        files, snr = conditions[order[k % len(conditions)]]
+        utterance, file = speech[k % len(speech)], files[rng.integers(len(files))]
+        mixtures.append(Mixture(f'{utterance.name}_{file.name.replace("/", "-")}_{snr:g}dB', utterance, file, snr))
+    return mixtures
+
+
+def open_folders(config: DataConfig, split: str) -> PairSource | MixSource:
+    """Opens the folders of a split, or the part of the training folders that is held out for validation.
+
+    Raises:
+      UserError: no folders are named or they do not exist; bad files; too little to hold anything out.
+    """
+    shared = split in ('train', 'validation') and not config.validation.kind('config.data.validation')
+    key = f'config.data.{"train" if shared else split}'
+    folders = config.train if shared else getattr(config, split)
+    kind = folders.kind(key)
+    if not kind:
+        raise UserError(f'{key}: no folders named, expected {key}.clean and .noisy, or {key}.speech and .noise')
+    return (_open_pairs if kind == 'pairs' else _open_mix)(config, split, folders, shared)
+
+
+def _open_pairs(config, split, folders, shared) -> PairSource:
+    clean, bad_clean = survey(folders.clean, config.sample_rate, config.min_seconds)
+    noisy, bad_noisy = survey(folders.noisy, config.sample_rate, config.min_seconds)
+    spoiled = {_name(path, folders.clean) for path in bad_clean} | {_name(path, folders.noisy) for path in bad_noisy}
+    bad = bad_clean | bad_noisy
+    total = len(clean) + len(noisy) + len(bad)
+    for files, others, root in ((clean, noisy, folders.noisy), (noisy, clean, folders.clean)):
+        bad |= {files[name].path: f'unpaired: no file of this name in {root}'
+                for name in files.keys() - others.keys() - spoiled}
+    for name in clean.keys() & noisy.keys():
+        if clean[name].num_samples != noisy[name].num_samples:
+            bad[noisy[name].path] = (f'{noisy[name].num_samples} samples, '
+                                     f'but {clean[name].num_samples} in {clean[name].path}')
+    settle(bad, total, config.skip_bad)
+    names = [name for name in clean if name in noisy and noisy[name].path not in bad]
+    names = _choose(names, config, split, folders.clean, shared)
+    return PairSource(config.sample_rate, [clean[name] for name in names], [noisy[name] for name in names])
+
+
+def _open_mix(config, split, folders, shared) -> MixSource:
+    speech, bad_speech = survey(folders.speech, config.sample_rate, config.min_seconds)
+    noise, bad_noise = survey(folders.noise, config.sample_rate, config.min_seconds)
+    bad = bad_speech | bad_noise
+    settle(bad, len(speech) + len(noise) + len(bad), config.skip_bad)
+    speech = [speech[name] for name in _choose(speech, config, split, folders.speech, shared)]
+    noise = [noise[name] for name in _choose(noise, config, split, folders.noise, shared, by_file=True)]
+    snr_db = config.test_snr_db if split == 'test' else config.snr_db
+    conditions = len({file.folder for file in noise}) * len(snr_db)
+    count = len(speech) if split == 'train' else max(len(speech), conditions)
+    return MixSource(config.sample_rate, list_mixtures(speech, noise, snr_db, count), noise, snr_db,
+                     config.snr_uniform)
+
+
+def _name(path, root) -> str:
+    return pathlib.Path(path).relative_to(root).with_suffix('').as_posix()
+
+
+def _choose(names, config, split, root, shared, by_file=False) -> list[str]:
+    """The names that belong to a split: all, unless train and validation share the training material."""
+    if not names:
+        raise UserError(f'{root}: no audio file left after leaving out the bad ones')
+    if not shared:
+        return list(names)
+    if len(names) < 2:
+        raise UserError(f'{root}: one file alone, none can be held out: set config.data.validation')
+    held = held_out(names, config.held_out, by_file)
+    return [name for name in names if (name in held) == (split == 'validation')]
+
+
+def held_out(names: Iterable[str], share: float, by_file: bool = False) -> set[str]:
+    """The names held out for validation: a share of the first-level folders (of the files, if `by_file` or there is
+    one folder at most), at least one, chosen by the hash of their names."""
+    groups = {name: name if by_file else name.partition('/')[0] for name in names}
+    if len(set(groups.values())) < 2:
+        groups = {name: name for name in groups}
+    ranked = sorted(set(groups.values()), key=lambda group: hashlib.sha256(group.encode()).digest())
+    chosen = set(ranked[:max(1, min(round(share * len(ranked)), len(ranked) - 1))])
+    return {name for name, group in groups.items() if group in chosen}

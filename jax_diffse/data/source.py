@@ -1,0 +1,26 @@
+"""What every data set becomes: random-access pairs of clean and noisy speech."""
+
+from typing import Protocol
+
+import numpy as np
+
+
+class Source(Protocol):
+    """Pairs of clean and noisy speech at one sample rate, one channel, float32 in [-1, 1]."""
+
+    sample_rate: int  # Hz
+
+    def __len__(self) -> int:
+        """Number of utterances."""
+
+    def info(self, i: int) -> dict:
+        """`{'id': unique name, ...}` of utterance i, with 'snr_db' (float) and 'noise' (its class) where known."""
+
+    def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """The whole utterance i, always the same: (clean `[N]`, noisy `[N]`)."""
+
+    def draw(self, i: int, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A training example from utterance i: a random crop of at most `num_samples`, mixed anew where it is mixed.
+
+        All randomness comes from `rng`, so an example is a function of the generator's seed.
+        """

@@ -1,0 +1,32 @@
+"""TensorFlow as this project uses it: on the CPU only, and quiet. All of `data` takes it from here.
+
+    from jax_diffse.data.tf import tf
+"""
+
+import contextlib
+import os
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # read when TensorFlow is loaded
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Drops what is written to file descriptor 2: TensorFlow greets there before its log level counts."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+with _quiet():
+    import tensorflow as tf
+
+    # TensorFlow would otherwise reserve the accelerators' memory, which belongs to JAX.
+    for _kind in ('GPU', 'TPU'):
+        tf.config.set_visible_devices([], _kind)
+
+__all__ = ['tf']

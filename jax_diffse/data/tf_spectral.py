@@ -1,0 +1,63 @@
+"""The analysis side of `jax_diffse.spectral` in TensorFlow, for the data pipeline; each function is the twin of the
+one of its name there.
+
+Waveforms here are `[..., N]` without padding behind them, so every one of them ends at N.
+"""
+
+from jax_diffse.data.tf import tf
+from jax_diffse.spectral import POWERS, FrontEnd, hann
+
+
+def stft(x: tf.Tensor, n_fft: int, hop: int) -> tf.Tensor:
+    """Centred short-time Fourier transform with a periodic Hann window and reflect padding, not normalised.
+
+    `[..., N]`, N > n_fft / 2 -> `[..., N // hop + 1, n_fft // 2 + 1, 2]` float32.
+    """
+    pad = n_fft // 2
+    x = tf.concat([tf.reverse(x[..., 1:pad + 1], [-1]), x, tf.reverse(x[..., -pad - 1:-1], [-1])], axis=-1)
+    frames = tf.signal.frame(x, n_fft, hop)
+    return _pairs(tf.signal.rfft(frames * tf.constant(hann(n_fft), tf.float32)))
+
+
+def compress(spec: tf.Tensor, kind: str) -> tf.Tensor:
+    """Compresses magnitudes and keeps phases, `[..., 2]` -> `[..., 2]`; `kind` as in `spectral.compress`."""
+    if kind == 'none':
+        return spec
+    real, imag = tf.unstack(spec, axis=-1)
+    power = real**2 + imag**2
+    safe = tf.where(power == 0, tf.ones_like(power), power)
+    if kind == 'log1x':
+        gain = tf.math.log1p(tf.sqrt(power)) * tf.math.rsqrt(safe)
+    else:
+        gain = tf.exp((POWERS[kind] - 1) / 2 * tf.math.log(safe))  # twice as fast as tf.pow
+    return _pairs(tf.complex(real * gain, imag * gain))
+
+
+def rms_gain(x: tf.Tensor) -> tf.Tensor:
+    """`sqrt(N / sum(x^2))` of `[..., N]` -> `[...]`; 1 for digital silence."""
+    energy = tf.reduce_sum(x**2, axis=-1)
+    silent = energy == 0
+    safe = tf.where(silent, tf.ones_like(energy), energy)
+    return tf.where(silent, tf.ones_like(energy), tf.sqrt(tf.cast(tf.shape(x)[-1], tf.float32) / safe))
+
+
+def num_frames(front_end: FrontEnd, num_samples: tf.Tensor) -> tf.Tensor:
+    """Frames of a waveform of `num_samples`."""
+    return _extended(front_end, num_samples) // front_end.hop + 1
+
+
+def analyze(front_end: FrontEnd, x: tf.Tensor) -> tf.Tensor:
+    """Waveforms `[..., N]` -> compressed spectrograms `[..., front_end.num_frames(N), F, 2]`."""
+    num_samples = tf.shape(x)[-1]
+    silence = tf.zeros(tf.concat([tf.shape(x)[:-1], [_extended(front_end, num_samples) - num_samples]], 0))
+    spec = stft(tf.concat([x, silence], axis=-1), front_end.n_fft, front_end.hop)
+    return compress(spec, front_end.compression)
+
+
+def _extended(front_end, num_samples):
+    return tf.maximum(-(-num_samples // front_end.hop) * front_end.hop, front_end.n_fft)
+
+
+def _pairs(spec):
+    """Complex `[...]` -> real and imaginary parts `[..., 2]`; the same bytes, where tf.stack would copy slowly."""
+    return tf.bitcast(spec, tf.float32)

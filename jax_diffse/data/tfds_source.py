@@ -1,0 +1,85 @@
+"""Data sets of TFDS builders, opened for random access and prepared first where they are not."""
+
+import importlib
+import sys
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jax_diffse.data.builders import pairs
+from jax_diffse.errors import UserError
+
+MODULES = {  # builder -> the module whose import registers it with TFDS
+    'voicebank_demand': 'jax_diffse.data.builders.voicebank_demand',
+    'chime4': 'jax_diffse.data.builders.chime4',
+    'spoken_demo': 'jax_diffse.data.builders.spoken_demo',
+}
+
+
+class TfdsSource:
+    """Pairs of a prepared builder; a `jax_diffse.data.source.Source`. Reads may come from several threads."""
+
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
+        self.sample_rate = builder.info.metadata['sample_rate']  # Hz
+        self._records = builder.as_data_source(split)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def info(self, i: int) -> dict:
+        record = self._records[i]
+        info = {'id': record['id'].decode(), 'speaker': record['speaker'].decode()}
+        if record['noise']:
+            info['noise'] = record['noise'].decode()
+        if not np.isnan(record['snr_db']):
+            info['snr_db'] = round(float(record['snr_db']), 4)  # stored in single precision
+        return info
+
+    def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        record = self._records[i]
+        return _waveform(record['clean']), _waveform(record['noisy'])
+
+    def draw(self, i: int, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        record = self._records[i]
+        start = rng.integers(max(len(record['clean']) - num_samples, 0) + 1)
+        crop = slice(start, start + num_samples)
+        return _waveform(record['clean'][crop]), _waveform(record['noisy'][crop])
+
+
+def _waveform(stored: np.ndarray) -> np.ndarray:
+    return stored.astype(np.float32) / pairs.FULL_SCALE
+
+
+def open_tfds(name: str, split: str, data_dir: str = '') -> TfdsSource:
+    """Opens a split of 'voicebank_demand', 'chime4' or 'spoken_demo', or of one of their configs ('name/config').
+
+    Args:
+      name: the builder, and after a slash its config.
+      split: 'train', 'validation' or 'test'.
+      data_dir: where TFDS keeps its data sets; '' for its default, `~/tensorflow_datasets`.
+
+    Raises:
+      UserError: there is no such builder, config or split, or the data set cannot be prepared.
+    """
+    builder = _builder(name, data_dir)
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    try:
+        # A preparation that is interrupted leaves a directory marked incomplete, which is never opened.
+        builder.download_and_prepare(file_format='array_record')
+    except (OSError, tfds.download.DownloadError) as error:
+        raise UserError(f'{name}: cannot be prepared in {builder.data_dir} ({error})') from error
+    if split not in builder.info.splits:
+        raise UserError(f'{name}: no split {split!r}, expected one of {tuple(builder.info.splits)}')
+    return TfdsSource(builder, split)
+
+
+def _builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+    base, _, config = name.partition('/')
+    if base not in MODULES:
+        raise UserError(f'{name}: no such data set, expected one of {tuple(MODULES)}')
+    importlib.import_module(MODULES[base])
+    configs = tuple(tfds.builder_cls(base).builder_configs)
+    if config and config not in configs:
+        raise UserError(f'{name}: no such config, expected one of {tuple(f"{base}/{known}" for known in configs)}')
+    return tfds.builder(name, data_dir=data_dir or None, file_format='array_record')

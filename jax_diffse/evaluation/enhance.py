@@ -1,0 +1,144 @@
+"""Enhances files and folders with a run: what `enhance.py` does."""
+
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from rich import progress
+
+from jax_diffse import audio
+from jax_diffse.errors import UserError
+from jax_diffse.evaluation.enhancer import Enhancer
+from jax_diffse.training import checkpoints
+
+
+class Job(NamedTuple):
+    """One file to enhance."""
+
+    path: pathlib.Path
+    name: str  # below the output folder; also the utterance's id
+    output: pathlib.Path
+    noise: pathlib.Path | None
+
+
+def plan(inputs: Sequence[str | os.PathLike], output: str | os.PathLike,
+         noise: str | os.PathLike | None = None) -> list[Job]:
+    """The files to enhance and where the results go: folders keep their structure below `output` and `noise`.
+
+    Raises:
+      UserError: a folder without audio, two results of the same name, or a result that would overwrite an input or
+        lie among the inputs.
+    """
+    jobs = [Job(path, name, pathlib.Path(output, name), pathlib.Path(noise, name) if noise else None)
+            for given in map(pathlib.Path, inputs) for path, name in _files(given, [output, noise])]
+    taken: dict[str, pathlib.Path] = {}
+    originals = {_identity(job.path): job.path for job in jobs if job.path.exists()}
+    for job in jobs:
+        for result in filter(None, (job.output, job.noise)):
+            if result.exists() and _identity(result) in originals:
+                raise UserError(f'{result}: would overwrite the input {originals[_identity(result)]}; choose another '
+                                'folder')
+            where = os.path.realpath(result)
+            if where in taken:
+                raise UserError(f'{result}: both {taken[where]} and {job.path} would be written here; enhance them '
+                                'into different folders')
+            taken[where] = job.path
+    return jobs
+
+
+def _identity(path: pathlib.Path) -> tuple[int, int]:
+    """The same for all links, symbolic and hard, to one file."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _files(given: pathlib.Path, results) -> list[tuple[pathlib.Path, str]]:
+    if not given.is_dir():
+        return [(given, given.name)]
+    for result in filter(None, results):
+        if given.resolve() in pathlib.Path(result).resolve().parents:
+            raise UserError(f'{result}: lies in the input folder {given}, where another run would take results for '
+                            'inputs; choose a folder outside it')
+    found = audio.find(given)
+    if not found:
+        raise UserError(f'{given}: no audio files ({", ".join(audio.EXTENSIONS)}) in this folder')
+    return [(path, path.relative_to(given).as_posix()) for path in found]
+
+
+def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], output: str | os.PathLike, *,
+            noise: str | os.PathLike | None = None, strength: float = 1.0, steps: int | None = None,
+            step: int | str = 'best', chunk_seconds: float = 16.0) -> int:
+    """Enhances files and folders, printing a line for each file and the real-time factor.
+
+    Args:
+      workdir: the run.
+      inputs: files, and folders that are searched for audio.
+      output: folder of the results; earlier results of the same name are replaced.
+      noise: folder for what was removed, if wanted.
+      strength: share of the enhanced signal in the result, 0 to 1.
+      steps: sampling steps of a system that samples.
+      step: of the checkpoint: 'best', 'latest' or a number.
+      chunk_seconds: how much is enhanced at a time; less needs less memory.
+
+    Returns:
+      The exit status: 1 where a file failed (it is listed at the end, the others are done), else 0.
+
+    Raises:
+      UserError: no such run, settings that it does not take, or inputs and outputs that get in each other's way.
+    """
+    if not 0 <= strength <= 1:
+        raise UserError(f'--strength={strength:g}: expected a number from 0 to 1')
+    jobs = plan(inputs, output, noise)
+    enhancer = Enhancer(checkpoints.load(workdir, step=step), chunk_seconds=chunk_seconds)
+    _check_steps(enhancer, steps)
+    failures, seconds, started = [], 0.0, time.perf_counter()
+    with progress.Progress(disable=not sys.stdout.isatty(), transient=True) as bar:
+        for job in jobs:
+            try:
+                seconds += _enhance_one(enhancer, job, strength, steps, bar)
+            except UserError as error:
+                failures.append(str(error))
+            except jax.errors.JaxRuntimeError as error:  # memory, most likely
+                reason = str(error).splitlines()[0]
+                failures.append(f'{job.path}: {reason}; a smaller --chunk-seconds needs less memory')
+    _summarise(seconds, time.perf_counter() - started, enhancer.compile_seconds, failures)
+    return 1 if failures else 0
+
+
+def _check_steps(enhancer: Enhancer, steps: int | None) -> None:
+    if steps is None:
+        return
+    system, variables = enhancer.run.system, enhancer.run.variables
+    try:
+        jax.eval_shape(lambda: system.enhance(variables, jnp.zeros((1, system.sample_rate)), jnp.ones(1, jnp.int32),
+                                              jax.random.split(jax.random.key(0), 1), steps=steps))
+    except ValueError as error:
+        raise UserError(f'--steps={steps}: {error}') from error
+
+
+def _enhance_one(enhancer: Enhancer, job: Job, strength, steps, bar: progress.Progress) -> float:
+    """Enhances one file, prints its line and returns its duration in seconds."""
+    started, compiled = time.perf_counter(), enhancer.compile_seconds
+    header = audio.info(job.path)
+    task = bar.add_task(job.name, total=header.num_samples / header.sample_rate)
+    try:
+        seconds = enhancer.enhance_file(job.path, job.output, noise=job.noise, strength=strength, utterance=job.name,
+                                        steps=steps, on_progress=lambda done: bar.advance(task, done))
+    finally:
+        bar.remove_task(task)
+    spent = time.perf_counter() - started - (enhancer.compile_seconds - compiled)
+    print(f'{job.output}: {seconds:.1f} s of audio in {spent:.1f} s', flush=True)
+    return seconds
+
+
+def _summarise(seconds: float, spent: float, compiling: float, failures: list[str]) -> None:
+    if seconds:
+        print(f'real-time factor {(spent - compiling) / seconds:.3f}: {seconds:.1f} s of audio in '
+              f'{spent - compiling:.1f} s, and {compiling:.1f} s of compilation')
+    for reason in failures:
+        print(f'not enhanced: {reason}', file=sys.stderr)

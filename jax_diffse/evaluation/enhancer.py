@@ -1,0 +1,243 @@
+"""A trained system applied to recordings of any length, rate and number of channels."""
+
+import collections
+import contextlib
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_diffse import audio
+from jax_diffse.errors import UserError
+from jax_diffse.evaluation import streams
+from jax_diffse.training import checkpoints
+from jax_diffse.training.checkpoints import Run
+
+MAX_CHANNELS = 64  # more than that is an array that needs transposing
+
+
+class _Piece(NamedTuple):
+    """What a program enhances in one row: a chunk of a channel of an utterance."""
+
+    samples: np.ndarray  # [N]
+    utterance: str
+    rms: float  # of the whole channel
+    channel: int = 0
+    chunk: int = 0
+
+
+def load(workdir: str | os.PathLike, *, step: int | str = 'best') -> 'Enhancer':
+    """The enhancer of a run.
+
+    Args:
+      workdir: what training or conversion wrote.
+      step: of the checkpoint: 'best', 'latest' or a number.
+
+    Raises:
+      UserError: no such run or step.
+    """
+    return Enhancer(checkpoints.load(workdir, step=step))
+
+
+class Enhancer:
+    """Enhances arrays and files with the system of a run.
+
+    What is longer than `chunk_seconds` is enhanced in chunks that overlap by `overlap_seconds` and are cross-faded.
+    All chunks of a recording are brought to the level of the whole recording, channel by channel: by `System.gain` of a
+    signal with its root mean square, which is all that a gain may depend on.
+
+    Random draws depend on the utterance's id, the channel and the chunk alone, so the output does not depend on what is
+    enhanced beside it.
+    """
+
+    def __init__(self, run: Run, *, chunk_seconds: float = 16.0, overlap_seconds: float = 2.0):
+        if not 0 <= 2 * overlap_seconds <= chunk_seconds or chunk_seconds < 1:
+            raise UserError(f'chunk_seconds={chunk_seconds:g}: expected at least 1 and at least twice the overlap of '
+                            f'{overlap_seconds:g} s')
+        self.run = run
+        self.sample_rate = run.system.sample_rate
+        self.compile_seconds = 0.0  # spent so far
+        self._chunk = round(chunk_seconds * self.sample_rate)
+        self._overlap = round(overlap_seconds * self.sample_rate)
+        self._programs = {}
+
+    def __call__(self, noisy: np.ndarray, sample_rate: int, *, strength: float = 1.0, utterance: str = '',
+                 steps: int | None = None) -> np.ndarray:
+        """Enhances one recording.
+
+        Args:
+          noisy: `[N]` or `[N, C]`, floating point.
+          sample_rate: of `noisy`, Hz. The system works at its own rate: at strength 1 nothing is left above half of it.
+          strength: share of the enhanced signal in the output, 0 to 1; the rest is the input.
+          utterance: id that the random draws of a sampling system follow from.
+          steps: sampling steps (network evaluations) of a system that samples.
+
+        Returns:
+          float32, the shape of `noisy`.
+
+        Raises:
+          UserError: `noisy` is empty, not finite, not floating point or not `[N]` or `[N, C]`; strength beyond [0, 1].
+        """
+        noisy = np.asarray(noisy)
+        name = utterance or 'noisy'
+        if not np.issubdtype(noisy.dtype, np.floating):
+            raise UserError(f'{name}: expected floating-point samples in [-1, 1], got {noisy.dtype}; divide integers '
+                            'by their full scale')
+        if noisy.ndim not in (1, 2) or noisy.size and noisy[:1].size > MAX_CHANNELS:
+            raise UserError(f'{name}: expected the shape [samples] or [samples, channels], got {list(noisy.shape)}')
+        columns = noisy.reshape(len(noisy), -1 if noisy.size else 1).astype(np.float32, copy=False)
+        source = streams.from_array(columns, sample_rate, name)
+        pieces = [wet for _, wet in self._stream(source, strength, utterance, steps)]
+        return np.concatenate(pieces).reshape(noisy.shape)
+
+    def enhance_file(self, path: str | os.PathLike, output: str | os.PathLike, *,
+                     noise: str | os.PathLike | None = None, strength: float = 1.0, utterance: str = '',
+                     steps: int | None = None, on_progress: Callable[[float], None] = lambda seconds: None) -> float:
+        """Enhances a file of any length in bounded memory; the output has its rate, channels, format and subtype.
+
+        Args:
+          path: the noisy file.
+          output: where the enhanced one goes; it appears when it is whole.
+          noise: where what was removed (input - output) goes, if wanted.
+          strength, utterance, steps: see `__call__`.
+          on_progress: is told how many seconds of the file were written.
+
+        Returns:
+          The duration in seconds.
+
+        Raises:
+          UserError: the file cannot be read, is empty or not finite, or an output cannot be written.
+        """
+        like, source = audio.info(path), streams.from_file(path)
+        with contextlib.ExitStack() as stack:
+            write = stack.enter_context(streams.write(output, like))
+            write_noise = stack.enter_context(streams.write(noise, like)) if noise else lambda samples: None
+            for dry, wet in self._stream(source, strength, utterance, steps):
+                if like.subtype not in ('FLOAT', 'DOUBLE'):
+                    wet = np.clip(wet, -1.0, 1.0)
+                write(wet)
+                write_noise(dry - wet)
+                on_progress(len(wet) / like.sample_rate)
+        return like.num_samples / like.sample_rate
+
+    def many(self, waveforms: Sequence[np.ndarray], ids: Sequence[str], steps: int | None = None) -> list[np.ndarray]:
+        """Enhances utterances in batches of similar length; each comes out as it would alone.
+
+        Args:
+          waveforms: `[N]` each, at the system's rate.
+          ids: of the utterances.
+          steps: see `__call__`.
+
+        Returns:
+          float32 `[N]` each, in the order given.
+
+        Raises:
+          UserError: a waveform is empty or not finite.
+        """
+        outputs: list = [None] * len(waveforms)
+        buckets = collections.defaultdict(list)
+        for i, (waveform, name) in enumerate(zip(waveforms, ids, strict=True)):
+            if len(waveform) > self._chunk:
+                outputs[i] = self(waveform, self.sample_rate, utterance=name, steps=steps)
+            else:
+                buckets[self._bucket(len(waveform))].append(i)
+        for length, members in sorted(buckets.items()):
+            rows = min(max(1, self._chunk // length), len(members))  # about as many samples as a chunk
+            for start in range(0, len(members), rows):
+                group = members[start:start + rows]
+                pieces = [_Piece(waveforms[i], ids[i], self._rms_of(waveforms[i], ids[i])) for i in group]
+                batch = self._batch(pieces, rows, length, steps)
+                for i, enhanced in zip(group, batch, strict=False):
+                    outputs[i] = enhanced[:len(waveforms[i])]
+        return outputs
+
+    def _stream(self, source: streams.Stream, strength, utterance, steps) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Consecutive pieces (noisy, output) `[n, C]` of a recording."""
+        if not 0 <= strength <= 1:
+            raise UserError(f'strength={strength}: expected a number from 0 to 1')
+        rms = self._rms(source)
+        total = streams.num_resampled(source.num_samples, source.sample_rate, self.sample_rate)
+
+        def process(chunk, number):
+            length = self._bucket(len(chunk))
+            pieces = [_Piece(x, utterance, rms[channel], channel, number) for channel, x in enumerate(chunk.T)]
+            return np.concatenate([self._batch([piece], 1, length, steps) for piece in pieces])[:, :len(chunk)].T
+
+        window = streams.Window(self._at_own_rate(source))
+        enhanced = streams.cross_faded(window.read, total, self._chunk, self._overlap, process)
+        start = 0
+        for wet in streams.resampled(enhanced, total, self.sample_rate, source.sample_rate):
+            wet = wet[:source.num_samples - start]  # there and back may add a sample or two
+            dry = source.read(start, start + len(wet))
+            start += len(wet)
+            yield dry, strength * wet + (1 - strength) * dry
+
+    def _at_own_rate(self, source: streams.Stream) -> Iterator[np.ndarray]:
+        return streams.resampled(source.blocks(), source.num_samples, source.sample_rate, self.sample_rate)
+
+    def _rms(self, source: streams.Stream) -> np.ndarray:
+        """Root mean square `[C]` at the system's rate, and the check that there is something and all of it finite."""
+        if not source.num_samples:
+            raise UserError(f'{source.name}: no samples')
+        energy, count = np.zeros(source.num_channels), 0
+        for block in self._at_own_rate(source):
+            energy += np.sum(np.square(block, dtype=np.float64), axis=0)
+            count += len(block)
+        if not np.all(np.isfinite(energy)):
+            raise UserError(f'{source.name}: holds samples that are NaN or infinite')
+        return np.sqrt(energy / count)
+
+    def _rms_of(self, waveform: np.ndarray, name: str) -> float:
+        return self._rms(streams.from_array(waveform[:, None], self.sample_rate, name))[0]
+
+    def _bucket(self, num_samples: int) -> int:
+        """The padded length: whole seconds, each step at most a quarter longer (or one second), up to a chunk."""
+        seconds = 1
+        while seconds * self.sample_rate < num_samples:
+            seconds = max(seconds + 1, seconds * 5 // 4)
+        return min(seconds * self.sample_rate, self._chunk)
+
+    def _batch(self, pieces: Sequence[_Piece], rows: int, length: int, steps: int | None) -> np.ndarray:
+        """Enhances up to `rows` pieces of up to `length` samples with one program -> `[rows, length]`."""
+        noisy, num_samples = np.zeros((rows, length), np.float32), np.zeros(rows, np.int32)
+        stamps, level = np.zeros((rows, 3), np.uint32), np.zeros(rows, np.float32)
+        for i, piece in enumerate(pieces):
+            noisy[i, :len(piece.samples)], num_samples[i], level[i] = piece.samples, len(piece.samples), piece.rms
+            stamps[i] = zlib.crc32(piece.utterance.encode()), piece.channel, piece.chunk
+        if not noisy.any():
+            return noisy
+        enhanced = np.array(self._program(rows, length, steps)(self.run.variables, noisy, num_samples, level, stamps))
+        for piece, row in zip(pieces, enhanced, strict=False):
+            if not np.all(np.isfinite(row)):
+                raise UserError(f'{piece.utterance or "noisy"}: the system gave NaN or infinity; is the checkpoint of '
+                                f'step {self.run.step} sound?')
+        enhanced[~noisy.any(axis=1)] = 0.0  # digital silence stays silent, whatever a network makes of it
+        return enhanced
+
+    def _program(self, rows: int, length: int, steps: int | None):
+        """The compiled system for `[rows, length]`."""
+        if (rows, length, steps) not in self._programs:
+            system, started = self.run.system, time.perf_counter()
+
+            def program(variables, noisy, num_samples, level, stamps):
+                gain = system.gain(level[:, None], jnp.ones(rows))
+                return system.enhance(variables, noisy, num_samples, jax.vmap(_key)(stamps), gain=gain, steps=steps)
+
+            arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in (
+                ((rows, length), jnp.float32), ((rows,), jnp.int32), ((rows,), jnp.float32), ((rows, 3), jnp.uint32))]
+            self._programs[rows, length, steps] = jax.jit(program).lower(self.run.variables, *arguments).compile()
+            self.compile_seconds += time.perf_counter() - started
+        return self._programs[rows, length, steps]
+
+
+def _key(stamp: jax.Array) -> jax.Array:
+    """The key of (utterance, channel, chunk) `[3]`."""
+    key = jax.random.key(0)
+    for number in stamp:
+        key = jax.random.fold_in(key, number)
+    return key

@@ -1,0 +1,179 @@
+"""Waveform <-> complex spectrogram, magnitude compression, level: the front ends of the papers, in JAX.
+
+Waveforms are `[B, N]`; spectrograms are `[B, T, F, 2]`, real and imaginary parts last. `data/tf_spectral.py` holds the
+TensorFlow twins of the analysis side.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Exponents of magnitude compression; 'log1x' is ln(1 + magnitude). DR-DiffuSE, released data loader.
+POWERS = {'none': 1.0, 'sqrt': 0.5, 'cubic': 0.3}
+COMPRESSIONS = (*POWERS, 'log1x')
+
+
+def hann(n_fft: int) -> np.ndarray:
+    """Periodic Hann window `[n_fft]`, float64."""
+    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+
+
+def magnitude(spec: jax.Array) -> jax.Array:
+    """Magnitude `[..., ]` of `[..., 2]`, with gradient 0 (not NaN) where the spectrogram is exactly zero."""
+    power = jnp.sum(spec**2, axis=-1)
+    silent = power == 0
+    return jnp.where(silent, 0.0, jnp.sqrt(jnp.where(silent, 1.0, power)))
+
+
+def mask_frames(x: jax.Array, num_frames: jax.Array | None) -> jax.Array:
+    """Zeroes `x[b, t]` for t >= `num_frames[b]`; `x` is `[B, T, ...]`, `num_frames` `[B]` or None for no change."""
+    if num_frames is None:
+        return x
+    real = jnp.arange(x.shape[1])[None] < num_frames[:, None]
+    return jnp.where(real.reshape(real.shape + (1,) * (x.ndim - 2)), x, jnp.zeros((), x.dtype))
+
+
+def _reflect(x: jax.Array, pad: int, end: jax.Array | None) -> jax.Array:
+    """Reflects `pad` samples at the start and at `end[b]` (default: the length) of `[B, N]` -> `[B, N + 2 pad]`."""
+    if end is None:
+        return jnp.pad(x, ((0, 0), (pad, pad)), mode='reflect')
+
+    def one(x, end):
+        tail = jnp.flip(jax.lax.dynamic_slice(x, (end - 1 - pad,), (pad,)))
+        return jax.lax.dynamic_update_slice(jnp.pad(x, (0, pad)), tail, (end,))
+
+    return jnp.concatenate([jnp.flip(x[:, 1:pad + 1], axis=1), jax.vmap(one)(x, end)], axis=1)
+
+
+def stft(x: jax.Array, n_fft: int, hop: int, end: jax.Array | None = None) -> jax.Array:
+    """Short-time Fourier transform: periodic Hann of n_fft samples, centred, reflect padding, not normalised.
+
+    Args:
+      x: waveforms `[B, N]`, N > n_fft / 2.
+      n_fft: window and transform length in samples, a multiple of `hop`.
+      hop: hop in samples.
+      end: `[B]`, where each waveform ends (zeros follow): reflection happens there, and frames beyond `end // hop` are
+        zero. Default: all end at N. Each must exceed n_fft / 2.
+
+    Returns:
+      `[B, N // hop + 1, n_fft // 2 + 1, 2]` float32; equals `torch.stft(..., center=True)` and `librosa.stft`
+      (`pad_mode='reflect'`) up to the order of axes.
+    """
+    if n_fft % hop:
+        raise ValueError(f'n_fft must be a multiple of hop, got {n_fft} and {hop}')
+    num_frames = x.shape[1] // hop + 1
+    x = _reflect(x, n_fft // 2, end)
+    x = jnp.pad(x, ((0, 0), (0, max(0, (num_frames - 1) * hop + n_fft - x.shape[1]))))
+    frames = jnp.concatenate([
+        x[:, k * hop:(k + num_frames) * hop].reshape(-1, num_frames, hop) for k in range(n_fft // hop)], axis=-1)
+    spec = jnp.fft.rfft(frames * jnp.asarray(hann(n_fft), jnp.float32)[None, None])
+    spec = jnp.stack([spec.real, spec.imag], axis=-1)
+    return mask_frames(spec, None if end is None else end // hop + 1)
+
+
+def istft(spec: jax.Array, hop: int, num_frames: jax.Array | None = None) -> jax.Array:
+    """Inverse of `stft` by windowed overlap-add, divided by the summed squared window.
+
+    Args:
+      spec: `[B, T, F, 2]`.
+      hop: hop in samples.
+      num_frames: `[B]` real frames; later ones are ignored. Default: all.
+
+    Returns:
+      `[B, (T - 1) * hop]` float32, zero beyond `(num_frames - 1) * hop`; equals `torch.istft`.
+    """
+    batch, total, bins, _ = spec.shape
+    n_fft = 2 * (bins - 1)
+    window = jnp.asarray(hann(n_fft), jnp.float32)[None, None]
+    spec = mask_frames(spec, num_frames)
+    frames = jnp.fft.irfft(jax.lax.complex(spec[..., 0], spec[..., 1]), n=n_fft) * window
+    weight = mask_frames(jnp.broadcast_to(window**2, (batch, total, n_fft)), num_frames)
+
+    def overlap_add(frames):
+        parts = n_fft // hop
+        pieces = frames.reshape(batch, total, parts, hop)
+        return sum(jnp.pad(pieces[:, :, k].reshape(batch, total * hop), ((0, 0), (k * hop, (parts - 1 - k) * hop)))
+                   for k in range(parts))
+
+    # Every kept sample lies between the centres of two frames, where the weight is at least 0.5.
+    y = overlap_add(frames) / jnp.maximum(overlap_add(weight), 1e-8)
+    y = y[:, n_fft // 2:n_fft // 2 + (total - 1) * hop]
+    return mask_frames(y, None if num_frames is None else (num_frames - 1) * hop)
+
+
+def compress(spec: jax.Array, kind: str) -> jax.Array:
+    """Compresses magnitudes and keeps phases: X |X|^(p-1), or ln(1 + |X|) X / |X|. `[..., 2]` -> `[..., 2]`.
+
+    `kind` is one of 'none' (p = 1), 'sqrt' (0.5), 'cubic' (0.3: the released code's name) and 'log1x'.
+    """
+    if kind == 'none':
+        return spec
+    mag = magnitude(spec)
+    safe = jnp.where(mag == 0, 1.0, mag)
+    gain = jnp.log1p(mag) / safe if kind == 'log1x' else safe ** (POWERS[kind] - 1.0)
+    return spec * gain[..., None]
+
+
+def decompress(spec: jax.Array, kind: str) -> jax.Array:
+    """Inverse of `compress`. `[..., 2]` -> `[..., 2]`."""
+    if kind == 'none':
+        return spec
+    mag = magnitude(spec)
+    safe = jnp.where(mag == 0, 1.0, mag)
+    gain = jnp.expm1(mag) / safe if kind == 'log1x' else safe ** (1.0 / POWERS[kind] - 1.0)
+    return spec * gain[..., None]
+
+
+def rms_gain(x: jax.Array, num_samples: jax.Array) -> jax.Array:
+    """`sqrt(N / sum(x^2))` `[B]`, the gain that brings `x` `[B, N]` to unit RMS; 1 for digital silence."""
+    energy = jnp.sum(x**2, axis=1)
+    silent = energy == 0
+    return jnp.where(silent, 1.0, jnp.sqrt(num_samples / jnp.where(silent, 1.0, energy)))
+
+
+@dataclasses.dataclass(frozen=True)
+class FrontEnd:
+    """How a system turns waveforms into what its network reads.
+
+    A waveform of n samples is zero-extended to whole hops, at least one window, so that each of its samples lies
+    between two frames and comes back from `synthesize`; padding behind it changes nothing.
+    """
+
+    sample_rate: int = 16_000  # Hz
+    n_fft: int = 320  # samples
+    hop: int = 160  # samples
+    compression: str = 'sqrt'
+    unit_rms: bool = True  # scale noisy (and clean alike) to unit RMS of noisy
+
+    def __post_init__(self):
+        if self.compression not in COMPRESSIONS:
+            raise ValueError(f'compression must be one of {COMPRESSIONS}, got {self.compression!r}')
+
+    @property
+    def num_bins(self) -> int:
+        return self.n_fft // 2 + 1
+
+    def extended(self, num_samples):
+        """Samples after the extension to whole hops; an int or an array."""
+        whole = -(-num_samples // self.hop) * self.hop
+        return max(whole, self.n_fft) if isinstance(whole, int) else jnp.maximum(whole, self.n_fft)
+
+    def num_frames(self, num_samples):
+        """Real frames of a waveform of `num_samples`; an int or an array."""
+        return self.extended(num_samples) // self.hop + 1
+
+    def gain(self, noisy: jax.Array, num_samples: jax.Array) -> jax.Array:
+        """The gain `[B]` to apply to noisy and clean before `analyze`."""
+        return rms_gain(noisy, num_samples) if self.unit_rms else jnp.ones(noisy.shape[0])
+
+    def analyze(self, x: jax.Array, num_samples: jax.Array) -> jax.Array:
+        """Waveforms `[B, N]` (zero beyond `num_samples [B]`) -> compressed spectrogram `[B, T, F, 2]`."""
+        x = jnp.pad(x, ((0, 0), (0, self.extended(x.shape[1]) - x.shape[1])))
+        return compress(stft(x, self.n_fft, self.hop, self.extended(num_samples)), self.compression)
+
+    def synthesize(self, spec: jax.Array, num_samples: jax.Array, length: int) -> jax.Array:
+        """Compressed spectrogram `[B, T, F, 2]` -> waveforms `[B, length]`, zero beyond `num_samples [B]`."""
+        y = istft(decompress(spec, self.compression), self.hop, self.num_frames(num_samples))
+        return mask_frames(y[:, :length], num_samples)

@@ -1,0 +1,19 @@
+"""One file per paper: a network, a loss and a sampler wired into a `System` (see `base.py`)."""
+
+from jax_diffse.config import from_config_dict
+from jax_diffse.errors import UserError
+from jax_diffse.systems.base import System
+from jax_diffse.systems.dr_diffuse import DrDiffuse
+
+SYSTEMS = {'dr_diffuse': DrDiffuse}
+
+
+def build(name: str, model) -> System:
+    """Builds the system `name` with the fields in `model` (a ConfigDict or dict).
+
+    Raises:
+      UserError: an unknown system or field, or a value that the system refuses.
+    """
+    if name not in SYSTEMS:
+        raise UserError(f'config.system: unknown system {name!r}, expected one of {", ".join(SYSTEMS)}')
+    return from_config_dict(SYSTEMS[name], model, 'config.model')

@@ -1,0 +1,60 @@
+"""What a speech-enhancement system is to the training loop, to evaluation and to `enhance.py`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+from jax_diffse.spectral import FrontEnd
+
+Variables = Mapping[str, Mapping[str, Any]]  # {'params': {group: tree}, 'batch_stats': {group: tree}}
+Batch = Mapping[str, jax.Array]
+
+
+class LossOutput(NamedTuple):
+    """Result of a `LossFn` on the examples of one replica."""
+
+    loss: jax.Array  # [B], per example
+    weight: jax.Array  # [B], each example's share of the mean (its real frames, say); 0 for a padding example
+    batch_stats: Mapping[str, Any]  # updated statistics of every group
+    metrics: Mapping[str, jax.Array]  # name -> [B], averaged like the loss and logged
+
+
+LossFn = Callable[..., LossOutput]  # (variables, batch, key [B], train=True) -> LossOutput
+
+
+class System(Protocol):
+    """One paper's enhancer as pure functions over one variables tree.
+
+    `losses` names the parameter groups that are trained, in the order they are updated; the others are frozen. Each
+    loss is differentiated with respect to its own group. `axis_name='data'` is bound while a loss runs in a train
+    step; with `train=False` nothing may use it, and stored batch statistics are used and returned unchanged.
+    """
+
+    sample_rate: int  # Hz
+    front_end: FrontEnd | None  # what the data pipeline builds spectrograms with; None for waveform systems
+    losses: Mapping[str, LossFn]
+
+    def init(self, key: jax.Array) -> Variables:
+        """Draws initial variables."""
+
+    def gain(self, noisy: jax.Array, num_samples: jax.Array) -> jax.Array:
+        """The level `[B]` that `enhance` works at; long audio passes that of the whole file to every chunk."""
+
+    def enhance(self, variables: Variables, noisy: jax.Array, num_samples: jax.Array, key: jax.Array, *,
+                gain: jax.Array | None = None, steps: int | None = None,
+                processed: jax.Array | None = None) -> jax.Array:
+        """Enhances waveforms.
+
+        Args:
+          variables: as made by `init`.
+          noisy: `[B, N]`, zero beyond `num_samples`.
+          num_samples: `[B]`, real lengths.
+          key: `[B]` PRNG keys, one per waveform.
+          gain: `[B]`, default `self.gain(noisy, num_samples)`.
+          steps: sampling steps (network evaluations) of systems that sample.
+          processed: `[B, N]`, the output of a preceding enhancer, for systems that refine one.
+
+        Returns:
+          `[B, N]`, at the level of `noisy`, zero beyond `num_samples`.
+        """

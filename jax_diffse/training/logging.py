@@ -1,0 +1,122 @@
+"""Where a run's numbers go: the terminal, TensorBoard, `log.jsonl` and, where asked, Weights & Biases."""
+
+import json
+import pathlib
+import sys
+import time
+
+import numpy as np
+import rich.console
+import rich.progress
+
+
+class Clock:
+    """Counts examples per second of training, with evaluation and saving left out."""
+
+    def __init__(self):
+        self._seconds, self._examples, self._started = 0.0, 0, None
+
+    def start(self) -> None:
+        self._started = time.perf_counter()
+
+    def stop(self) -> None:
+        self._seconds += time.perf_counter() - self._started
+        self._started = None
+
+    def count(self, examples: int) -> None:
+        self._examples += examples
+
+    def rate(self) -> float:
+        """Examples per second since the last call."""
+        self.stop()
+        rate = self._examples / max(self._seconds, 1e-9)
+        self._seconds, self._examples = 0.0, 0
+        self.start()
+        return rate
+
+
+class Logger:
+    """Writes scalars, audio and spectrograms of a run; only the first process writes.
+
+    Scalars are appended to `WORKDIR/log.jsonl` as well, so that a curve can be read without TensorBoard.
+    """
+
+    def __init__(self, workdir, config, *, total_steps: int, first_step: int = 0, enabled: bool = True,
+                 wandb_project: str = ''):
+        self._enabled = enabled
+        if not enabled:
+            return
+        from tensorboardX import SummaryWriter
+
+        workdir = pathlib.Path(workdir)
+        self._board = SummaryWriter(str(workdir / 'tensorboard'))
+        self._lines = (workdir / 'log.jsonl').open('a', encoding='utf-8')
+        self._wandb = self._start_wandb(wandb_project, workdir, config)
+        self._bar = None
+        if sys.stdout.isatty():
+            self._bar = rich.progress.Progress(
+                *rich.progress.Progress.get_default_columns(), rich.progress.MofNCompleteColumn(),
+                rich.progress.TextColumn('{task.fields[note]}'), console=rich.console.Console())
+            self._task = self._bar.add_task('training', total=total_steps, completed=first_step, note='')
+            self._bar.start()
+
+    @staticmethod
+    def _start_wandb(project, workdir, config):
+        if not project:
+            return None
+        import wandb  # an extra: only imported where a project is named
+
+        return wandb.init(project=project, dir=str(workdir), config=config.to_dict(), resume='allow')
+
+    def progress(self, step: int) -> None:
+        if self._enabled and self._bar:
+            self._bar.update(self._task, completed=step)
+
+    def scalars(self, step: int, values: dict[str, float], text: str) -> None:
+        """Logs scalars and shows `text`."""
+        if not self._enabled:
+            return
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        self._lines.write(json.dumps({'step': step, **values}) + '\n')
+        self._lines.flush()
+        if self._wandb:
+            self._wandb.log(values, step=step)
+        self.message(f'step {step}: {text}')
+
+    def message(self, text: str) -> None:
+        if not self._enabled:
+            return
+        if self._bar:
+            self._bar.console.print(text, highlight=False)
+        else:
+            print(text, flush=True)
+
+    def audio(self, step: int, name: str, waveform: np.ndarray, sample_rate: int) -> None:
+        """Logs a waveform `[N]` and its spectrogram in dB."""
+        if not self._enabled:
+            return
+        peak = max(float(np.max(np.abs(waveform), initial=0.0)), 1e-9)
+        self._board.add_audio(name, waveform / max(peak, 1.0), step, sample_rate)
+        self._board.add_image(f'{name}_spectrogram', spectrogram_image(waveform), step, dataformats='HWC')
+
+    def close(self) -> None:
+        if not self._enabled:
+            return
+        if self._bar:
+            self._bar.stop()
+        self._board.close()
+        self._lines.close()
+        if self._wandb:
+            self._wandb.finish()
+
+
+def spectrogram_image(waveform: np.ndarray, n_fft: int = 512, floor_db: float = -80.0) -> np.ndarray:
+    """Waveform `[N]` -> RGB image `[F, T, 3]`, float in [0, 1], low frequencies at the bottom."""
+    import matplotlib
+
+    waveform = np.pad(waveform, (0, max(0, n_fft - len(waveform))))
+    frames = np.lib.stride_tricks.sliding_window_view(waveform, n_fft)[::n_fft // 4] * np.hanning(n_fft)
+    level = 20 * np.log10(np.abs(np.fft.rfft(frames)) + 1e-9)
+    level = np.clip((level - level.max()) / -floor_db + 1, 0, 1)
+    return matplotlib.colormaps['magma'](level.T[::-1])[..., :3]

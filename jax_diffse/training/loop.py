@@ -1,0 +1,236 @@
+"""The training loop: knows `System` and nothing else."""
+
+import dataclasses
+import pathlib
+import signal
+import time
+
+import jax
+import numpy as np
+
+from jax_diffse import data, systems
+from jax_diffse.config import from_config_dict, to_json
+from jax_diffse.errors import UserError
+from jax_diffse.training import parallel, state as state_lib
+from jax_diffse.training.checkpoints import Checkpoints
+from jax_diffse.training.logging import Clock, Logger
+
+# Keys that may change between a run and its continuation.
+FREE_KEYS = ('train.steps', 'train.log_every', 'train.save_every', 'train.max_minutes', 'train.early_stop', 'parallel', 'log')
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long and on what a run trains; one evaluation is one pass over the validation split."""
+
+    steps: int
+    batch_size: int  # global: over all devices and accumulation steps
+    crop_seconds: float = 3.0
+    accumulate: int = 1  # parts a batch is taken in, to save memory
+    ema_decay: float = 0.0  # of the averaged weights that are evaluated and used; 0: none are kept
+    eval_every: int = 1000
+    eval_seconds: float = 0.0  # validation utterances are cut to this; 0: whole
+    save_every: int = 1000
+    log_every: int = 50
+    early_stop: int = 0  # validations without a new best before the run ends; 0: never
+    max_minutes: float = 0.0  # of this call; the run can be continued; 0: no limit
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    audio_examples: int = 2  # validation utterances whose audio and spectrograms are logged
+    wandb_project: str = ''  # '': no Weights & Biases
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelConfig:
+    mapper: str = 'shard_map'  # or 'pmap'
+
+
+def train(config, workdir) -> dict[str, float]:
+    """Trains, or continues, the run in `workdir` as the config says.
+
+    Args:
+      config: a ConfigDict with keys system, model, data, train, optimizer, log and parallel.
+      workdir: a directory; made where there is none. Where it holds checkpoints of the same config the run goes on
+        from the latest, and ends as it would have without the break.
+
+    Returns:
+      `step`, `validation_loss` (the last one) and `best_validation_loss`.
+
+    Raises:
+      UserError: what the user gave is wrong, or the loss stopped being finite.
+    """
+    # ------------------------------------------------------------------------------------------------ what was asked
+    workdir = pathlib.Path(workdir)
+    parallel.wait_for_each_step()
+    settings = from_config_dict(TrainConfig, config.train, 'config.train')
+    log = from_config_dict(LogConfig, config.log, 'config.log')
+    optimizer = from_config_dict(state_lib.OptimizerConfig, config.optimizer, 'config.optimizer')
+    mapping = parallel.Parallel(from_config_dict(ParallelConfig, config.parallel, 'config.parallel').mapper)
+    mapping.check_batch_size(settings.batch_size, settings.accumulate)
+    system = systems.build(config.system, config.model)
+
+    # ---------------------------------------------------------------------------------------------------------- state
+    state = state_lib.create(system, optimizer, settings.ema_decay, jax.random.key(settings.seed))
+    _make_workdir(workdir)
+    checkpoints = Checkpoints(workdir, config, system.sample_rate)
+    if checkpoints.latest_step is not None:
+        _check_same_config(checkpoints.config(), config.to_dict(), workdir)
+        state = checkpoints.restore(state)
+    state = mapping.replicate(state)
+    first_step = step = int(state.step)
+    primary = jax.process_index() == 0
+    if primary:
+        (workdir / 'config.json').write_text(to_json(config), encoding='utf-8')
+
+    # ----------------------------------------------------------------------------------------------------------- data
+    from jax_diffse.data import pipeline  # TensorFlow comes in here
+
+    data_config = from_config_dict(data.DataConfig, config.data, 'config.data')
+    train_source = data.open_source(data_config, 'train')
+    validation_source = data.open_source(data_config, 'validation')
+    shard = {'process_index': jax.process_index(), 'process_count': jax.process_count()}
+    batches = pipeline.train_batches(
+        train_source, system.front_end, batch_size=settings.batch_size, seed=settings.seed, start_step=first_step,
+        num_samples=round(settings.crop_seconds * system.sample_rate), **shard)
+
+    def validation_batches():
+        limit = round(settings.eval_seconds * system.sample_rate) or None
+        return pipeline.eval_batches(validation_source, system.front_end, batch_size=settings.batch_size,
+                                     max_samples=limit, **shard)
+
+    # ---------------------------------------------------------------------------------------------------------- steps
+    train_step = mapping.map(state_lib.make_train_step(
+        system, optimizer, steps=settings.steps, seed=settings.seed, ema_decay=settings.ema_decay,
+        accumulate=settings.accumulate), donate=True)
+    eval_step = mapping.map(state_lib.make_eval_step(system, settings.seed))
+    enhance = jax.jit(system.enhance)
+    logger = Logger(workdir, config, total_steps=settings.steps, first_step=first_step, enabled=primary,
+                    wandb_project=log.wandb_project)
+    logger.message(f'{workdir}: {len(train_source)} training and {len(validation_source)} validation utterances, '
+                   f'{len(mapping.devices)} device(s), from step {first_step} to {settings.steps}')
+
+    # ----------------------------------------------------------------------------------------------------------- loop
+    clock, deadline = Clock(), time.monotonic() + (settings.max_minutes or float('inf')) * 60
+    pending, validation_loss, stopped = [], float('nan'), ''
+    with _Preemption() as preemption:
+        clock.start()
+        while step < settings.steps and not stopped:
+            state, metrics = train_step(state, mapping.shard(next(batches)))
+            step += 1
+            pending.append((step, metrics))
+            clock.count(settings.batch_size)
+            logger.progress(step)
+
+            due = {name: step % every == 0 or step == settings.steps for name, every in (
+                ('log', settings.log_every), ('eval', settings.eval_every), ('save', settings.save_every))}
+            late = time.monotonic() > deadline
+            if any(due.values()) or preemption.requested or late:
+                values = _fetch(pending, checkpoints.latest_step)
+                if due['log']:
+                    values['examples_per_second'] = clock.rate()
+                    logger.scalars(step, values, '  '.join(f'{k} {v:.4g}' for k, v in values.items()))
+            if due['eval']:
+                clock.stop()
+                variables = _averaged(state)
+                means = _evaluate(eval_step, variables, validation_batches(), mapping)
+                validation_loss = sum(value for name, value in means.items() if name.endswith('/loss'))
+                state = mapping.replicate(state_lib.after_validation(jax.device_get(state), validation_loss, optimizer))
+                logger.scalars(step, {f'validation/{k}': v for k, v in means.items()},
+                               f'validation loss {validation_loss:.4g} (best {float(state.best):.4g})')
+                if primary and log.audio_examples:
+                    _log_audio(logger, step, system, enhance, variables, validation_source, log.audio_examples)
+                if settings.early_stop and int(state.stale) >= settings.early_stop:
+                    stopped = f'no new best in {settings.early_stop} validations'
+                clock.start()
+            if late and not stopped:
+                stopped = f'the {settings.max_minutes:g} minutes are over; the same command continues'
+            if preemption.requested:
+                stopped = 'asked to stop; the same command continues'
+            if due['save'] or due['eval'] or stopped:
+                clock.stop()
+                checkpoints.save(state, validation_loss if due['eval'] else None)
+                clock.start()
+    checkpoints.close()
+    logger.message(f'{workdir}: at step {step}' + (f' ({stopped})' if stopped else ''))
+    logger.close()
+    return {'step': step, 'validation_loss': validation_loss, 'best_validation_loss': float(state.best)}
+
+
+def _make_workdir(workdir):
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'{workdir}: cannot be made ({error.strerror})') from error
+
+
+def _check_same_config(saved, given, workdir):
+    def flat(tree, prefix=''):
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                yield from flat(value, f'{prefix}{key}.')
+            else:
+                yield f'{prefix}{key}', list(value) if isinstance(value, tuple) else value
+
+    saved, given = dict(flat(saved)), dict(flat(given))
+    changed = [key for key in sorted({*saved, *given}) if saved.get(key) != given.get(key)
+               and not any(key == free or key.startswith(free + '.') for free in FREE_KEYS)]
+    if changed:
+        what = '; '.join(f'{key} was {saved.get(key)!r}, is {given.get(key)!r}' for key in changed)
+        raise UserError(f'{workdir}: holds a run with another config ({what}); use the old values or another --workdir')
+
+
+class _Preemption:
+    """Notes SIGTERM, so that the loop can save and end."""
+
+    requested = False
+
+    def __enter__(self):
+        def note(signum, frame):
+            self.requested = True
+
+        try:
+            self._previous = signal.signal(signal.SIGTERM, note)
+        except ValueError:  # not in the main thread: signals are somebody else's
+            self._previous = None
+        return self
+
+    def __exit__(self, *_):
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
+
+
+def _fetch(pending, kept) -> dict[str, float]:
+    """Fetches the metrics of all steps since the last call; their means, or an error naming a step."""
+    steps = [(step, {k: float(v) for k, v in metrics.items()}) for step, metrics in jax.device_get(pending)]
+    pending.clear()
+    for step, metrics in steps:
+        state_lib.check_finite(metrics, step, kept)
+    return {name: float(np.mean([metrics[name] for _, metrics in steps])) for name in steps[0][1]} if steps else {}
+
+
+def _averaged(state):
+    return {**state.variables, 'params': state.ema} if state.ema else state.variables
+
+
+def _evaluate(eval_step, variables, batches, mapping) -> dict[str, float]:
+    totals: dict[str, np.ndarray] = {}
+    for batch in batches:
+        sums = jax.device_get(eval_step(variables, mapping.shard(batch)))
+        for name, pair in sums.items():
+            totals[name] = totals.get(name, np.zeros(2)) + np.array([float(x) for x in pair])
+    return {name: float(total / max(weight, 1e-8)) for name, (total, weight) in totals.items()}
+
+
+def _log_audio(logger, step, system, enhance, variables, source, count):
+    # Onto one device: only the first process is here, and a step over all devices would wait for the others.
+    variables = jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), variables)
+    for i in range(min(count, len(source))):
+        clean, noisy = (x[:4 * system.sample_rate] for x in source.read(i))
+        key = jax.random.fold_in(jax.random.key(0), i)[None]
+        padded = np.pad(noisy, (0, 4 * system.sample_rate - len(noisy)))[None]
+        enhanced = np.asarray(enhance(variables, padded, np.array([len(noisy)]), key))[0, :len(noisy)]
+        for name, waveform in (('clean', clean), ('noisy', noisy), ('enhanced', enhanced)):
+            logger.audio(step, f'{source.info(i)["id"]}/{name}', waveform, system.sample_rate)

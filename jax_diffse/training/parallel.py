@@ -1,0 +1,62 @@
+"""Maps a per-replica step over all devices, in one place.
+
+A step is written for one replica, with `AXIS` bound: `step(state, batch) -> (state, metrics)`, the batch its share,
+state and metrics equal on all replicas. `shard_map` over a one-axis mesh and `pmap` give the same run.
+"""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jax_diffse.errors import UserError
+
+AXIS = 'data'
+MAPPERS = ('shard_map', 'pmap')
+
+
+class Parallel:
+    """Devices, and how data and steps get onto them."""
+
+    def __init__(self, mapper: str = 'shard_map', devices: list[jax.Device] | None = None):
+        if mapper not in MAPPERS:
+            raise UserError(f'config.parallel.mapper: unknown mapper {mapper!r}, expected one of {", ".join(MAPPERS)}')
+        self.mapper = mapper
+        self.devices = devices or jax.devices()
+        self.mesh = jax.make_mesh((len(self.devices),), (AXIS,), (AxisType.Auto,), devices=self.devices)
+        self._replicated = NamedSharding(self.mesh, PartitionSpec())
+        self._sharded = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        self._local_devices = sum(device.process_index == jax.process_index() for device in self.devices)
+
+    def check_batch_size(self, batch_size: int, accumulate: int = 1) -> None:
+        """Raises a UserError unless the global batch falls into equal parts."""
+        parts = len(self.devices) * accumulate
+        if batch_size % parts:
+            raise UserError(f'config.train.batch_size: {batch_size} is not a multiple of {parts} '
+                            f'({len(self.devices)} devices x {accumulate} accumulation steps)')
+
+    def replicate(self, tree):
+        """Places host or device arrays, equal in every process, on all devices."""
+        return jax.tree.map(
+            lambda x: jax.make_array_from_process_local_data(self._replicated, np.asarray(x), np.shape(x)), tree)
+
+    def shard(self, batch):
+        """Places this process's rows of the global batch on its devices."""
+        if self.mapper == 'pmap':
+            local = self._local_devices
+            return jax.tree.map(lambda x: np.reshape(x, (local, len(x) // local, *np.shape(x)[1:])), batch)
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self._sharded, np.asarray(x)), batch)
+
+    def map(self, step: Callable, *, donate: bool = False) -> Callable:
+        """Compiles `step(state, batch)` for all devices; `donate` reuses the state's memory."""
+        if self.mapper == 'pmap':
+            return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=None, devices=self.devices)
+        mapped = jax.shard_map(step, mesh=self.mesh, in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+                               out_specs=PartitionSpec(), check_vma=False)
+        return jax.jit(mapped, donate_argnums=(0,) if donate else ())
+
+
+def wait_for_each_step() -> None:
+    """Makes dispatch synchronous on CPUs, where steps in flight together fight for the same cores and memory."""
+    jax.config.update('jax_cpu_enable_async_dispatch', False)

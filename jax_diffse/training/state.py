@@ -1,0 +1,209 @@
+"""Optimiser, train state and the steps for one replica."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from jax_diffse.errors import UserError
+from jax_diffse.systems.base import System
+from jax_diffse.training.parallel import AXIS
+
+DECAYS = ('plateau', 'cosine', 'constant')
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam with coupled L2 and a learning-rate rule."""
+
+    learning_rate: float = 1e-3
+    l2: float = 1e-7  # added to the gradient as l2 * parameter, before Adam's moments
+    clip_norm: float = 0.0  # of the gradient of each group; 0: no clipping
+    decay: str = 'plateau'  # 'plateau': halve when validation stops improving; 'cosine': to zero at the last step
+    warmup_steps: int = 0
+    plateau_patience: int = 3  # validations without improvement before the rate is halved
+
+    def __post_init__(self):
+        if self.decay not in DECAYS:
+            raise ValueError(f'decay must be one of {DECAYS}, got {self.decay!r}')
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Everything but the learning rate, which the train step multiplies in."""
+    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    return optax.chain(*clip, optax.add_decayed_weights(config.l2), optax.scale_by_adam())
+
+
+def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Learning rate over steps, before the plateau rule."""
+    if config.decay == 'cosine':
+        after = optax.cosine_decay_schedule(config.learning_rate, max(steps - config.warmup_steps, 1))
+    else:
+        after = optax.constant_schedule(config.learning_rate)
+    if not config.warmup_steps:
+        return after
+    warmup = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
+    return optax.join_schedules([warmup, after], [config.warmup_steps])
+
+
+def make_plateau(config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
+    """Halves its scale after `plateau_patience` validations without improvement."""
+    return optax.contrib.reduce_on_plateau(factor=0.5, patience=config.plateau_patience)
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """All that a run needs to go on, besides its config."""
+
+    step: jax.Array
+    params: Any  # {group: tree}
+    batch_stats: Any  # {group: tree}
+    opt_state: Any  # {trained group: state}
+    ema: Any  # {group: tree}, or {} where none is kept
+    plateau: Any
+    best: jax.Array  # lowest validation loss so far
+    stale: jax.Array  # validations since then
+
+    @property
+    def variables(self):
+        return {'params': self.params, 'batch_stats': self.batch_stats}
+
+
+def create(system: System, config: OptimizerConfig, ema_decay: float, key: jax.Array) -> TrainState:
+    """The state of a run before its first step."""
+    variables = system.init(key)
+    params = variables['params']
+    optimizer = make_optimizer(config)
+    return TrainState(
+        step=jnp.int32(0), params=params, batch_stats=variables.get('batch_stats', {}),
+        opt_state={group: optimizer.init(params[group]) for group in system.losses},
+        ema=jax.tree.map(jnp.copy, params) if ema_decay else {},
+        plateau=make_plateau(config).init({'scale': jnp.float32(1)}),
+        best=jnp.float32(jnp.inf), stale=jnp.int32(0))
+
+
+def make_train_step(system: System, config: OptimizerConfig, *, steps: int, seed: int, ema_decay: float = 0.0,
+                    accumulate: int = 1) -> Callable:
+    """Builds `step(state, batch) -> (state, metrics)` for one replica of the mapped axis.
+
+    Each group of `system.losses` is updated in order, with gradients of the weighted mean over the global batch.
+    Metrics are scalars: per group the loss, the norms of gradient and update and the system's own, and the rate.
+    A non-finite loss or gradient leaves the state as it was, so that what is saved stays sound.
+    """
+    optimizer, schedule = make_optimizer(config), make_schedule(config, steps)
+    root = jax.random.key(seed)
+
+    def train_step(state: TrainState, batch):
+        keys = example_keys(jax.random.fold_in(root, state.step), batch['num_samples'].shape[0])
+        rate = schedule(state.step) * state.plateau.scale
+        new, metrics = state, {'learning_rate': rate}
+        for group, loss_fn in system.losses.items():
+            gradient, batch_stats, means = group_gradient(loss_fn, group, new.variables, batch, keys, accumulate)
+            update, opt_state = optimizer.update(gradient, new.opt_state[group], new.params[group])
+            update = jax.tree.map(lambda u: -rate * u, update)
+            new = new.replace(
+                params={**new.params, group: optax.apply_updates(new.params[group], update)},
+                opt_state={**new.opt_state, group: opt_state}, batch_stats=batch_stats)
+            metrics |= {f'{group}/{name}': value for name, value in means.items()}
+            metrics |= {f'{group}/gradient_norm': optax.tree.norm(gradient), f'{group}/update_norm': optax.tree.norm(update)}
+        if ema_decay:
+            # Short runs are not held back by the initial weights: the decay grows with the step.
+            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+            new = new.replace(ema=jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, new.ema, new.params))
+        finite = jnp.all(jnp.stack([jnp.isfinite(value) for value in metrics.values()]))
+        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        return new.replace(step=state.step + finite), metrics
+
+    return train_step
+
+
+def example_keys(key: jax.Array, count: int) -> jax.Array:
+    """Keys `[count]` of this replica's examples, by their position in the global batch."""
+    positions = jax.lax.axis_index(AXIS) * count + jnp.arange(count)
+    return jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)
+
+
+def group_gradient(loss_fn, group, variables, batch, keys, accumulate):
+    """Gradient of the weighted mean loss over the global batch with respect to one group's parameters.
+
+    Args:
+      accumulate: the replica's examples are taken in so many parts, one after the other, to save memory; batch
+        statistics are then those of the parts.
+
+    Returns:
+      gradient, batch statistics, {'loss': mean, ...}; the same on all replicas.
+    """
+    params = variables['params']
+
+    def objective(own, batch_stats, batch, keys):
+        out = loss_fn({'params': {**params, group: own}, 'batch_stats': batch_stats}, batch, keys)
+        sums = {name: jnp.sum(out.weight * value) for name, value in {'loss': out.loss, **out.metrics}.items()}
+        return sums['loss'], (out.batch_stats, sums, jnp.sum(out.weight))
+
+    def part(batch_stats, inputs):
+        (_, (batch_stats, sums, weight)), gradient = jax.value_and_grad(objective, has_aux=True)(
+            params[group], batch_stats, *inputs)
+        return batch_stats, (gradient, sums, weight)
+
+    if accumulate == 1:
+        batch_stats, totals = part(variables['batch_stats'], (batch, keys))
+    else:
+        parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), (batch, keys))
+        batch_stats, totals = accumulate_parts(part, variables['batch_stats'], parts)
+    gradient, sums, weight = jax.lax.psum(totals, AXIS)
+    weight = jnp.maximum(weight, 1e-8)
+    return jax.tree.map(lambda g: g / weight, gradient), batch_stats, {name: s / weight for name, s in sums.items()}
+
+
+def accumulate_parts(part, batch_stats, parts):
+    """Runs `part` over the leading axis of `parts`, carrying batch statistics and summing the rest."""
+    first = jax.tree.map(lambda x: x[0], parts)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(part, batch_stats, first)[1])
+
+    def body(carry, inputs):
+        batch_stats, totals = carry
+        batch_stats, new = part(batch_stats, inputs)
+        return (batch_stats, jax.tree.map(jnp.add, totals, new)), None
+
+    return jax.lax.scan(body, (batch_stats, zeros), parts)[0]
+
+
+def make_eval_step(system: System, seed: int) -> Callable:
+    """Builds `step(variables, batch) -> {name: (weighted sum, weight)}` for one replica, without any update.
+
+    Names are those of the train step's losses and the system's metrics. Noise depends only on the example's index.
+    """
+    root = jax.random.key(seed)
+
+    def eval_step(variables, batch):
+        keys = jax.vmap(lambda index: jax.random.fold_in(root, index))(batch['index'].astype(jnp.uint32))
+        sums = {}
+        for group, loss_fn in system.losses.items():
+            out = loss_fn(variables, batch, keys, train=False)
+            for name, value in {'loss': out.loss, **out.metrics}.items():
+                sums[f'{group}/{name}'] = (jnp.sum(out.weight * value), jnp.sum(out.weight))
+        return jax.lax.psum(sums, AXIS)
+
+    return eval_step
+
+
+def after_validation(state: TrainState, loss: float, config: OptimizerConfig) -> TrainState:
+    """Applies the plateau rule and counts validations without a new best."""
+    plateau = state.plateau
+    if config.decay == 'plateau':
+        _, plateau = make_plateau(config).update({'scale': jnp.float32(1)}, state.plateau, value=jnp.float32(loss))
+    better = loss < state.best
+    return state.replace(plateau=plateau, best=jnp.where(better, loss, state.best).astype(jnp.float32),
+                         stale=jnp.where(better, 0, state.stale + 1).astype(jnp.int32))
+
+
+def check_finite(metrics: dict[str, float], step: int, kept: int | None) -> None:
+    """Raises a UserError that names the step where a loss or norm stopped being finite."""
+    bad = [name for name, value in metrics.items() if not abs(value) < float('inf')]
+    if bad:
+        last = 'no checkpoint had been saved' if kept is None else f'the checkpoint of step {kept} is kept'
+        raise UserError(f'{bad[0]} is {metrics[bad[0]]} at step {step}: training stopped, {last}; '
+                        'try a lower config.optimizer.learning_rate or config.optimizer.clip_norm=1')

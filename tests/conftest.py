@@ -1,0 +1,16 @@
+"""Settings of every test, made before JAX is imported: the CPU with four simulated devices."""
+
+import os
+
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count=4'.strip()
+os.environ['CUDA_VISIBLE_DEVICES'] = ''  # for TensorFlow, which only some tests import
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ['MPLBACKEND'] = 'Agg'
+
+import jax  # noqa: E402
+
+# Many steps in flight on few cores starve the simulated devices' collectives.
+jax.config.update('jax_cpu_enable_async_dispatch', False)
+# A vector that silently lines up with the wrong axis is an error.
+jax.config.update('jax_numpy_rank_promotion', 'raise')

@@ -1,0 +1,147 @@
+"""The converter, on the weight table of the released network (fixtures) and on the released file format."""
+
+import pickle
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+from jax_diffse import convert
+from jax_diffse.convert import __main__ as entry_point
+from jax_diffse.convert import layouts
+from jax_diffse.errors import UserError
+from jax_diffse.systems.dr_diffuse import DrDiffuse
+from jax_diffse.training import checkpoints
+from tests import reference
+
+KIND = 'dr-diffuse-base'
+
+
+@pytest.fixture(scope='module')
+def weights():
+    return reference.load('dr_diffuse_nets').state_dict('c_gen/')
+
+
+def write(path, weights, step=7):
+    """The format of the authors' trainers."""
+    tensors = {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
+    torch.save({'step': step, 'model_state_dict': tensors, 'optimizer_state_dict': {}}, path)
+    return str(path)
+
+
+@pytest.mark.parity
+def test_every_weight_is_used_once_and_comes_back(weights):
+    variables = convert.from_torch(KIND, weights)
+    shapes = jax.eval_shape(DrDiffuse().init, jax.random.key(0))
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, shapes)
+    back = layouts.to_torch(convert.KINDS[KIND].entries(), variables)
+    assert set(back) == {name for name in weights if not name.endswith('num_batches_tracked')}
+    for name, value in back.items():
+        np.testing.assert_array_equal(value, weights[name], err_msg=name)
+
+
+def test_layouts_agree_with_torch():
+    """A kernel's one non-zero tap, as torch counts input, output, time and frequency, is found where ours are."""
+    for layout, (out, into) in ((layouts.CONV_2D, (0, 1)), (layouts.CONV_TRANSPOSE_2D, (1, 0))):
+        kernel = np.zeros((3, 4, 2, 5))
+        kernel[1, 2, 0, 3] = 1
+        index = [1, 2]
+        assert layout.from_torch(kernel)[0, 3, index[into], index[out]] == 1
+        assert layout.torch_shape(layout.from_torch(kernel).shape) == kernel.shape
+    for layout, shape in ((layouts.CONV_1D, (4, 3, 5)), (layouts.DENSE_1D, (4, 3, 1)), (layouts.DENSE_2D, (4, 3, 1, 1)),
+                          (layouts.DENSE_TRANSPOSE_2D, (3, 4, 1, 1)), (layouts.SCALAR, (1,))):
+        x = np.random.default_rng(0).standard_normal(shape)
+        ours = layout.from_torch(x)
+        assert ours.shape[-2:] == ((3, 4) if len(shape) > 1 else ())
+        assert layout.torch_shape(ours.shape) == shape
+        np.testing.assert_array_equal(layout.to_torch(ours), x)
+
+
+def test_tensors_and_arrays_convert_alike(weights):
+    tensors = {name: torch.nn.Parameter(torch.from_numpy(np.array(value))) for name, value in weights.items()}
+    jax.tree.map(np.testing.assert_array_equal, convert.from_torch(KIND, tensors), convert.from_torch(KIND, weights))
+
+
+def test_every_wrong_entry_is_named(weights):
+    wrong = dict(weights)
+    del wrong['en.conv1.l.weight'], wrong['TCMs.2.residual6.conv2.1.running_var']
+    wrong['en.conv9.l.weight'] = np.zeros(3)
+    wrong['de_imag.de1.0.r.bias'] = np.zeros((32, 2))
+    with pytest.raises(UserError) as error:
+        convert.from_torch(KIND, wrong)
+    message = str(error.value)
+    assert 'missing: TCMs.2.residual6.conv2.1.running_var, en.conv1.l.weight' in message
+    assert 'not expected: en.conv9.l.weight' in message
+    assert 'of another shape: de_imag.de1.0.r.bias [32, 2] for [32]' in message
+    assert '\n' not in message
+
+
+def test_unknown_kind_is_named():
+    with pytest.raises(UserError, match="unknown kind of checkpoint 'base', expected one of dr-diffuse-base"):
+        convert.from_torch('base', {})
+
+
+@pytest.mark.parametrize('bare', [False, True])
+def test_file_becomes_a_run(weights, tmp_path, bare):
+    path = write(tmp_path / 'base.pth', weights)
+    if bare:
+        torch.save(torch.load(path, weights_only=True)['model_state_dict'], path)
+    entry_point.main([KIND, path, '--workdir', str(tmp_path / 'run')])
+    run = checkpoints.load(tmp_path / 'run')
+    assert isinstance(run.system, DrDiffuse) and run.system.stage == 'c_gen' and run.step == 0
+    jax.tree.map(np.testing.assert_array_equal, run.variables, convert.from_torch(KIND, weights))
+
+
+def test_errors_name_the_file_and_write_nothing(weights, tmp_path):
+    weights = {name: value for name, value in weights.items() if name != 'en.conv1.l.weight'}
+    path = write(tmp_path / 'short.pth', weights)
+    with pytest.raises(UserError, match=r'short.pth: not the weights of this network; missing: en.conv1.l.weight$'):
+        entry_point.main([KIND, path, '--workdir', str(tmp_path / 'run')])
+    assert not (tmp_path / 'run').exists()
+
+
+def test_command_line_reports_in_one_line(tmp_path):
+    result = subprocess.run(
+        [sys.executable, '-m', 'jax_diffse.convert', KIND, str(tmp_path / 'none.pth'), '--workdir', str(tmp_path)],
+        capture_output=True, text=True, cwd=reference.ROOT)
+    assert result.returncode == 2
+    assert result.stderr == f'error: {tmp_path}/none.pth: cannot be read (No such file or directory)\n'
+
+
+class Code:
+    """Runs something when it is unpickled."""
+
+    def __reduce__(self):
+        return open, ('executed', 'w')
+
+
+def test_code_in_a_file_is_refused_and_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({'model_state_dict': {'x': Code()}}, 'zip.pth')
+    (tmp_path / 'plain.pth').write_bytes(pickle.dumps(Code()))
+    for name in ('zip.pth', 'plain.pth'):
+        with pytest.raises(UserError, match=f'^{name}: refused, it is damaged or contains code besides tensors$'):
+            convert.read_state_dict(name)
+    assert not (tmp_path / 'executed').exists()
+
+
+@pytest.mark.parametrize('content', [b'', b'hi\n', b'PK\x03\x04 damaged'])
+def test_files_that_are_no_checkpoints(tmp_path, content):
+    (tmp_path / 'x.pth').write_bytes(content)
+    with pytest.raises(UserError, match='x.pth: (not a PyTorch checkpoint, or damaged|refused, it is damaged)'):
+        convert.read_state_dict(tmp_path / 'x.pth')
+
+
+@pytest.mark.parametrize('content', [[1, 2], {'model_state_dict': 3}, {'step': 3}])
+def test_checkpoints_without_weights(tmp_path, content):
+    torch.save(content, tmp_path / 'x.pth')
+    with pytest.raises(UserError, match='x.pth: expected a dict with model_state_dict, or a state dict of tensors'):
+        convert.read_state_dict(tmp_path / 'x.pth')
+
+
+def test_torch_is_loaded_only_to_read_files():
+    code = 'import sys; import jax_diffse.convert, jax_diffse.convert.__main__; sys.exit("torch" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code], cwd=reference.ROOT).returncode == 0

@@ -1,0 +1,290 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from ml_collections import ConfigDict
+
+from jax_diffse.data import DataConfig, folders, open_source
+from jax_diffse.data.config import Folders
+from jax_diffse.errors import UserError
+
+RATE = 16_000
+
+
+def wave(seed, seconds=0.5, level=0.1):
+    return level * np.random.default_rng(seed).standard_normal(round(seconds * RATE))
+
+
+def write(path, samples, rate=RATE, subtype=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, rate, subtype=subtype)
+    return path
+
+
+@pytest.fixture
+def mix_folders(tmp_path):
+    for speaker in range(6):
+        for k in range(2):
+            write(tmp_path / 'speech' / f'spk{speaker}' / f'{k}.flac', wave(10 * speaker + k))
+    for c, kind in enumerate(('rain', 'wind', 'fan')):
+        for k in range(4):
+            write(tmp_path / 'noise' / kind / f'{k}.wav', wave(100 + 10 * c + k, 0.3 + 0.2 * k, 0.02))
+    return Folders(speech=str(tmp_path / 'speech'), noise=str(tmp_path / 'noise'))
+
+
+@pytest.fixture
+def pair_folders(tmp_path):
+    for k in range(5):
+        clean = wave(k, 0.5 + 0.1 * k)
+        write(tmp_path / 'clean' / f'{k}.wav', clean)
+        write(tmp_path / 'noisy' / f'{k}.flac', clean + wave(100 + k, 0.5 + 0.1 * k, 0.01))
+    return Folders(clean=str(tmp_path / 'clean'), noisy=str(tmp_path / 'noisy'))
+
+
+def wave_snr(clean, noisy):
+    """SNR in dB from its definition."""
+    noise = noisy.astype(np.float64) - clean
+    return 10 * np.log10(np.sum(clean.astype(np.float64)**2) / np.sum(noise**2))
+
+
+# ------------------------------------------------------------------------------------------------------------- config
+
+
+def test_config_takes_lists_and_nested_dictionaries():
+    config = DataConfig.from_config_dict(ConfigDict({'train': {'speech': 'a', 'noise': 'b'}, 'snr_db': [0, 5.0]}))
+    assert config.train == Folders(speech='a', noise='b')
+    assert config.snr_db == (0, 5.0)
+
+
+@pytest.mark.parametrize('values, names', [
+    ({'trian': {}}, 'config.data.trian'),
+    ({'train': {'speach': 'a'}}, 'config.data.train.speach'),
+    ({'skip_bad': 'yes'}, 'config.data.skip_bad'),
+    ({'test': {'clean': 3}}, 'config.data.test.clean'),
+    ({'snr_db': ['loud']}, 'config.data.snr_db'),
+    ({'snr_db': []}, 'config.data.snr_db'),
+    ({'name': 'voicebank'}, 'config.data.name'),
+    ({'held_out': 1.5}, 'config.data.held_out'),
+])
+def test_config_errors_name_the_key(values, names):
+    with pytest.raises(UserError, match=names):
+        DataConfig.from_config_dict(ConfigDict(values))
+
+
+@pytest.mark.parametrize('train', [Folders(), Folders(clean='a'), Folders(clean='a', noise='b'),
+                                   Folders('a', 'b', 'c', 'd')])
+def test_folders_that_are_no_pair_and_no_mix_are_refused(train):
+    with pytest.raises(UserError, match='config.data.train'):
+        open_source(DataConfig(train=train), 'train')
+
+
+# ---------------------------------------------------------------------------------------------------------------- mix
+
+
+@pytest.mark.parametrize('snr_db', [-5.0, 0.0, 12.5])
+def test_mix_has_the_snr_and_stays_in_range(snr_db):
+    clean, noisy = folders.mix(wave(0, level=0.3).astype(np.float32), wave(1).astype(np.float32), snr_db)
+    assert wave_snr(clean, noisy) == pytest.approx(snr_db, abs=1e-3)
+    assert np.abs(noisy).max() <= 1 + 1e-6
+
+
+def test_mix_keeps_the_level_of_the_speech_unless_it_would_clip():
+    speech = wave(0, level=0.01).astype(np.float32)
+    assert np.array_equal(folders.mix(speech, speech[::-1], 5.0)[0], speech)
+
+
+def test_drawn_examples_are_crops_of_the_speech_at_the_listed_snrs(mix_folders):
+    source = open_source(DataConfig(train=mix_folders, validation=mix_folders, snr_db=(0.0, 10.0)), 'train')
+    seen = set()
+    for i in range(len(source)):
+        clean, noisy = source.draw(i, 4000, np.random.default_rng(i))
+        assert clean.shape == noisy.shape == (4000,)
+        seen.add(round(wave_snr(clean, noisy), 2))
+        whole = source.read(i)[0]
+        start = np.correlate(whole, clean, 'valid').argmax()
+        np.testing.assert_array_equal(clean, whole[start:start + 4000])
+    assert seen == {0.0, 10.0}
+
+
+def test_drawing_is_a_function_of_the_generator(mix_folders):
+    source = open_source(DataConfig(train=mix_folders, validation=mix_folders, snr_uniform=True), 'train')
+    first, again, other = (source.draw(3, 4000, np.random.default_rng(seed)) for seed in (7, 7, 8))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_uniform_snrs_cover_the_range(mix_folders):
+    source = open_source(DataConfig(train=mix_folders, validation=mix_folders, snr_db=(0.0, 10.0), snr_uniform=True),
+                         'train')
+    snrs = [wave_snr(*source.draw(0, 4000, np.random.default_rng(seed))) for seed in range(50)]
+    assert min(snrs) >= -0.01 and max(snrs) <= 10.01
+    assert np.count_nonzero((np.array(snrs) > 2) & (np.array(snrs) < 8)) > 10
+
+
+def test_short_noise_is_repeated_and_silent_places_are_avoided(tmp_path):
+    write(tmp_path / 'short.wav', np.arange(1, 5001) / 8000)
+    sparse = np.zeros(RATE)
+    sparse[12_000] = 0.5
+    write(tmp_path / 'sparse.wav', sparse)
+    found, _ = folders.survey(str(tmp_path), RATE, 0.25)
+    looped, start = folders.crop(found['short'], 12_000, np.random.default_rng(0))
+    expected = np.arange(start, start + 12_000) % 5000
+    np.testing.assert_allclose(looped * 8000 - 1, expected, atol=0.3)
+    for seed in range(10):
+        assert folders.crop(found['sparse'], 100, np.random.default_rng(seed))[0].any()
+
+
+def test_test_mixtures_cover_every_condition_and_are_fixed(mix_folders, tmp_path):
+    config = DataConfig(test=mix_folders, test_snr_db=(0.0, 5.0, 10.0, 15.0, 20.0))
+    source = open_source(config, 'test')
+    infos = [source.info(i) for i in range(len(source))]
+    assert len(source) == 15  # 3 classes x 5 levels, more than the 12 utterances
+    assert {(info['noise'], info['snr_db']) for info in infos} == {
+        (noise, snr) for noise in ('rain', 'wind', 'fan') for snr in config.test_snr_db}
+    assert len({info['id'] for info in infos}) == 15
+    for i, info in enumerate(infos):
+        assert wave_snr(*source.read(i)) == pytest.approx(info['snr_db'], abs=0.01)
+        assert len(source.read(i)[0]) == info['num_samples']
+    again = open_source(config, 'test')
+    assert all(np.array_equal(source.read(i), again.read(i)) for i in range(15))
+
+
+def test_manifest_says_how_to_make_the_mixtures(mix_folders, tmp_path):
+    source = open_source(DataConfig(test=mix_folders), 'test')
+    source.write_manifest(tmp_path / 'list.tsv')
+    header, *rows = [line.split('\t') for line in (tmp_path / 'list.tsv').read_text().splitlines()]
+    assert header == ['id', 'speech', 'noise', 'noise_start', 'noise_class', 'snr_db']
+    assert len(rows) == len(source)
+    for i, (name, speech, noise, start, noise_class, snr_db) in enumerate(rows):
+        assert (name, noise_class) == (source.info(i)['id'], source.info(i)['noise'])
+        speech, noise = soundfile.read(speech)[0], soundfile.read(noise)[0]
+        noise = noise[np.arange(int(start), int(start) + len(speech)) % len(noise)]
+        noise *= np.linalg.norm(speech) / np.linalg.norm(noise) / 10 ** (float(snr_db) / 20)
+        np.testing.assert_allclose(source.read(i)[1], speech + noise, atol=1e-5)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ['list.tsv']
+
+
+# -------------------------------------------------------------------------------------------------------------- pairs
+
+
+def test_pairs_are_matched_by_name_and_cropped_together(pair_folders, tmp_path):
+    source = open_source(DataConfig(test=pair_folders), 'test')
+    assert [source.info(i)['id'] for i in range(len(source))] == list('01234')
+    for i in range(5):
+        for part, read, suffix in zip(('clean', 'noisy'), source.read(i), ('wav', 'flac'), strict=True):
+            np.testing.assert_array_equal(read, soundfile.read(tmp_path / part / f'{i}.{suffix}', dtype='float32')[0])
+        clean, noisy = source.draw(i, 2000, np.random.default_rng(i))
+        assert len(clean) == 2000 and wave_snr(clean, noisy) == pytest.approx(20, abs=1)
+    assert len(source.draw(0, 10**6, np.random.default_rng(0))[0]) == 8000
+
+
+# ----------------------------------------------------------------------------------------------------------- held out
+
+
+def test_validation_holds_out_whole_speakers_and_noise_files(mix_folders):
+    config = DataConfig(train=mix_folders, held_out=0.3)
+    train, validation = open_source(config, 'train'), open_source(config, 'validation')
+    speakers = [{mixture.speech.folder for mixture in source.mixtures} for source in (train, validation)]
+    assert not speakers[0] & speakers[1] and len(speakers[0] | speakers[1]) == 6 and len(speakers[1]) == 2
+    noises = [{file.path for file in source.noise} for source in (train, validation)]
+    assert not noises[0] & noises[1] and len(noises[0] | noises[1]) == 12 and len(noises[1]) == 4
+    assert {mixture.noise.path for mixture in train.mixtures} <= noises[0]
+    assert {mixture.noise.path for mixture in validation.mixtures} <= noises[1]
+    assert len(train) == 8
+
+
+def test_flat_folders_hold_out_single_files(pair_folders):
+    config = DataConfig(train=pair_folders)
+    train, validation = open_source(config, 'train'), open_source(config, 'validation')
+    assert (len(train), len(validation)) == (4, 1)
+    assert {train.info(i)['id'] for i in range(4)} | {validation.info(0)['id']} == set('01234')
+
+
+def test_nothing_is_held_out_where_validation_has_its_own_folders(pair_folders):
+    assert len(open_source(DataConfig(train=pair_folders, validation=pair_folders), 'train')) == 5
+
+
+def test_holding_out_leaves_both_sides_something():
+    assert len(folders.held_out(['a/1', 'a/2', 'b/1'], 0.9)) in (1, 2)
+    assert len(folders.held_out(['a', 'b', 'c'], 0.001)) == 1
+
+
+# ---------------------------------------------------------------------------------------------------------- bad files
+
+
+@pytest.fixture
+def bad_pairs(pair_folders, tmp_path):
+    """`pair_folders` with every kind of bad file: path -> what is said of it."""
+    clean, noisy = tmp_path / 'clean', tmp_path / 'noisy'
+    bad = {}
+
+    def spoil(name, reason, samples, rate=RATE, subtype=None):
+        write(clean / f'{name}.wav', wave(0))
+        bad[write(noisy / f'{name}.wav', samples, rate, subtype)] = reason
+
+    nan = wave(1)
+    nan[100] = np.nan
+    spoil('nan', 'NaN', nan, subtype='FLOAT')
+    spoil('silent', 'silent', np.zeros(RATE // 2))
+    spoil('rate', '8000 Hz, expected 16000 Hz', wave(1), rate=8000)
+    spoil('short', 'too short', wave(1, 0.1))
+    spoil('stereo', '2 channels', np.stack([wave(1), wave(2)], axis=1))
+    spoil('length', '9600 samples, but 8000', wave(1, 0.6))
+    spoil('no_samples', 'empty', np.zeros(0))
+    spoil('no_bytes', 'empty', wave(1))
+    (noisy / 'no_bytes.wav').write_bytes(b'')
+    spoil('text', 'not readable', wave(1))
+    (noisy / 'text.wav').write_text('no audio at all')
+    bad[write(clean / 'alone.wav', wave(1))] = 'unpaired'
+    bad[write(noisy / 'lonely.wav', wave(1))] = 'unpaired'
+    write(clean / '0.flac', wave(1))
+    bad[clean / '0.wav'] = 'same name'
+    write(noisy / 'cut.flac', wave(1))
+    bad[write(clean / 'cut.flac', wave(1))] = 'not readable'
+    (clean / 'cut.flac').write_bytes((clean / 'cut.flac').read_bytes()[:6000])
+    return bad
+
+
+def test_all_bad_files_are_listed_in_one_error(pair_folders, bad_pairs):
+    with pytest.raises(UserError, match='skip_bad') as error:
+        open_source(DataConfig(test=pair_folders), 'test')
+    first, *lines = str(error.value).splitlines()
+    assert first.startswith(f'{len(bad_pairs)} of ')
+    listed = dict(line.strip().split(': ', 1) for line in lines)
+    assert listed.keys() == {str(path) for path in bad_pairs}
+    for path, reason in bad_pairs.items():
+        assert reason in listed[str(path)]
+
+
+def test_bad_files_are_left_out_on_request(pair_folders, bad_pairs, caplog):
+    source = open_source(DataConfig(test=pair_folders, skip_bad=True), 'test')
+    assert [source.info(i)['id'] for i in range(len(source))] == list('01234')
+    assert f'left out {len(bad_pairs)} of ' in caplog.text
+
+
+def test_nothing_left_is_an_error(tmp_path):
+    for part in ('clean', 'noisy'):
+        write(tmp_path / part / 'a.wav', np.zeros(RATE))
+    with pytest.raises(UserError, match='no audio file left'):
+        open_source(DataConfig(test=Folders(str(tmp_path / 'clean'), str(tmp_path / 'noisy')), skip_bad=True), 'test')
+
+
+@pytest.mark.parametrize('make', [False, True])
+def test_missing_and_empty_directories_are_named(tmp_path, make, pair_folders):
+    root = tmp_path / 'elsewhere'
+    if make:
+        root.mkdir()
+    with pytest.raises(UserError, match='elsewhere'):
+        open_source(DataConfig(test=Folders(clean=pair_folders.clean, noisy=str(root))), 'test')
+
+
+# ------------------------------------------------------------------------------------------------------------ imports
+
+
+def test_importing_folders_and_systems_loads_neither_tensorflow_nor_torch():
+    code = ('import sys, jax_diffse.data.folders, jax_diffse.systems.base\n'
+            'print([name for name in ("tensorflow", "tensorflow_datasets", "torch") if name in sys.modules])')
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == '[]'

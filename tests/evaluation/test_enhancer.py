@@ -1,0 +1,261 @@
+import subprocess
+import sys
+import zlib
+
+import jax
+import numpy as np
+import pytest
+import scipy.signal
+import soundfile
+from numpy.testing import assert_allclose
+
+import jax_diffse
+from jax_diffse import audio
+from jax_diffse.errors import UserError
+from jax_diffse.evaluation import streams
+from jax_diffse.evaluation.enhancer import Enhancer
+from jax_diffse.training import checkpoints
+from tests import toys
+
+RATE = 16_000
+
+
+def _noise(*shape, seed=0, scale=0.1):
+    return (scale * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
+
+
+def _tone(rate, seconds, frequency=300.0):
+    return (0.3 * np.sin(2 * np.pi * frequency * np.arange(int(rate * seconds)) / rate)).astype(np.float32)
+
+
+def _enhancer(system, chunk_seconds=1.0, overlap_seconds=0.25):
+    return Enhancer(toys.run(system), chunk_seconds=chunk_seconds, overlap_seconds=overlap_seconds)
+
+
+@pytest.mark.parametrize('shape', [(1,), (100,), (RATE,), (3 * RATE + 7,), (5000, 1), (2 * RATE, 2)])
+def test_output_has_the_shape_of_the_input(shape):
+    noisy = _noise(*shape)
+    enhanced = _enhancer(toys.Toy())(noisy, RATE)
+    assert enhanced.dtype == np.float32
+    assert_allclose(enhanced, 0.5 * noisy, atol=1e-6)
+
+
+@pytest.mark.parametrize('rate', [8000, 44100, 48000])
+@pytest.mark.parametrize('seconds', [0.0001, 0.7, 2.3])
+def test_other_rates_come_back_at_their_rate_and_length(rate, seconds):
+    noisy = np.stack([_tone(rate, seconds), _tone(rate, seconds, 1000.0)], axis=1)
+    if not len(noisy):
+        noisy = np.full((1, 2), 0.1, np.float32)
+    enhanced = _enhancer(toys.Toy())(noisy, rate)
+    assert enhanced.shape == noisy.shape
+    inner = slice(rate // 20, -rate // 20)  # both resampling filters ring at the ends
+    assert_allclose(enhanced[inner], 0.5 * noisy[inner], atol=1e-3)
+
+
+@pytest.mark.parametrize('n', [int(1.1 * RATE), int(3.9 * RATE)])
+def test_chunks_join_to_the_output_of_the_whole(n):
+    noisy = _noise(n)
+    expected = scipy.signal.convolve(noisy, toys.FIR, mode='same')
+    chunked = _enhancer(toys.LowPass())(noisy, RATE)
+    largest = np.max(np.abs(chunked - expected))
+    assert largest < 0.05 * np.max(np.abs(expected))  # the filter's edges are faded: it is short against the overlap
+    starts = streams.chunk_starts(n, RATE, RATE // 4)
+    near = np.zeros(n, bool)
+    for start in starts[:-1]:
+        near[start + RATE - RATE // 4:start + RATE] = True
+    assert_allclose(chunked[~near], expected[~near], atol=1e-6)
+    assert_allclose(_enhancer(toys.LowPass(), 16.0)(noisy, RATE), expected, atol=1e-6)
+
+
+def test_level_is_that_of_the_whole_recording():
+    noisy = _noise(4 * RATE)
+    noisy[2 * RATE:] *= 0.01  # below the level of the whole, though not below that of its own chunk
+    noisy = np.stack([noisy, noisy[::-1]], axis=1)
+    level = np.sqrt(np.mean(noisy.astype(np.float64)**2, axis=0))
+    enhanced = _enhancer(toys.Gate())(noisy, RATE)
+    clear = np.abs(np.abs(noisy) / level - 1) > 1e-4
+    expected = np.where(np.abs(noisy) > level, noisy, 0)
+    assert_allclose(enhanced[clear], expected[clear], atol=1e-6)
+
+
+@pytest.mark.parametrize('strength', [0.0, 0.3, 1.0])
+@pytest.mark.parametrize('rate', [RATE, 44100])
+def test_strength_goes_from_the_input_to_the_enhanced(strength, rate):
+    noisy = _noise(rate // 2, 2)
+    enhancer = _enhancer(toys.Toy())
+    expected = strength * enhancer(noisy, rate) + (1 - strength) * noisy
+    assert_allclose(enhancer(noisy, rate, strength=strength), expected, atol=1e-6)
+
+
+def test_draws_follow_from_the_utterance_and_differ_between_channels_and_chunks():
+    enhancer = _enhancer(toys.Noise(), overlap_seconds=0.0)
+    noisy = np.repeat(_noise(2 * RATE, 1), 2, axis=1)
+    one = enhancer(noisy, RATE, utterance='one')
+    np.testing.assert_array_equal(one, _enhancer(toys.Noise(), overlap_seconds=0.0)(noisy, RATE, utterance='one'))
+    signals = [one[:RATE, 0], one[RATE:, 0], one[:RATE, 1], enhancer(noisy, RATE, utterance='two')[:RATE, 0]]
+    correlations = np.corrcoef(signals)
+    assert np.max(np.abs(correlations - np.eye(4))) < 0.05
+
+    key = jax.random.key(0)
+    for number in (zlib.crc32(b'one'), 1, 1):
+        key = jax.random.fold_in(key, number)
+    level = np.sqrt(np.mean(noisy[:, 1].astype(np.float64)**2))
+    assert_allclose(one[RATE:, 1], level * np.asarray(jax.random.normal(key, (RATE,))), atol=1e-6)
+
+
+@pytest.mark.parametrize('system', [toys.Noise(), toys.LowPass(), toys.Gate()])
+def test_many_gives_each_what_it_gets_alone(system):
+    lengths = [500, RATE, 7 * RATE // 2, 3 * RATE, 10, RATE + 1, 5 * RATE, 3 * RATE - 1, 2 * RATE]
+    waveforms = [_noise(n, seed=i, scale=0.1 * (i + 1)) for i, n in enumerate(lengths)]
+    ids = [f'utterance{i}' for i in range(len(lengths))]
+    enhancer = _enhancer(system, chunk_seconds=4.0)
+    together = enhancer.many(waveforms, ids)
+    assert [len(x) for x in together] == lengths
+    for waveform, name, enhanced in zip(waveforms, ids, together, strict=True):
+        assert_allclose(enhanced, enhancer(waveform, RATE, utterance=name), atol=1e-5)
+    order = np.random.default_rng(0).permutation(len(lengths))[:6]
+    for i, enhanced in zip(order, enhancer.many([waveforms[i] for i in order], [ids[i] for i in order]), strict=True):
+        assert_allclose(enhanced, together[i], atol=1e-5)
+
+
+def test_many_needs_few_programs():
+    enhancer = _enhancer(toys.Toy(), chunk_seconds=16.0, overlap_seconds=2.0)
+    lengths = np.random.default_rng(0).integers(1, 16 * RATE, 60)
+    enhancer.many([np.ones(n, np.float32) for n in lengths], [str(n) for n in lengths])
+    assert len(enhancer._programs) <= 14
+    compiled = enhancer.compile_seconds
+    assert compiled > 0
+    enhancer.many([np.ones(n, np.float32) for n in lengths], [str(n) for n in lengths])
+    assert enhancer.compile_seconds == compiled
+
+
+def test_all_chunks_of_a_long_recording_share_a_program():
+    enhancer = _enhancer(toys.Toy())
+    enhancer(_noise(5 * RATE + 123, 2), RATE)
+    assert len(enhancer._programs) == 1
+
+
+def test_silence_stays_silent():
+    enhancer = _enhancer(toys.Constant())
+    one_silent = np.stack([np.zeros(2 * RATE), _noise(2 * RATE)], axis=1).astype(np.float32)
+    enhanced = enhancer(one_silent, RATE)
+    assert np.all(enhanced[:, 0] == 0) and np.all(enhanced[:, 1] != 0)
+    silent, loud = enhancer.many([np.zeros(500, np.float32), _noise(600)], ['a', 'b'])
+    assert np.all(silent == 0) and np.all(loud != 0)
+    assert np.all(enhancer(np.zeros(100, np.float32), 44100) == 0)
+
+
+def test_steps_reach_the_system():
+    noisy = _noise(1000)
+    assert_allclose(_enhancer(toys.Stepped())(noisy, RATE, steps=4), noisy / 4, atol=1e-6)
+    assert_allclose(_enhancer(toys.Stepped()).many([noisy], ['a'], steps=2)[0], noisy / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize(('noisy', 'message'), [
+    (np.zeros(0, np.float32), 'speech: no samples'),
+    (np.zeros((0, 2), np.float32), 'speech: no samples'),
+    (np.array([0.1, np.nan, 0.1]), 'speech: holds samples that are NaN or infinite'),
+    (np.array([0.1, np.inf, 0.1]), 'speech: holds samples that are NaN or infinite'),
+    (np.zeros(100, np.int16), 'speech: expected floating-point'),
+    (np.zeros((1, 100)), r'speech: expected the shape .* got \[1, 100\]'),
+    (np.zeros((4, 4, 4)), 'speech: expected the shape'),
+    (np.float32(0), 'speech: expected the shape')])
+@pytest.mark.parametrize('rate', [RATE, 8000])
+def test_what_cannot_be_enhanced_is_a_user_error(noisy, message, rate):
+    with pytest.raises(UserError, match=message):
+        _enhancer(toys.Toy())(noisy, rate, utterance='speech')
+
+
+def test_many_names_the_utterance_that_is_wrong():
+    bad = np.array([0.1, np.nan], np.float32)
+    with pytest.raises(UserError, match='worse: holds'):
+        _enhancer(toys.Toy()).many([_noise(10), bad], ['good', 'worse'])
+
+
+@pytest.mark.parametrize('strength', [-0.1, 1.1, np.nan])
+def test_strength_beyond_its_range_is_a_user_error(strength):
+    with pytest.raises(UserError, match='strength='):
+        _enhancer(toys.Toy())(_noise(10), RATE, strength=strength)
+
+
+@pytest.mark.parametrize('chunk_seconds', [0.0, 0.4, np.nan])
+def test_chunks_shorter_than_two_overlaps_are_a_user_error(chunk_seconds):
+    with pytest.raises(UserError, match='chunk_seconds='):
+        _enhancer(toys.Toy(), chunk_seconds=chunk_seconds)
+
+
+def test_a_system_that_gives_nan_is_reported_not_written(tmp_path):
+    soundfile.write(tmp_path / 'a.wav', _noise(100), RATE)
+    with pytest.raises(UserError, match='checkpoint of step 7'):
+        _enhancer(toys.Broken()).enhance_file(tmp_path / 'a.wav', tmp_path / 'out' / 'a.wav')
+    assert not list((tmp_path / 'out').iterdir())
+
+
+@pytest.mark.parametrize(('name', 'subtype', 'rate', 'channels'), [
+    ('a.wav', 'PCM_16', 16000, 1), ('a.wav', 'PCM_24', 48000, 2), ('a.wav', 'FLOAT', 44100, 2),
+    ('a.flac', 'PCM_16', 8000, 3), ('a.flac', 'PCM_24', 16000, 1)])
+def test_a_file_and_its_array_come_out_alike(tmp_path, monkeypatch, name, subtype, rate, channels):
+    soundfile.write(tmp_path / name, _noise(3 * rate + 11, channels), rate, subtype=subtype)
+    samples, _ = audio.read(tmp_path / name)
+    expected = _enhancer(toys.LowPass())(samples, rate, strength=0.8)
+    monkeypatch.setattr(streams, 'BLOCK', 5000)  # another cut must make no difference
+    done = []
+    seconds = _enhancer(toys.LowPass()).enhance_file(
+        tmp_path / name, tmp_path / 'out' / name, noise=tmp_path / 'noise' / name, strength=0.8,
+        on_progress=done.append)
+    info = audio.info(tmp_path / 'out' / name)
+    assert info == audio.info(tmp_path / name)
+    assert seconds == info.num_samples / rate == pytest.approx(sum(done))
+    step = {'PCM_16': 2**-15, 'PCM_24': 2**-23, 'FLOAT': 1e-7}[subtype]
+    assert_allclose(audio.read(tmp_path / 'out' / name)[0], expected, atol=step + 1e-6)
+    assert_allclose(audio.read(tmp_path / 'noise' / name)[0], samples - expected, atol=step + 1e-6)
+
+
+def test_a_long_file_is_never_held_whole(tmp_path, monkeypatch):
+    rate, seconds = 48_000, 30
+    soundfile.write(tmp_path / 'a.wav', _noise(rate * seconds), rate)
+    reads, writes, windows = [], [], []
+    monkeypatch.setattr(streams, 'BLOCK', rate)
+    read, window = audio.read, streams.Window.read
+    monkeypatch.setattr(audio, 'read', lambda path, a, b: reads.append(b - a) or read(path, a, b))
+
+    def watched(self, start, stop):
+        piece = window(self, start, stop)
+        windows.append(len(self._held))
+        return piece
+
+    monkeypatch.setattr(streams.Window, 'read', watched)
+    _enhancer(toys.Toy()).enhance_file(tmp_path / 'a.wav', tmp_path / 'out.wav',
+                                       on_progress=lambda done: writes.append(done * rate))
+    assert sum(writes) == pytest.approx(rate * seconds)
+    assert sum(reads) == 3 * rate * seconds  # for its level, to enhance it, and to mix it in
+    assert max(reads) <= 1.1 * rate and max(writes) <= 1.1 * rate
+    assert max(windows) <= 2.1 * RATE  # a chunk, and what the last block brought beyond it
+
+
+@pytest.mark.parametrize(('content', 'message'), [
+    (b'', 'the file is empty'), (b'RIFFnonsense', 'not readable'), (None, 'no such file')])
+def test_unreadable_file_is_a_user_error_and_leaves_nothing(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / 'a.wav').write_bytes(content)
+    with pytest.raises(UserError, match=f'a.wav: {message}'):
+        _enhancer(toys.Toy()).enhance_file(tmp_path / 'a.wav', tmp_path / 'out' / 'a.wav')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_load_is_there_from_the_package(monkeypatch):
+    asked, noisy = [], _noise(100)
+
+    def load(workdir, step):
+        asked.append((workdir, step))
+        return toys.run(toys.Toy())
+
+    monkeypatch.setattr(checkpoints, 'load', load)
+    assert_allclose(jax_diffse.load('runs/x')(noisy, RATE), 0.5 * noisy, atol=1e-6)
+    jax_diffse.load('runs/x', step=3)
+    assert asked == [('runs/x', 'best'), ('runs/x', 3)]
+
+
+def test_importing_the_package_imports_no_framework():
+    code = 'import sys, jax_diffse; print([m for m in ("jax", "numpy", "tensorflow", "torch") if m in sys.modules])'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout == '[]\n'

@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+import scipy.signal
+import soundfile
+from numpy.testing import assert_allclose
+
+from jax_diffse import audio
+from jax_diffse.errors import UserError
+
+STEP = {'PCM_16': 2**-15, 'PCM_24': 2**-23, 'FLOAT': 0.0}
+
+
+def _samples(*shape):
+    return np.random.default_rng(0).uniform(-0.99, 0.99, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize('rate', [8000, 44100])
+@pytest.mark.parametrize('shape', [(100,), (100, 1), (100, 2)])
+@pytest.mark.parametrize(('name', 'subtype'), [
+    ('a.wav', 'PCM_16'), ('a.wav', 'PCM_24'), ('a.wav', 'FLOAT'), ('a.flac', 'PCM_16'), ('a.flac', 'PCM_24')])
+def test_what_is_written_is_read_again(tmp_path, name, subtype, shape, rate):
+    x = _samples(*shape)
+    audio.write(tmp_path / name, x, rate, subtype=subtype)
+    y, read_rate = audio.read(tmp_path / name)
+    assert y.dtype == np.float32 and read_rate == rate
+    assert_allclose(y, x.reshape(100, -1), rtol=0, atol=STEP[subtype])
+    assert audio.info(tmp_path / name) == audio.AudioInfo(rate, 100, y.shape[1], name[2:].upper(), subtype)
+
+
+def test_part_of_a_file(tmp_path):
+    x = _samples(100, 2)
+    audio.write(tmp_path / 'a.wav', x, 8000, subtype='FLOAT')
+    np.testing.assert_array_equal(audio.read(tmp_path / 'a.wav', 20, 50)[0], x[20:50])
+    np.testing.assert_array_equal(audio.read(tmp_path / 'a.wav', 90)[0], x[90:])
+
+
+def test_integer_encodings_are_clipped_and_floating_ones_not(tmp_path):
+    x = np.array([1.5, -2.0, 0.5], np.float32)
+    audio.write(tmp_path / 'a.wav', x, 8000, subtype='PCM_16')
+    assert_allclose(audio.read(tmp_path / 'a.wav')[0][:, 0], [1.0, -1.0, 0.5], atol=2**-15)
+    audio.write(tmp_path / 'a.wav', x, 8000, subtype='FLOAT')
+    np.testing.assert_array_equal(audio.read(tmp_path / 'a.wav')[0][:, 0], x)
+
+
+def test_format_of_the_container_may_differ_from_the_extension(tmp_path):
+    audio.write(tmp_path / 'a.audio', _samples(10), 8000, format='FLAC')
+    assert audio.info(tmp_path / 'a.audio').format == 'FLAC'
+
+
+def test_write_makes_folders_and_leaves_no_partial_file(tmp_path):
+    audio.write(tmp_path / 'new' / 'deep' / 'a.wav', _samples(10), 8000)
+    assert [path.name for path in (tmp_path / 'new' / 'deep').iterdir()] == ['a.wav']
+
+
+def test_failed_write_keeps_the_earlier_file_and_leaves_nothing_else(tmp_path):
+    audio.write(tmp_path / 'a.flac', _samples(10), 8000)
+    before = (tmp_path / 'a.flac').read_bytes()
+    with pytest.raises(UserError, match=r'a\.flac: cannot be written'):
+        audio.write(tmp_path / 'a.flac', _samples(10, 9), 8000)  # FLAC takes at most eight channels
+    assert [path.name for path in tmp_path.iterdir()] == ['a.flac']
+    assert (tmp_path / 'a.flac').read_bytes() == before
+
+
+def test_writing_below_a_file_is_a_user_error(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match='cannot be written'):
+        audio.write(tmp_path / 'file' / 'a.wav', _samples(10), 8000)
+
+
+def test_an_unknown_format_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match=r'a\.xyz'):
+        audio.write(tmp_path / 'a.xyz', _samples(10), 8000)
+
+
+@pytest.mark.parametrize('function', [audio.info, audio.read])
+@pytest.mark.parametrize(('content', 'message'), [
+    (None, 'no such file'), (b'', 'the file is empty'), (b'no audio at all', 'not readable as audio'),
+    ('folder', 'a directory, expected an audio file')])
+def test_unreadable_files_are_named_with_the_reason(tmp_path, function, content, message):
+    path = tmp_path / 'a.wav'
+    if content == 'folder':
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        function(path)
+    assert str(caught.value).startswith(f'{path}: {message}')
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(('from_rate', 'to_rate'), [(8000, 16000), (44100, 16000), (48000, 16000), (16000, 44100)])
+def test_resampled_sine_is_the_sine_at_the_other_rate(from_rate, to_rate):
+    def sines(rate):
+        t = np.arange(rate // 2) / rate
+        return np.stack([np.sin(2 * np.pi * 440 * t), np.cos(2 * np.pi * 1000 * t)], axis=1).astype(np.float32)
+
+    y = audio.resample(sines(from_rate), from_rate, to_rate)
+    assert y.shape == (to_rate // 2, 2)
+    middle = slice(to_rate // 20, -to_rate // 20)
+    assert_allclose(y[middle], sines(to_rate)[middle], atol=1e-3)
+
+
+def test_resample_agrees_with_a_polyphase_filter():
+    noise = np.random.default_rng(0).standard_normal(48_000)
+    x = scipy.signal.sosfilt(scipy.signal.butter(8, 6000, fs=48_000, output='sos'), noise).astype(np.float32)
+    y, expected = audio.resample(x, 48_000, 16_000), scipy.signal.resample_poly(x, 1, 3)
+    # They differ where their transition bands do, near 8 kHz, where there is little.
+    assert np.sum((y - expected)[500:-500]**2) < 1e-3 * np.sum(expected**2)
+
+
+def test_resample_removes_what_the_lower_rate_cannot_hold():
+    x = np.sin(2 * np.pi * 12_000 * np.arange(48_000) / 48_000).astype(np.float32)
+    assert np.max(np.abs(audio.resample(x, 48_000, 16_000)[800:-800])) < 1e-3
+
+
+@pytest.mark.parametrize('n', [1, 10, 100, 4321])
+def test_resampled_length_is_rounded_up(n):
+    assert audio.resample(np.ones(n, np.float32), 44_100, 16_000).shape == (-(-n * 16_000 // 44_100),)
+
+
+def test_resample_to_the_same_rate_changes_nothing():
+    x = _samples(10)
+    np.testing.assert_array_equal(audio.resample(x, 16_000, 16_000), x)
+
+
+def test_find_lists_audio_files_below_a_folder(tmp_path):
+    for name in ('b.wav', 'a/c.FLAC', 'a/d.txt', '.hidden/e.wav', 'a/.f.wav', 'g.wav/h.wav'):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b'')
+    assert [path.relative_to(tmp_path).as_posix() for path in audio.find(tmp_path)] == [
+        'a/c.FLAC', 'b.wav', 'g.wav/h.wav']
+
+
+def test_find_in_a_missing_folder_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match='no such directory'):
+        audio.find(tmp_path / 'none')
+
+
+def test_info_says_what_soundfile_says(tmp_path):
+    soundfile.write(tmp_path / 'a.wav', np.zeros((7, 3)), 11_025, subtype='PCM_U8')
+    assert audio.info(tmp_path / 'a.wav') == audio.AudioInfo(11_025, 7, 3, 'WAV', 'PCM_U8')

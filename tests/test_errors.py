@@ -1,0 +1,33 @@
+import pytest
+
+from jax_diffse import errors
+
+
+@pytest.mark.parametrize(('result', 'status'), [(None, 0), (0, 0), (1, 1)])
+def test_exit_status_is_what_main_returns(result, status):
+    with pytest.raises(SystemExit) as stop:
+        errors.exit_with(lambda: result)
+    assert stop.value.code == status
+
+
+def _raise(error):
+    raise error
+
+
+def test_a_user_error_is_one_line_and_status_2(capsys):
+    with pytest.raises(SystemExit) as stop:
+        errors.exit_with(lambda: _raise(errors.UserError('a.wav: no such file')))
+    assert stop.value.code == 2
+    assert capsys.readouterr() == ('', 'error: a.wav: no such file\n')
+
+
+def test_an_interrupt_is_status_130(capsys):
+    with pytest.raises(SystemExit) as stop:
+        errors.exit_with(lambda: _raise(KeyboardInterrupt()))
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == 'interrupted\n'
+
+
+def test_a_mistake_of_the_program_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        errors.exit_with(lambda: 1 // 0)

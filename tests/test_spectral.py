@@ -1,0 +1,247 @@
+"""Front ends: against the original PyTorch code (fixtures), librosa, and themselves."""
+
+import jax.numpy as jnp
+import librosa
+import numpy as np
+import pytest
+
+from jax_diffse import spectral
+from jax_diffse.spectral import FrontEnd
+from tests import reference
+
+KINDS = {'normal': 'none', 'sqrt': 'sqrt', 'cubic': 'cubic', 'log_1x': 'log1x'}  # the released code's names: ours
+
+
+class Jax:
+    """The functions under test."""
+
+    @staticmethod
+    def stft(x, n_fft, hop):
+        return np.asarray(spectral.stft(jnp.asarray(x), n_fft, hop))
+
+    @staticmethod
+    def compress(spec, kind):
+        return np.asarray(spectral.compress(jnp.asarray(spec), kind))
+
+    @staticmethod
+    def gains(waves):
+        return [float(spectral.rms_gain(jnp.asarray(x)[None], jnp.array([len(x)]))[0]) for x in waves]
+
+
+class Tf:
+    """Their TensorFlow twins, eager."""
+
+    @staticmethod
+    def stft(x, n_fft, hop):
+        from jax_diffse.data import tf_spectral
+
+        return tf_spectral.stft(x, n_fft, hop).numpy()
+
+    @staticmethod
+    def compress(spec, kind):
+        from jax_diffse.data import tf_spectral
+
+        return np.asarray(tf_spectral.compress(spec, kind))
+
+    @staticmethod
+    def gains(waves):
+        from jax_diffse.data import tf_spectral
+
+        return [float(tf_spectral.rms_gain(x)) for x in waves]
+
+
+class TfInPipeline(Tf):
+    """The twins traced into a tf.data pipeline."""
+
+    @staticmethod
+    def _mapped(function, x):
+        from jax_diffse.data.tf import tf
+
+        return next(iter(tf.data.Dataset.from_tensors(x).map(function))).numpy()
+
+    @staticmethod
+    def stft(x, n_fft, hop):
+        from jax_diffse.data import tf_spectral
+
+        return TfInPipeline._mapped(lambda x: tf_spectral.stft(x, n_fft, hop), x)
+
+    @staticmethod
+    def compress(spec, kind):
+        from jax_diffse.data import tf_spectral
+
+        return TfInPipeline._mapped(lambda spec: tf_spectral.compress(spec, kind), spec)
+
+
+BACKENDS = pytest.mark.parametrize('backend', [Jax, Tf, TfInPipeline])
+
+
+def to_torch(spec):
+    """`[B, T, F, 2]` -> `[B, 2, T, F]`."""
+    return np.moveaxis(np.asarray(spec), -1, 1)
+
+
+def to_jax(spec):
+    """`[B, 2, T, F]` -> `[B, T, F, 2]`."""
+    return np.moveaxis(np.asarray(spec), 1, -1)
+
+
+def padded(waves):
+    longest = max(map(len, waves))
+    return np.stack([np.pad(x, (0, longest - len(x))) for x in waves])
+
+
+def random_waves(*lengths, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(n).astype(np.float32) for n in lengths]
+
+
+@pytest.fixture(scope='module')
+def spectra():
+    return reference.load('spectra')
+
+
+def normalised(spectra, which):
+    """Both items at the level of the noisy one, zero-padded to the longer; `[2, N]`."""
+    inputs = spectra.inputs
+    gains = Jax.gains([inputs['noisy0'], inputs['noisy1']])
+    return padded([np.float32(gain) * inputs[f'{which}{i}'] for i, gain in enumerate(gains)])
+
+
+@pytest.mark.parity
+@BACKENDS
+def test_gain_and_frames_of_the_released_loader(spectra, backend):
+    noisy = [spectra.inputs['noisy0'], spectra.inputs['noisy1']]
+    spectra.check('c', backend.gains(noisy))
+    assert [len(x) // 160 + 1 for x in noisy] == list(spectra['frame_num'])
+    assert normalised(spectra, 'noisy').shape[1] // 160 + 1 == max(spectra['frame_num'])
+
+
+@pytest.mark.parity
+@BACKENDS
+def test_stft_of_the_released_loader(spectra, backend):
+    for key, which in (('feats', 'noisy'), ('labels', 'clean')):
+        spectra.check(key, to_torch(backend.stft(normalised(spectra, which), 320, 160)))
+
+
+@pytest.mark.parity
+@BACKENDS
+@pytest.mark.parametrize('kind', KINDS)
+def test_compression_of_the_released_loader(spectra, backend, kind):
+    feats = Jax.stft(normalised(spectra, 'noisy'), 320, 160)
+    spectra.check(f'feats_{kind}', to_torch(backend.compress(feats, KINDS[kind])))
+    if kind == 'sqrt':
+        labels = Jax.stft(normalised(spectra, 'clean'), 320, 160)
+        spectra.check('labels_sqrt', to_torch(backend.compress(labels, 'sqrt')))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('kind', KINDS)
+def test_inverse_of_the_released_metrics(spectra, kind):
+    for name, which in (('feats', 'noisy'), ('labels', 'clean')):
+        spec = spectral.compress(spectral.stft(jnp.asarray(normalised(spectra, which)), 320, 160), KINDS[kind])
+        waves = spectral.istft(spectral.decompress(spec, KINDS[kind]), 160)
+        for i, frames in enumerate(spectra['frame_num']):
+            key = f'inverse/{kind}/{name}{i}'
+            if f'{key}/sub' in spectra:
+                spectra.check(key, waves[i, :(frames - 1) * 160])
+
+
+@pytest.mark.parity
+@BACKENDS
+def test_diffiner_front_end(spectra, backend):
+    specs = []
+    for name in ('short', 'long'):
+        spec = backend.stft(spectra.inputs[f'diffiner/{name}/wav'][None], 512, 256)[0, :256, 1:]
+        spec = np.pad(spec, ((0, 256 - len(spec)), (0, 0), (0, 0)))
+        spectra.check(f'diffiner/{name}/spec', spec.transpose(2, 1, 0))
+        specs.append(np.pad(spec, ((0, 0), (1, 0), (0, 0))))
+    spectra.check('diffiner/istft', spectral.istft(jnp.asarray(np.stack(specs)), 256))
+
+
+@pytest.mark.parity
+@BACKENDS
+def test_golden_spectra(backend):
+    golden = reference.load_golden('stft.npz')
+    noisy = [golden['noisy_0'], golden['noisy_1']]
+    gains = backend.gains(noisy)
+    np.testing.assert_allclose(gains, [golden['c_0'], golden['c_1']], rtol=1e-6)
+    feats = backend.stft(padded([np.float32(gain) * x for gain, x in zip(gains, noisy, strict=True)]), 320, 160)
+    golden.check('feats', to_torch(feats))
+    for kind, ours in KINDS.items():
+        golden.check(f'feats_{kind}', to_torch(backend.compress(to_jax(golden['feats']), ours)))
+
+
+@pytest.mark.parity
+def test_golden_inverses():
+    golden = reference.load_golden('stft.npz')
+    for kind, ours in KINDS.items():
+        waves = spectral.istft(spectral.decompress(jnp.asarray(to_jax(golden[f'feats_{kind}'])), ours), 160)
+        for i in range(2):
+            expected = golden[f'istft_feats_{kind}_{i}']
+            golden.check(f'istft_feats_{kind}_{i}', waves[i, :len(expected)])
+
+
+@BACKENDS
+@pytest.mark.parametrize(('n_fft', 'hop', 'length'), [(320, 160, 4397), (512, 256, 5000), (512, 128, 1031)])
+def test_stft_equals_librosa(backend, n_fft, hop, length):
+    x, = random_waves(length)
+    expected = librosa.stft(x, n_fft=n_fft, hop_length=hop, pad_mode='reflect').T
+    expected = np.stack([expected.real, expected.imag], axis=-1)
+    np.testing.assert_allclose(backend.stft(x[None], n_fft, hop)[0], expected, atol=1e-5 * np.std(expected) * 3)
+
+
+def test_stft_refuses_a_hop_that_does_not_divide():
+    with pytest.raises(ValueError, match='multiple of hop, got 400 and 150'):
+        spectral.stft(jnp.zeros((1, 1000)), 400, 150)
+
+
+@pytest.mark.parametrize('kind', spectral.COMPRESSIONS)
+@pytest.mark.parametrize('length', [1, 159, 321, 4397, 16001])
+def test_front_end_round_trip(kind, length):
+    front_end = FrontEnd(compression=kind)
+    x, num_samples = jnp.asarray(random_waves(length)[0])[None], jnp.array([length])
+    spec = front_end.analyze(x, num_samples)
+    assert spec.shape == (1, front_end.num_frames(length), 161, 2)
+    back = front_end.synthesize(spec, num_samples, length)
+    np.testing.assert_allclose(back, x, atol=1e-5)
+
+
+@pytest.mark.parametrize('kind', spectral.COMPRESSIONS)
+def test_padding_changes_nothing(kind):
+    front_end = FrontEnd(compression=kind)
+    waves = random_waves(3000, 4801, 77)
+    num_samples = jnp.array([len(x) for x in waves])
+    together = front_end.analyze(jnp.asarray(padded(waves)), num_samples)
+    restored = front_end.synthesize(together, num_samples, 4801)
+    for i, x in enumerate(waves):
+        alone = front_end.analyze(jnp.asarray(x)[None], num_samples[i:i + 1])
+        frames = alone.shape[1]
+        np.testing.assert_allclose(together[i, :frames], alone[0], atol=1e-5)
+        assert not np.any(together[i, frames:])
+        np.testing.assert_allclose(restored[i, :len(x)], x, atol=1e-5)
+        assert not np.any(restored[i, len(x):])
+
+
+def test_frames_beyond_the_end_are_ignored_by_the_inverse():
+    spec = spectral.stft(jnp.asarray(padded(random_waves(1600, 3200))), 320, 160, jnp.array([1600, 3200]))
+    garbage = spec.at[0, 11:].set(1e3)
+    clean = spectral.istft(spec, 160, jnp.array([11, 21]))
+    np.testing.assert_array_equal(spectral.istft(garbage, 160, jnp.array([11, 21])), clean)
+
+
+@pytest.mark.parametrize('kind', spectral.COMPRESSIONS)
+def test_silence_has_finite_gradients(kind):
+    import jax
+
+    gradient = jax.grad(lambda x: jnp.sum(spectral.compress(x, kind) ** 2 + spectral.decompress(x, kind) ** 2))
+    assert np.all(np.isfinite(gradient(jnp.zeros((1, 2, 3, 2)))))
+    np.testing.assert_array_equal(jax.grad(lambda x: jnp.sum(spectral.magnitude(x)))(jnp.zeros((2, 2))), 0)
+
+
+def test_gain_of_silence_is_one():
+    np.testing.assert_array_equal(spectral.rms_gain(jnp.zeros((2, 10)), jnp.array([10, 5])), 1)
+
+
+def test_unknown_compression_is_named():
+    with pytest.raises(ValueError, match="compression must be one of .*, got 'cube'"):
+        FrontEnd(compression='cube')

@@ -1,0 +1,145 @@
+"""Runs of the loop on a few small files: resuming, stopping, refusing."""
+
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+from ml_collections import ConfigDict
+
+from jax_diffse import systems
+from jax_diffse.data import pipeline
+from jax_diffse.errors import UserError
+from jax_diffse.training import checkpoints
+from jax_diffse.training.loop import train
+from tests.toy import ToySystem
+
+
+@pytest.fixture(autouse=True)
+def toy_system(monkeypatch):
+    monkeypatch.setitem(systems.SYSTEMS, 'toy', ToySystem)
+
+
+@pytest.fixture(scope='module')
+def corpus(tmp_path_factory):
+    root, rng = tmp_path_factory.mktemp('corpus'), np.random.default_rng(0)
+    for kind, scale in (('clean', 0.1), ('noisy', 0.3)):
+        (root / kind).mkdir()
+        for i in range(8):
+            soundfile.write(root / kind / f'{i}.wav', scale * rng.standard_normal(8000 + 500 * i), 16_000)
+    return root
+
+
+def make_config(corpus, **train_keys) -> ConfigDict:
+    folders = {'clean': str(corpus / 'clean'), 'noisy': str(corpus / 'noisy')}
+    return ConfigDict({
+        'system': 'toy', 'model': {}, 'data': {'name': 'folders', 'train': folders, 'validation': {}},
+        'train': {'steps': 6, 'batch_size': 4, 'crop_seconds': 0.25, 'eval_every': 3, 'save_every': 3, 'log_every': 2,
+                  'ema_decay': 0.9, **train_keys},
+        'optimizer': {'learning_rate': 1e-3}, 'log': {'audio_examples': 1}, 'parallel': {}}).lock()
+
+
+def weights(workdir, step):
+    return jax.device_get(checkpoints.load(workdir, step=step).variables)
+
+
+def assert_same(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.fixture(scope='module')
+def whole_run(corpus, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(systems.SYSTEMS, 'toy', ToySystem)
+        workdir = tmp_path_factory.mktemp('whole')
+        return workdir, train(make_config(corpus), workdir)
+
+
+def test_resumed_run_equals_the_uninterrupted_one(whole_run, corpus, tmp_path):
+    train(make_config(corpus, steps=3), tmp_path)
+    result = train(make_config(corpus), tmp_path)
+    assert_same(weights(tmp_path, 6), weights(whole_run[0], 6))
+    assert result == whole_run[1]
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(whole_run, corpus, tmp_path, monkeypatch):
+    batches = pipeline.train_batches
+
+    def interrupted(*args, **kwargs):
+        for i, batch in enumerate(batches(*args, **kwargs)):
+            if i == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, 'train_batches', interrupted)
+        assert train(make_config(corpus), tmp_path)['step'] == 2
+    train(make_config(corpus), tmp_path)
+    assert_same(weights(tmp_path, 6), weights(whole_run[0], 6))
+
+
+def test_workdir_holds_logs_and_the_best_and_latest_checkpoints(whole_run):
+    workdir, result = whole_run
+    lines = (workdir / 'log.jsonl').read_text().splitlines()
+    assert any('"validation/toy/loss"' in line for line in lines) and any('"toy/twice"' in line for line in lines)
+    assert list((workdir / 'tensorboard').iterdir())
+    assert (workdir / 'config.json').exists()
+    run = checkpoints.load(workdir)
+    assert run.step in (3, 6) and run.config.train.steps == 6
+    assert checkpoints.load(workdir, step='latest').step == result['step'] == 6
+    with pytest.raises(UserError, match='no checkpoint of step 5'):
+        checkpoints.load(workdir, step=5)
+
+
+def test_a_diverging_run_names_the_step_and_keeps_the_checkpoint(corpus, tmp_path):
+    train(make_config(corpus, steps=3), tmp_path)
+    before = weights(tmp_path, 'latest')
+    batches = pipeline.train_batches
+
+    def poisoned(*args, **kwargs):
+        for i, batch in enumerate(batches(*args, **kwargs)):
+            batch = dict(batch)
+            if i == 1:
+                batch['noisy_spec'] = np.full_like(batch['noisy_spec'], np.inf)
+            yield batch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, 'train_batches', poisoned)
+        with pytest.raises(UserError, match='at step 5.*checkpoint of step 3 is kept'):
+            train(make_config(corpus), tmp_path)
+    assert_same(weights(tmp_path, 'latest'), before)
+
+
+def test_another_config_is_refused_by_key(whole_run, corpus):
+    config = make_config(corpus)
+    with config.unlocked():
+        config.optimizer.learning_rate = 1e-2
+    with pytest.raises(UserError, match='optimizer.learning_rate was 0.001, is 0.01'):
+        train(config, whole_run[0])
+
+
+def test_early_stop_and_time_limit(corpus, tmp_path):
+    config = make_config(corpus, steps=50, eval_every=1, early_stop=2)
+    with config.unlocked():
+        config.optimizer.learning_rate = 3.0  # leaps over every minimum
+        config.train.ema_decay = 0.0
+    assert train(config, tmp_path / 'stale')['step'] < 50
+    assert train(make_config(corpus, max_minutes=1e-9), tmp_path / 'late')['step'] == 1
+
+
+def test_misspelt_and_mistyped_keys_are_named(corpus, tmp_path):
+    config = make_config(corpus)
+    with config.unlocked():
+        config.train.learning_rte = 1.0
+    with pytest.raises(UserError, match=r'config\.train\.learning_rte: unknown key'):
+        train(config, tmp_path)
+    with pytest.raises(UserError, match=r'config\.train\.batch_size: expected int'):
+        train(make_config(corpus, batch_size='8'), tmp_path)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match='not a run'):
+        checkpoints.load(tmp_path)

@@ -1,0 +1,177 @@
+"""The train step: devices, mappers, accumulation, optimiser, non-finite values."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jax_diffse.errors import UserError
+from jax_diffse.systems.dr_diffuse import DrDiffuse
+from jax_diffse.training import state as state_lib
+from jax_diffse.training.parallel import Parallel
+from jax_diffse.training.state import OptimizerConfig
+from tests.toy import ToySystem
+
+SYSTEM = ToySystem()
+LENGTHS = np.array([4000, 2400, 3000, 4000, 1700, 4000, 2000, 900], np.int32)
+
+
+def make_batch(seed: int = 0, batch_size: int = 8, dummies: int = 0):
+    rng = np.random.default_rng(seed)
+    num_samples = LENGTHS[:batch_size].copy()
+    if dummies:
+        num_samples[-dummies:] = 0
+    frames = SYSTEM.front_end.num_frames(4000)
+    spec = rng.standard_normal((2, batch_size, frames, 161, 2)).astype(np.float32)
+    return {'clean_spec': spec[0], 'noisy_spec': spec[1], 'num_samples': num_samples,
+            'index': np.arange(batch_size)}
+
+
+def run(devices: int = 1, mapper: str = 'shard_map', steps: int = 3, accumulate: int = 1, config=None, system=SYSTEM,
+        **options):
+    """Losses and final state of a few steps on `devices` devices."""
+    config = config or OptimizerConfig(learning_rate=1e-4)
+    parallel = Parallel(mapper, jax.devices()[:devices])
+    step = parallel.map(state_lib.make_train_step(system, config, steps=steps, seed=0, accumulate=accumulate, **options))
+    state = parallel.replicate(state_lib.create(system, config, options.get('ema_decay', 0.0), jax.random.key(0)))
+    history = []
+    for i in range(steps):
+        state, metrics = step(state, parallel.shard(make_batch(i)))
+        history.append(jax.device_get(jax.block_until_ready(metrics)))
+    return history, jax.device_get(state)
+
+
+@pytest.fixture(scope='module')
+def one_device():
+    return run()
+
+
+@pytest.mark.parametrize('devices, mapper', [(2, 'shard_map'), (4, 'shard_map'), (1, 'pmap'), (4, 'pmap')])
+def test_devices_and_mappers_give_the_same_run(one_device, devices, mapper):
+    history, state = run(devices, mapper)
+    for ours, reference in zip(history, one_device[0]):
+        assert ours['toy/loss'] == pytest.approx(reference['toy/loss'], rel=1e-4)
+        assert ours['toy/gradient_norm'] == pytest.approx(reference['toy/gradient_norm'], rel=1e-4)
+    # Statistics of the whole batch, although no device saw all of it.
+    for ours, reference in zip(jax.tree.leaves(state.batch_stats), jax.tree.leaves(one_device[1].batch_stats)):
+        np.testing.assert_allclose(ours, reference, rtol=1e-3, atol=1e-3 * np.abs(reference).max())
+
+
+def test_devices_give_the_same_run_of_a_real_system():
+    system = DrDiffuse(channels=4, temporal_groups=1)
+    (one,), (four,) = run(1, steps=1, system=system)[0], run(4, steps=1, system=system)[0]
+    for name in ('c_gen/loss', 'c_gen/gradient_norm'):
+        assert four[name] == pytest.approx(one[name], rel=1e-4)
+
+
+def test_gradient_is_that_of_the_weighted_mean_loss():
+    """Against a finite difference of the mean over all real frames of the batch, through the batch statistics."""
+    batch, params = make_batch(), state_lib.create(SYSTEM, OptimizerConfig(), 0.0, jax.random.key(1)).params
+    stats = SYSTEM.init(jax.random.key(1))['batch_stats']
+    direction = jax.tree.map(lambda p: np.random.default_rng(p.size).standard_normal(p.shape).astype(np.float32), params)
+
+    def gradient(_, batch):
+        keys = state_lib.example_keys(jax.random.key(0), batch['num_samples'].shape[0])
+        variables = {'params': params, 'batch_stats': stats}
+        return None, state_lib.group_gradient(SYSTEM.losses['toy'], 'toy', variables, batch, keys, 1)
+
+    parallel = Parallel(devices=jax.devices()[:4])
+    _, (found, _, means) = parallel.map(gradient)(None, parallel.shard(batch))
+    one = Parallel(devices=jax.devices()[:1])
+
+    @jax.jit
+    def loss(scale):
+        moved = jax.tree.map(lambda p, d: p + scale * d, params, direction)
+
+        def inner(_, batch):
+            out = SYSTEM.losses['toy']({'params': moved, 'batch_stats': stats}, batch, None)
+            return None, jnp.sum(out.loss * out.weight) / jnp.sum(out.weight)
+
+        return one.map(inner)(None, one.shard(batch))[1]
+
+    assert means['loss'] == pytest.approx(float(loss(0.0)), rel=1e-5)
+    numeric = (float(loss(1e-3)) - float(loss(-1e-3))) / 2e-3
+    assert optax.tree.vdot(found, direction['toy']) == pytest.approx(numeric, rel=2e-2)
+
+
+def test_accumulation_averages_the_gradients_of_its_parts():
+    """Two equal halves have the statistics of the whole, so the step is the same as without accumulation."""
+    half = make_batch(batch_size=4)
+    batch = jax.tree.map(lambda x: np.concatenate([x, x]), half)
+    results = []
+    for accumulate in (1, 2):
+        parallel = Parallel(devices=jax.devices()[:1])
+        step = parallel.map(state_lib.make_train_step(SYSTEM, OptimizerConfig(), steps=1, seed=0, accumulate=accumulate))
+        state = parallel.replicate(state_lib.create(SYSTEM, OptimizerConfig(), 0.0, jax.random.key(0)))
+        results.append(step(state, parallel.shard(batch))[1])
+    for name in ('toy/loss', 'toy/gradient_norm'):
+        assert float(results[1][name]) == pytest.approx(float(results[0][name]), rel=1e-4)
+
+
+def test_clipping_bounds_what_the_optimiser_sees():
+    gradient = {'w': jnp.full(4, 10.0)}
+    optimizer = state_lib.make_optimizer(OptimizerConfig(clip_norm=1.0, l2=0.0))
+    _, (_, _, adam) = optimizer.update(gradient, optimizer.init(gradient), gradient)
+    # The first moment after one step is 0.1 of the gradient, which has norm 1 after clipping.
+    np.testing.assert_allclose(np.linalg.norm(adam.mu['w']), 0.1, rtol=1e-5)
+
+
+def test_ema_follows_the_weights(one_device):
+    _, state = run(ema_decay=0.5)
+    for ema, params in zip(jax.tree.leaves(state.ema), jax.tree.leaves(state.params)):
+        assert np.linalg.norm(ema - params) <= 0.05 * np.linalg.norm(params) + 1e-2
+    assert any(np.any(e != p) for e, p in zip(jax.tree.leaves(state.ema), jax.tree.leaves(state.params)))
+    assert one_device[1].ema == {}
+
+
+def test_a_dummy_example_changes_nothing_in_evaluation():
+    state = state_lib.create(SYSTEM, OptimizerConfig(), 0.0, jax.random.key(0))
+    parallel = Parallel(devices=jax.devices()[:2])
+    step = parallel.map(state_lib.make_eval_step(SYSTEM, 0))
+    full, short = make_batch(batch_size=8, dummies=4), make_batch(batch_size=8)
+    short = jax.tree.map(lambda x: x[:4], short)
+    for name in ('clean_spec', 'noisy_spec'):
+        short[name] = full[name][:4]
+    values = [np.divide(*step(state.variables, parallel.shard(batch))['toy/loss']) for batch in (full, short)]
+    assert values[0] == pytest.approx(values[1], rel=1e-6)
+
+
+def test_a_non_finite_loss_leaves_the_state_and_is_named():
+    config = OptimizerConfig()
+    parallel = Parallel(devices=jax.devices()[:2])
+    step = parallel.map(state_lib.make_train_step(SYSTEM, config, steps=2, seed=0))
+    state = parallel.replicate(state_lib.create(SYSTEM, config, 0.0, jax.random.key(0)))
+    batch = make_batch()
+    batch['clean_spec'][2, 3] = np.nan
+    after, metrics = step(state, parallel.shard(batch))
+    for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(state)):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(UserError, match=r'toy/\w+ is nan at step 7.*checkpoint of step 5 is kept'):
+        state_lib.check_finite({k: float(v) for k, v in metrics.items()}, 7, 5)
+
+
+def test_plateau_halves_the_rate_and_counts_stale_validations():
+    config = OptimizerConfig(plateau_patience=2)
+    state = state_lib.create(SYSTEM, config, 0.0, jax.random.key(0))
+    scales, stale = [], []
+    for loss in (1.0, 0.5, 0.6, 0.6, 0.4, 0.4, 0.4):
+        state = state_lib.after_validation(state, loss, config)
+        scales.append(float(state.plateau.scale))
+        stale.append(int(state.stale))
+    assert scales == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25]
+    assert stale == [0, 0, 1, 2, 0, 1, 2]
+    assert float(state.best) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize('decay, expected', [('constant', [0.0, 0.5, 1.0, 1.0]), ('cosine', [0.0, 0.5, 1.0, 0.5])])
+def test_schedule(decay, expected):
+    config = OptimizerConfig(learning_rate=1.0, decay=decay, warmup_steps=10)
+    schedule = state_lib.make_schedule(config, 110)
+    np.testing.assert_allclose([schedule(step) for step in (0, 5, 10, 60)], expected, atol=1e-6)
+    assert state_lib.make_schedule(OptimizerConfig(learning_rate=1.0), 5)(0) == 1.0
+
+
+def test_batch_size_must_fall_into_equal_parts():
+    with pytest.raises(UserError, match='batch_size: 6 is not a multiple of 4'):
+        Parallel(devices=jax.devices()[:2]).check_batch_size(6, accumulate=2)
