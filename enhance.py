@@ -9,7 +9,7 @@ import argparse
 from jax_diffse import errors
 
 
-def _step(text: str) -> int | str:
+def _checkpoint(text: str) -> int | str:
     return text if text in ('best', 'latest') else int(text)
 
 
@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument('--noise', metavar='DIR', help='also write what was removed (input - output) here')
     parser.add_argument('--strength', type=float, default=1.0, help='0: the input, 1: fully enhanced (default)')
     parser.add_argument('--steps', type=int, help='sampling steps, for systems that sample')
-    parser.add_argument('--step', type=_step, default='best', metavar='best|latest|N',
+    parser.add_argument('--checkpoint', type=_checkpoint, default='best', metavar='best|latest|N',
                         help='checkpoint (default: best)')
     parser.add_argument('--chunk-seconds', type=float, default=16.0, metavar='SECONDS',
                         help='how much is enhanced at a time (default: 16); less needs less memory')

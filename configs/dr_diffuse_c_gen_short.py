@@ -7,16 +7,17 @@ The network and the loss are those of dr_diffuse_c_gen.py; only the training is 
 Variants as there.
 """
 
-from configs import dr_diffuse_c_gen
 from ml_collections import ConfigDict
+
+from configs import dr_diffuse_c_gen
 
 
 def get_config(variant: str = '') -> ConfigDict:
     """The full experiment's config with a short training on mixtures made on the fly."""
     config = dr_diffuse_c_gen.get_config(variant)
+    config.data.update(name='folders', snr_db=(-5.0, 15.0), snr_uniform=True)
     if 'quick' in variant:
         return config
-    config.data.update(name='folders', snr_db=(-5.0, 15.0), snr_uniform=True)
     config.train.update(
         steps=2000, batch_size=4, crop_seconds=2.0,
         ema_decay=0.995,  # averaged weights are worth more the shorter the run

@@ -74,15 +74,17 @@ def write(path: str | os.PathLike, samples: np.ndarray, sample_rate: int, *, for
     path = pathlib.Path(path)
     partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
     format = format or path.suffix.lstrip('.').upper()
-    subtype = subtype or soundfile.default_subtype(format)
-    if subtype not in ('FLOAT', 'DOUBLE'):
-        samples = np.clip(samples, -1.0, 1.0)
     try:
+        subtype = subtype or soundfile.default_subtype(format)
+        if subtype not in ('FLOAT', 'DOUBLE'):
+            samples = np.clip(samples, -1.0, 1.0)
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(os.fspath(partial), samples, sample_rate, format=format, subtype=subtype)
-        os.replace(partial, path)
+        try:
+            soundfile.write(os.fspath(partial), samples, sample_rate, format=format, subtype=subtype)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
     except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
-        partial.unlink(missing_ok=True)
         raise UserError(f'{path}: cannot be written ({error})') from error
 
 

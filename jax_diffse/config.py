@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import typing
 from collections.abc import Sequence
 
@@ -26,16 +27,16 @@ def load(path: str, overrides: Sequence[str] = ()):
     from absl import flags
     from ml_collections import config_flags
 
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file('config', lock_config=True, flag_values=values)
+    if not os.path.isfile(path.partition(':')[0]):
+        raise UserError(f'--config={path}: no such file')
     for override in overrides:
         if not override.startswith('--config.') or '=' not in override:
             raise UserError(f'unknown argument {override!r}, expected --config.KEY=VALUE')
+    values, argv = flags.FlagValues(), ['', f'--config={path}', *overrides]
+    config_flags.DEFINE_config_file('config', lock_config=True, flag_values=values, sys_argv=argv)
     try:
-        values(['', f'--config={path}', *overrides])
+        values(argv)
         return values['config'].value
-    except FileNotFoundError as error:
-        raise UserError(f'--config={path}: no such file') from error
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f'--config={path}: {" ".join(str(error).split())}') from error
 

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jax_diffse.data.builders import pairs
+from jax_diffse.data.builders import pairs  # which takes TensorFlow from jax_diffse.data.tf
 from jax_diffse.errors import UserError
 
 MODULES = {  # builder -> the module whose import registers it with TFDS
@@ -28,7 +28,7 @@ class TfdsSource:
 
     def info(self, i: int) -> dict:
         record = self._records[i]
-        info = {'id': record['id'].decode(), 'speaker': record['speaker'].decode()}
+        info = {'id': record['id'].decode(), 'speaker': record['speaker'].decode(), 'num_samples': len(record['clean'])}
         if record['noise']:
             info['noise'] = record['noise'].decode()
         if not np.isnan(record['snr_db']):

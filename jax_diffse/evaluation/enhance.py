@@ -72,7 +72,7 @@ def _files(given: pathlib.Path, results) -> list[tuple[pathlib.Path, str]]:
 
 def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], output: str | os.PathLike, *,
             noise: str | os.PathLike | None = None, strength: float = 1.0, steps: int | None = None,
-            step: int | str = 'best', chunk_seconds: float = 16.0) -> int:
+            checkpoint: int | str = 'best', chunk_seconds: float = 16.0) -> int:
     """Enhances files and folders, printing a line for each file and the real-time factor.
 
     Args:
@@ -82,7 +82,7 @@ def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], out
       noise: folder for what was removed, if wanted.
       strength: share of the enhanced signal in the result, 0 to 1.
       steps: sampling steps of a system that samples.
-      step: of the checkpoint: 'best', 'latest' or a number.
+      checkpoint: 'best', 'latest' or a number.
       chunk_seconds: how much is enhanced at a time; less needs less memory.
 
     Returns:
@@ -94,7 +94,7 @@ def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], out
     if not 0 <= strength <= 1:
         raise UserError(f'--strength={strength:g}: expected a number from 0 to 1')
     jobs = plan(inputs, output, noise)
-    enhancer = Enhancer(checkpoints.load(workdir, step=step), chunk_seconds=chunk_seconds)
+    enhancer = Enhancer(checkpoints.load(workdir, step=checkpoint), chunk_seconds=chunk_seconds)
     _check_steps(enhancer, steps)
     failures, seconds, started = [], 0.0, time.perf_counter()
     with progress.Progress(disable=not sys.stdout.isatty(), transient=True) as bar:

@@ -196,10 +196,10 @@ class Enhancer:
         return self._rms(streams.from_array(waveform[:, None], self.sample_rate, name))[0]
 
     def _bucket(self, num_samples: int) -> int:
-        """The padded length: whole seconds, each step at most a quarter longer (or one second), up to a chunk."""
+        """The padded length: 1, 2, 3, 4, 6, 9 ... seconds, up to a chunk; few, as each is compiled."""
         seconds = 1
         while seconds * self.sample_rate < num_samples:
-            seconds = max(seconds + 1, seconds * 5 // 4)
+            seconds = max(seconds + 1, seconds * 3 // 2)
         return min(seconds * self.sample_rate, self._chunk)
 
     def _batch(self, pieces: Sequence[_Piece], rows: int, length: int, steps: int | None) -> np.ndarray:

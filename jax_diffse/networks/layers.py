@@ -98,7 +98,7 @@ def causal_conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def dilated_conv(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
-    """Same-length dilated convolution over time, zero padding. `[B, T, C]`, kernel `[k, C, D]`, k odd -> `[B, T, D]`."""
+    """Dilated convolution over time that keeps the length. `[B, T, C]`, kernel `[k, C, D]`, k odd -> `[B, T, D]`."""
     size, channels, features = kernel.shape
     frames, reach = x.shape[1], dilation * (size // 2)
     x = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))

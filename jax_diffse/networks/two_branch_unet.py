@@ -138,7 +138,7 @@ class TwoBranchUNet(nn.Module):
     def setup(self):
         common = {'axis_name': self.axis_name, 'dtype': self.dtype}
         self.encoder = Encoder(self.channels, **common)
-        self.temporal = [TemporalUnit(dilation, **common) for _ in range(self.temporal_groups) for dilation in DILATIONS]
+        self.temporal = [TemporalUnit(dilation, **common) for dilation in self.temporal_groups * DILATIONS]
         self.decoder_real = Decoder(self.channels, **common)
         self.decoder_imag = Decoder(self.channels, **common)
 

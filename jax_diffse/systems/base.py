@@ -39,7 +39,10 @@ class System(Protocol):
         """Draws initial variables."""
 
     def gain(self, noisy: jax.Array, num_samples: jax.Array) -> jax.Array:
-        """The level `[B]` that `enhance` works at; long audio passes that of the whole file to every chunk."""
+        """The factor `[B]` that brings `noisy` to the level that `enhance` works at; it may depend on its RMS alone.
+
+        Long audio passes that of the whole file to every chunk.
+        """
 
     def enhance(self, variables: Variables, noisy: jax.Array, num_samples: jax.Array, key: jax.Array, *,
                 gain: jax.Array | None = None, steps: int | None = None,

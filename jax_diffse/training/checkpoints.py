@@ -11,6 +11,7 @@ import pathlib
 import platform
 from typing import Any
 
+import absl.logging
 import jax
 import ml_collections
 import numpy as np
@@ -20,6 +21,8 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from jax_diffse import systems
 from jax_diffse.errors import UserError
 from jax_diffse.systems.base import System, Variables
+
+absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax warns of options that are chosen on purpose
 
 FORMAT = 1  # of this layout; raised when it changes
 

@@ -11,12 +11,14 @@ import numpy as np
 from jax_diffse import data, systems
 from jax_diffse.config import from_config_dict, to_json
 from jax_diffse.errors import UserError
-from jax_diffse.training import parallel, state as state_lib
+from jax_diffse.training import parallel
+from jax_diffse.training import state as state_lib
 from jax_diffse.training.checkpoints import Checkpoints
 from jax_diffse.training.logging import Clock, Logger
 
 # Keys that may change between a run and its continuation.
-FREE_KEYS = ('train.steps', 'train.log_every', 'train.save_every', 'train.max_minutes', 'train.early_stop', 'parallel', 'log')
+FREE_KEYS = ('train.steps', 'train.log_every', 'train.save_every', 'train.max_minutes', 'train.early_stop', 'parallel',
+             'log')
 
 
 @dataclasses.dataclass(frozen=True)

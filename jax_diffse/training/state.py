@@ -108,7 +108,8 @@ def make_train_step(system: System, config: OptimizerConfig, *, steps: int, seed
                 params={**new.params, group: optax.apply_updates(new.params[group], update)},
                 opt_state={**new.opt_state, group: opt_state}, batch_stats=batch_stats)
             metrics |= {f'{group}/{name}': value for name, value in means.items()}
-            metrics |= {f'{group}/gradient_norm': optax.tree.norm(gradient), f'{group}/update_norm': optax.tree.norm(update)}
+            metrics[f'{group}/gradient_norm'] = optax.tree.norm(gradient)
+            metrics[f'{group}/update_norm'] = optax.tree.norm(update)
         if ema_decay:
             # Short runs are not held back by the initial weights: the decay grows with the step.
             decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))

@@ -62,7 +62,7 @@ def test_flags_reach_the_enhancer(tmp_path, monkeypatch, system):
     load = checkpoints.load
     monkeypatch.setattr(checkpoints, 'load', lambda workdir, step: asked.append((workdir, step)) or load(workdir, step))
     assert _main(monkeypatch, '--workdir', 'run', '--output', tmp_path / 'out', '--steps', 5, '--strength', 0.5,
-                 '--step', 1000, '--chunk-seconds', 4, path) == 0
+                 '--checkpoint', 1000, '--chunk-seconds', 4, path) == 0
     assert asked == [('run', 1000)]
     assert_allclose(audio.read(tmp_path / 'out' / 'a.wav')[0], 0.6 * audio.read(path)[0], atol=2**-15)
 

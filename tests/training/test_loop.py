@@ -14,12 +14,12 @@ from jax_diffse.data import pipeline
 from jax_diffse.errors import UserError
 from jax_diffse.training import checkpoints
 from jax_diffse.training.loop import train
-from tests.toy import ToySystem
+from tests.toys import Trainable
 
 
 @pytest.fixture(autouse=True)
 def toy_system(monkeypatch):
-    monkeypatch.setitem(systems.SYSTEMS, 'toy', ToySystem)
+    monkeypatch.setitem(systems.SYSTEMS, 'toy', Trainable)
 
 
 @pytest.fixture(scope='module')
@@ -53,7 +53,7 @@ def assert_same(a, b):
 @pytest.fixture(scope='module')
 def whole_run(corpus, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(systems.SYSTEMS, 'toy', ToySystem)
+        patch.setitem(systems.SYSTEMS, 'toy', Trainable)
         workdir = tmp_path_factory.mktemp('whole')
         return workdir, train(make_config(corpus), workdir)
 

@@ -11,9 +11,9 @@ from jax_diffse.systems.dr_diffuse import DrDiffuse
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.parallel import Parallel
 from jax_diffse.training.state import OptimizerConfig
-from tests.toy import ToySystem
+from tests.toys import Trainable
 
-SYSTEM = ToySystem()
+SYSTEM = Trainable()
 LENGTHS = np.array([4000, 2400, 3000, 4000, 1700, 4000, 2000, 900], np.int32)
 
 
@@ -33,7 +33,8 @@ def run(devices: int = 1, mapper: str = 'shard_map', steps: int = 3, accumulate:
     """Losses and final state of a few steps on `devices` devices."""
     config = config or OptimizerConfig(learning_rate=1e-4)
     parallel = Parallel(mapper, jax.devices()[:devices])
-    step = parallel.map(state_lib.make_train_step(system, config, steps=steps, seed=0, accumulate=accumulate, **options))
+    step = parallel.map(
+        state_lib.make_train_step(system, config, steps=steps, seed=0, accumulate=accumulate, **options))
     state = parallel.replicate(state_lib.create(system, config, options.get('ema_decay', 0.0), jax.random.key(0)))
     history = []
     for i in range(steps):
@@ -69,7 +70,8 @@ def test_gradient_is_that_of_the_weighted_mean_loss():
     """Against a finite difference of the mean over all real frames of the batch, through the batch statistics."""
     batch, params = make_batch(), state_lib.create(SYSTEM, OptimizerConfig(), 0.0, jax.random.key(1)).params
     stats = SYSTEM.init(jax.random.key(1))['batch_stats']
-    direction = jax.tree.map(lambda p: np.random.default_rng(p.size).standard_normal(p.shape).astype(np.float32), params)
+    direction = jax.tree.map(
+        lambda p: np.random.default_rng(p.size).standard_normal(p.shape).astype(np.float32), params)
 
     def gradient(_, batch):
         keys = state_lib.example_keys(jax.random.key(0), batch['num_samples'].shape[0])
@@ -102,7 +104,8 @@ def test_accumulation_averages_the_gradients_of_its_parts():
     results = []
     for accumulate in (1, 2):
         parallel = Parallel(devices=jax.devices()[:1])
-        step = parallel.map(state_lib.make_train_step(SYSTEM, OptimizerConfig(), steps=1, seed=0, accumulate=accumulate))
+        step = parallel.map(
+            state_lib.make_train_step(SYSTEM, OptimizerConfig(), steps=1, seed=0, accumulate=accumulate))
         state = parallel.replicate(state_lib.create(SYSTEM, OptimizerConfig(), 0.0, jax.random.key(0)))
         results.append(step(state, parallel.shard(batch))[1])
     for name in ('toy/loss', 'toy/gradient_norm'):

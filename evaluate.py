@@ -1,0 +1,96 @@
+"""Evaluates a run: `python evaluate.py --workdir RUN --output DIR` writes a report, DIR/index.html.
+
+By default on the test split of the data that the run was trained on; with --clean and --noisy on folders of equally
+named files, and with --speech and --noise on mixtures of all that is in these folders.
+"""
+
+import argparse
+import dataclasses
+
+from jax_diffse import errors
+from jax_diffse.errors import UserError
+
+
+def _checkpoint(text: str) -> int | str:
+    return text if text in ('best', 'latest') else int(text)
+
+
+def _levels(text: str) -> tuple[float, ...]:
+    return tuple(float(level) for level in text.split(','))
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     allow_abbrev=False)
+    parser.add_argument('--workdir', required=True, metavar='RUN', help='a trained or converted run')
+    parser.add_argument('--output', required=True, metavar='DIR', help='where the report goes')
+    parser.add_argument('--checkpoint', type=_checkpoint, default='best', metavar='best|latest|N',
+                        help='which of its checkpoints (default: best)')
+    data = parser.add_argument_group('data')
+    data.add_argument('--split', choices=('test', 'validation'), help="of the run's own data (default: test)")
+    data.add_argument('--clean', metavar='DIR', help='clean speech; goes with --noisy')
+    data.add_argument('--noisy', metavar='DIR', help='the same files with noise')
+    data.add_argument('--speech', metavar='DIR', help='clean speech to mix; goes with --noise')
+    data.add_argument('--noise', metavar='DIR', help='noise to mix it with, one folder per class')
+    data.add_argument('--snr-db', type=_levels, metavar='A,B,...',
+                      help='levels to mix at, --snr-db=-5,0 where the first is negative (default: those of the run)')
+    data.add_argument('--skip-bad', action='store_true', help='leave out files that cannot be used, rather than stop')
+    data.add_argument('--limit', type=int, metavar='N', help='at most N files, spread evenly over the data')
+    parser.add_argument('--metrics', metavar='A,B,...', help='some of the metrics (default: all)')
+    parser.add_argument('--steps', type=int, metavar='N', help='sampling steps, for systems that sample')
+    parser.add_argument('--workers', type=int, metavar='N', help='scoring processes (default: one per CPU)')
+    parser.add_argument('--save-audio', action='store_true', help='also write the enhanced files, to DIR/audio')
+    return parser.parse_args()
+
+
+def _data(args: argparse.Namespace, run):
+    """What to evaluate on: (DataConfig, split, description)."""
+    from jax_diffse.data.config import FOLDERS, DataConfig, Folders
+
+    own = DataConfig.from_config_dict(run.config.get('data', {}))
+    own = dataclasses.replace(own, skip_bad=own.skip_bad or args.skip_bad)
+    folders = {name: getattr(args, name) for name in ('clean', 'noisy', 'speech', 'noise') if getattr(args, name)}
+    if tuple(folders) not in ((), ('clean', 'noisy'), ('speech', 'noise')):
+        raise UserError(f'{" ".join(f"--{name}" for name in folders)} given, expected --clean and --noisy, or --speech '
+                        'and --noise')
+    if args.snr_db and 'speech' not in folders:
+        raise UserError('--snr-db given, but the SNR is only chosen where --speech and --noise are mixed')
+    if not folders:
+        split = args.split or 'test'
+        return own, split, _describe(own, split)
+    if args.split:
+        raise UserError(f"--split={args.split} given with --{next(iter(folders))}: a split is of the run's own data")
+    config = dataclasses.replace(own, name=FOLDERS, test=Folders(**folders), sample_rate=run.system.sample_rate,
+                                 test_snr_db=args.snr_db or own.test_snr_db)
+    return config, 'test', _describe(config, 'test')
+
+
+def _describe(config, split: str) -> str:
+    from jax_diffse.data.config import FOLDERS
+
+    if config.name != FOLDERS:
+        return f'{config.name}, {split} split'
+    named = dataclasses.asdict(getattr(config, split))
+    folders = ', '.join(f'{name} {path}' for name, path in named.items() if path)
+    return folders or f'{split} split, held out of {config.train.clean or config.train.speech}'
+
+
+def main() -> None:
+    args = _parse()
+
+    from jax_diffse.data import open_source
+    from jax_diffse.evaluation.evaluate import evaluate
+    from jax_diffse.evaluation.metrics import METRICS
+    from jax_diffse.evaluation.metrics.scores import check
+    from jax_diffse.training import checkpoints
+
+    run = checkpoints.load(args.workdir, step=args.checkpoint)
+    metrics = tuple(METRICS) if args.metrics is None else tuple(dict.fromkeys(args.metrics.split(',')))
+    check(run.system.sample_rate, metrics)  # before the data, which may take long to prepare
+    config, split, description = _data(args, run)
+    evaluate(run, open_source(config, split), args.output, data=description, metrics=metrics, steps=args.steps,
+             limit=args.limit, workers=args.workers, save_audio=args.save_audio)
+
+
+if __name__ == '__main__':
+    errors.exit_with(main)

@@ -1,0 +1,125 @@
+"""The report as one HTML page that needs nothing else: no network, no other file."""
+
+import json
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jinja2
+import markupsafe
+import numpy as np
+
+from jax_diffse.evaluation.report import figures
+from jax_diffse.evaluation.results import DECIMALS, LOWER_IS_BETTER, Results, number
+
+HERE = pathlib.Path(__file__).parent
+MAX_SECONDS = 30  # of an example; beyond that the page would grow too large
+STAGE_COLOURS = ('#b9732f', '#2b66b1', '#6b4fa0', '#2f7d6d', '#a33e78')  # of histograms, in the order of the stages
+HEADLINES = ('pesq_wb', 'estoi', 'si_sdr', 'covl')  # shown large, where they were computed
+
+DESCRIPTIONS = {
+    'pesq_wb': 'Perceptual quality, wide band, up to 4.64',
+    'pesq_nb': 'Perceptual quality, narrow band, up to 4.55',
+    'stoi': 'Short-time intelligibility, up to 1',
+    'estoi': 'Extended short-time intelligibility, up to 1',
+    'si_sdr': 'Scale-invariant signal to distortion, dB',
+    'ssnr': 'Segmental signal to noise, dB',
+    'llr': 'Log-likelihood ratio of spectral envelopes',
+    'wss': 'Weighted spectral slope distance, dB',
+    'csig': 'Predicted opinion of the speech signal, 1 to 5',
+    'cbak': 'Predicted opinion of the background, 1 to 5',
+    'covl': 'Predicted overall opinion, 1 to 5',
+}
+
+
+class Example(NamedTuple):
+    """A file to look at and listen to."""
+
+    label: str  # why it was chosen
+    file: int  # its index
+    waveforms: Mapping[str, np.ndarray]  # 'clean' and every stage -> [N]
+
+
+def render(results: Results, summary: dict, examples: list[Example], sample_rate: int) -> str:
+    """The page.
+
+    Args:
+      results: scores of every file.
+      summary: see `jax_diffse.evaluation.evaluate.evaluate`.
+      examples: files to show with spectrograms and players.
+      sample_rate: of the examples, Hz.
+    """
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
+                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters.update(number=_number, config=lambda config: json.dumps(config, indent=2, sort_keys=True))
+    environment.tests['finite'] = math.isfinite
+    return environment.get_template('template.html').render(
+        results=results, summary=summary, main=results.metrics[results.main_metric()],
+        style=_inline('style.css'), script=_inline('script.js'),
+        headlines=[metric for metric in HEADLINES if metric in results.metrics] or results.metrics[:4],
+        descriptions=DESCRIPTIONS, lower_is_better=LOWER_IS_BETTER, stage_colours=_stage_colours(results),
+        cards=[_card(results, m) for m in range(len(results.metrics))], width=figures.WIDTH, row=figures.ROW,
+        examples=[_show(example, sample_rate) for example in examples], max_seconds=MAX_SECONDS,
+        range_db=figures.RANGE_DB, colour_scale=figures.colour_scale(), table=_per_file(results),
+        failures=_by_reason(summary['failures']))
+
+
+def _inline(name: str) -> markupsafe.Markup:
+    """A file of ours, put into the page as it is."""
+    return markupsafe.Markup((HERE / name).read_text(encoding='utf-8'))
+
+
+def _number(value: float, metric: str, sign: bool = False) -> str:
+    return number(value, metric, sign).replace('-', '−')
+
+
+def _by_reason(failures: list[dict]) -> list[dict]:
+    """Failures of one file for one reason in one row."""
+    rows: dict[tuple, list[str]] = {}
+    for failure in failures:
+        rows.setdefault((failure['id'], failure['stage'], failure['reason']), []).append(failure['metric'])
+    return [{'id': utterance, 'stage': stage, 'metrics': metrics, 'reason': reason}
+            for (utterance, stage, reason), metrics in rows.items()]
+
+
+def _stage_colours(results: Results) -> dict[str, str]:
+    return {stage: STAGE_COLOURS[i % len(STAGE_COLOURS)] for i, stage in enumerate(results.stages)}
+
+
+def _card(results: Results, m: int) -> dict:
+    """A metric's histograms: its values at every stage, and its change from the first to each other stage."""
+    stages = range(len(results.stages))
+    changes = results.differences()[:, :, m]
+    if results.metrics[m] in LOWER_IS_BETTER:  # no change is no loss: into the bin on the better side of zero
+        changes = np.where(changes == 0, -1e-9, changes)
+    return {'metric': results.metrics[m],
+            'values': figures.histograms({results.stages[s]: results.values[:, s, m] for s in stages}),
+            'changes': figures.histograms({results.stages[s]: changes[:, s] for s in stages[1:]})}
+
+
+def _show(example: Example, sample_rate: int) -> dict:
+    """Pictures and sounds of an example; one colour scale for all its pictures."""
+    shown = {name: waveform[:MAX_SECONDS * sample_rate] for name, waveform in example.waveforms.items()}
+    power = {name: figures.power_db(waveform) for name, waveform in shown.items()}
+    loudest = power['clean'].max()
+    return {'label': example.label, 'file': example.file,
+            'signals': {name: {'picture': figures.spectrogram(power[name], loudest, sample_rate),
+                               'sound': figures.player(waveform, sample_rate)}
+                        for name, waveform in shown.items()},
+            'cut': len(example.waveforms['clean']) > MAX_SECONDS * sample_rate}
+
+
+def _per_file(results: Results) -> dict:
+    """The table of files as data for the script: null in place of NaN."""
+    def rounded(row):
+        return [None if math.isnan(value) else round(value, 6) for value in row]
+
+    return {
+        'stages': list(results.stages), 'metrics': list(results.metrics),
+        'decimals': [DECIMALS.get(metric, 3) for metric in results.metrics],
+        'signs': [-1 if metric in LOWER_IS_BETTER else 1 for metric in results.metrics],
+        'files': [{'id': info['id'], 'snr_db': info.get('snr_db'), 'noise': info.get('noise') or None,
+                   'values': [rounded(row) for row in values.tolist()], 'reasons': list(reasons)}
+                  for info, values, reasons in zip(results.infos, results.values, results.reasons, strict=True)],
+    }

@@ -1,0 +1,94 @@
+'use strict';
+
+// Numbers before text, missing values last in either direction.
+function compare(a, b, direction) {
+  if (a === '' || b === '') return (a === '') - (b === '');
+  const order = isNaN(a) || isNaN(b) ? a.localeCompare(b, undefined, {numeric: true}) : a - b;
+  return direction * order;
+}
+
+function sortRows(table, column, direction) {
+  const body = table.tBodies[0];
+  const key = row => row.cells[column].dataset.value;
+  [...body.rows].sort((a, b) => compare(key(a), key(b), direction)).forEach(row => body.append(row));
+  [...table.tHead.rows[0].cells].forEach((cell, i) => {
+    if (i === column) cell.setAttribute('aria-sort', direction > 0 ? 'ascending' : 'descending');
+    else cell.removeAttribute('aria-sort');
+  });
+}
+
+function makeSortable(table) {
+  [...table.tHead.rows[0].cells].forEach((cell, column) => {
+    cell.querySelector('button').addEventListener('click', () => {
+      sortRows(table, column, cell.getAttribute('aria-sort') === 'ascending' ? -1 : 1);
+    });
+  });
+}
+
+function addCell(row, text, value, kind) {
+  const cell = row.insertCell();
+  cell.textContent = text;
+  cell.dataset.value = value ?? '';
+  if (kind) cell.className = kind;
+  return cell;
+}
+
+function signed(value, decimals, sign) {
+  const text = Math.abs(value).toFixed(decimals);
+  return (value < 0 ? '\u2212' : sign ? '+' : '') + text;
+}
+
+// The table of files: the values of one stage, or their differences to the first stage.
+function fillFiles(table, data, view) {
+  const [kind, name] = view.split(':');
+  const stage = Number(name);
+  const body = table.tBodies[0];
+  body.replaceChildren();
+  data.files.forEach(file => {
+    const row = body.insertRow();
+    addCell(row, file.id, file.id, 'text id').title = file.id;
+    addCell(row, file.snr_db ?? '', file.snr_db, '');
+    addCell(row, file.noise ?? '', file.noise, 'text');
+    data.metrics.forEach((metric, m) => {
+      const [base, value] = [file.values[0][m], file.values[stage][m]];
+      const difference = kind === 'difference';
+      const missing = value === null || (difference && base === null);
+      const shown = missing ? null : difference ? value - base : value;
+      const cell = addCell(row, missing ? 'n/a' : signed(shown, data.decimals[m], difference), shown, '');
+      if (missing) cell.title = file.reasons[stage][metric] ?? file.reasons[0][metric] ?? '';
+      else if (difference && shown * data.signs[m] < 0) cell.className = 'worse';
+      else if (difference && shown !== 0) cell.className = 'better';
+    });
+  });
+}
+
+function filterFiles(table, text) {
+  const wanted = text.trim().toLowerCase();
+  for (const row of table.tBodies[0].rows) {
+    const words = `${row.cells[0].textContent} ${row.cells[2].textContent}`.toLowerCase();
+    row.hidden = !words.includes(wanted);
+  }
+}
+
+document.querySelectorAll('table.sortable').forEach(makeSortable);
+
+const files = document.getElementById('file-table');
+const data = JSON.parse(document.getElementById('file-data').textContent);
+const view = document.getElementById('view');
+const search = document.getElementById('search');
+function refresh() {
+  fillFiles(files, data, view.value);
+  filterFiles(files, search.value);
+  const sorted = [...files.tHead.rows[0].cells].findIndex(cell => cell.hasAttribute('aria-sort'));
+  if (sorted >= 0) {
+    sortRows(files, sorted, files.tHead.rows[0].cells[sorted].getAttribute('aria-sort') === 'ascending' ? 1 : -1);
+  }
+}
+view.addEventListener('change', refresh);
+search.addEventListener('input', () => filterFiles(files, search.value));
+refresh();
+
+// One player at a time.
+document.addEventListener('play', event => {
+  document.querySelectorAll('audio').forEach(player => { if (player !== event.target) player.pause(); });
+}, true);

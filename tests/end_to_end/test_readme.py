@@ -1,0 +1,93 @@
+"""The README's commands, run as they stand but at `:quick` size, in the order in which they are written."""
+
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+ROOT = pathlib.Path(__file__).parents[2]
+README = (ROOT / 'README.md').read_text(encoding='utf-8')
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf'^```{language}\n(.*?)^```', README, re.MULTILINE | re.DOTALL)
+
+
+def commands(text: str) -> list[list[str]]:
+    lines = text.replace('\\\n', ' ').splitlines()
+    return [words for words in (shlex.split(line, comments=True) for line in lines) if words]
+
+
+def recipe(target: str) -> list[list[str]]:
+    """The Python commands of a Makefile's target."""
+    found = re.search(rf'^{target}:.*\n((?:\t.*\n)+)', (ROOT / 'Makefile').read_text(encoding='utf-8'), re.MULTILINE)
+    assert found, f'README names make {target}, which the Makefile lacks'
+    return commands(found[1].replace('$(BIN)/', ''))
+
+
+def as_quick(words: list[str]) -> list[str]:
+    """The same command at a size for tests."""
+    words = [re.sub(r'^(configs/\w+\.py)$', r'\1:quick', word) for word in words]
+    if 'evaluate.py' in words:
+        words += ['--limit', '2']
+    if any('batch_size' in word for word in words):
+        words += ['--config.train.steps=1']
+    return words
+
+
+def run(words: list[str], folder: pathlib.Path, data: pathlib.Path) -> subprocess.CompletedProcess:
+    env = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'TFDS_DATA_DIR': str(data), 'XLA_FLAGS': ''}
+    return subprocess.run([sys.executable, *words[1:]], cwd=folder, env=env, capture_output=True, text=True)
+
+
+@pytest.fixture(scope='module')
+def clone(tmp_path_factory):
+    """A folder that looks like a clone, with what the README supposes a user has."""
+    folder, rng = tmp_path_factory.mktemp('clone'), np.random.default_rng(0)
+    for name in ('train.py', 'evaluate.py', 'enhance.py', 'configs', 'jax_diffse'):
+        (folder / name).symlink_to(ROOT / name)
+    for where, count in (('speech', 4), ('noise', 4), ('pairs/clean', 2), ('pairs/noisy', 2), ('recordings', 1)):
+        (folder / where).mkdir(parents=True)
+        for i in range(count):
+            t = np.arange(24_000) / 16_000
+            wave = 0.1 * np.sin(2 * np.pi * (200 + 50 * i) * t) * (1 + np.sin(20 * t)) + 0.01 * rng.standard_normal(24_000)
+            soundfile.write(folder / where / f'{i}.wav', wave, 16_000)
+    return folder
+
+
+def test_shell_blocks(clone, tmp_path_factory):
+    pytest.importorskip('espeakng_loader', reason='the demo speaks with espeak-ng')
+    data, ran = tmp_path_factory.mktemp('tfds'), []
+    for words in (words for block in blocks('bash') for words in commands(block)):
+        steps = recipe(words[1]) if words[0] == 'make' else [words]
+        for step in steps:
+            assert step[0] == 'python', f'not run by this test: {step}'
+            if step[1:3] == ['-m', 'pytest']:
+                continue
+            done = run(as_quick(step), clone, data)
+            assert done.returncode == 0, f'{shlex.join(step)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}'
+            ran.append(step[1])
+    assert {'train.py', 'evaluate.py', 'enhance.py'} <= set(ran)
+    for left in ('runs/demo/report/index.html', 'runs/c_gen/report/summary.json', 'enhanced/0.wav'):
+        assert (clone / left).exists()
+
+    # The Python block, on the run that the demo left.
+    script = f'import numpy as np\nnoisy, sample_rate = np.zeros((8000, 2)) + 0.01, 8000\n{blocks("python")[0]}'
+    done = run(['python', '-c', f'{script}\nassert enhanced.shape == noisy.shape'], clone, data)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_files_and_flags_in_the_text_exist():
+    for path in re.findall(r'\]\((?!http)([^)#]+)\)', README):
+        assert (ROOT / path).exists(), path
+    for name in re.findall(r'`(dr_\w+)`', README):
+        assert (ROOT / 'configs' / f'{name}.py').exists(), name
+    sources = {name: (ROOT / name).read_text(encoding='utf-8') for name in ('train.py', 'enhance.py')}
+    for script, flag in (('train.py', '--distributed'), ('enhance.py', '--strength'), ('enhance.py', '--noise')):
+        assert flag in README and f"'{flag}'" in sources[script]

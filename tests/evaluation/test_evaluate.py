@@ -1,0 +1,332 @@
+import csv
+import dataclasses
+import json
+import math
+import pathlib
+import runpy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from ml_collections import ConfigDict
+from numpy.testing import assert_allclose
+
+from jax_diffse import audio
+from jax_diffse.errors import UserError
+from jax_diffse.evaluation import results as tables
+from jax_diffse.evaluation.enhancer import Enhancer
+from jax_diffse.evaluation.evaluate import evaluate
+from jax_diffse.evaluation.metrics import score
+from jax_diffse.evaluation.results import Results
+from jax_diffse.training import checkpoints
+from tests import toys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+METRICS = ('si_sdr', 'llr')
+NAN = math.nan
+
+
+class ToySource:
+    """Modulated noise in white noise; the utterances named in `silent` are all zero."""
+
+    sample_rate = 16000
+
+    def __init__(self, ids, silent=(), lengths=(4000, 6000)):
+        self.ids, self.silent, self.lengths = ids, silent, lengths
+
+    def __len__(self):
+        return len(self.ids)
+
+    def info(self, i):
+        return {'id': self.ids[i], 'snr_db': (5.0, -5.0)[i % 2], 'noise': 'white'}
+
+    def read(self, i):
+        rng = np.random.default_rng(i)
+        length = self.lengths[i % len(self.lengths)]
+        clean = 0.1 * np.sin(np.arange(length) / 300) * np.convolve(rng.standard_normal(length), np.ones(8) / 8, 'same')
+        noisy = clean + 0.02 * rng.standard_normal(length)
+        keep = self.ids[i] not in self.silent
+        return (clean * keep).astype(np.float32), (noisy * keep).astype(np.float32)
+
+
+def toy_run(system=None):
+    return dataclasses.replace(toys.run(system or toys.LowPass()), config=ConfigDict({'model': {'levels': (0.0, NAN)}}))
+
+
+def run_toy(tmp_path, source, **options):
+    return evaluate(toy_run(), source, tmp_path / 'out', **{'metrics': METRICS, 'workers': 0, 'data': 'toy', **options})
+
+
+def strict_json(path):
+    """JSON as the standard has it: no NaN, no Infinity."""
+    def refuse(name):
+        raise AssertionError(f'{name} is not JSON')
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def by_hand(values, metrics=METRICS, infos=None):
+    values = np.array(values, np.float64)
+    infos = infos or [{'id': str(i)} for i in range(len(values))]
+    return Results(infos, ('noisy', 'enhanced', 'refined')[:values.shape[1]], metrics, values,
+                   [[{} for _ in stages] for stages in values])
+
+
+def test_statistics_by_hand():
+    results = by_hand([  # [noisy, enhanced] of [si_sdr, llr]; a lower llr is better
+        [[1, 0.5], [3, 0.6]],
+        [[2, 0.5], [1, 0.1]],
+        [[NAN, 0.5], [5, 0.5]],
+        [[6, 0.5], [NAN, NAN]],
+    ])
+    found = results.statistics()
+    assert found['noisy'] == {'si_sdr': {'mean': 3, 'files': 3}, 'llr': {'mean': 0.5, 'files': 4}}
+    assert found['enhanced']['si_sdr'] == {'mean': 3, 'files': 3, 'difference': 0.5, 'paired': 2, 'worse': 1}
+    llr = found['enhanced']['llr']
+    assert (llr['files'], llr['paired'], llr['worse']) == (3, 3, 1)
+    assert_allclose((llr['mean'], llr['difference']), (0.4, -0.1))
+
+
+def test_a_metric_that_no_file_has_is_nan_over_none():
+    entry = by_hand([[[NAN, 1], [NAN, 2]]]).statistics()['enhanced']['si_sdr']
+    assert math.isnan(entry['mean']) and math.isnan(entry['difference'])
+    assert (entry['files'], entry['paired'], entry['worse']) == (0, 0, 0)
+
+
+def test_groups_are_in_order_and_the_unknown_last():
+    infos = [{'id': 'a', 'snr_db': 10.0, 'noise': 'rain'}, {'id': 'b', 'noise': 'bus'}, {'id': 'c', 'snr_db': -5.0},
+             {'id': 'd', 'snr_db': 2.5, 'noise': 'bus'}]
+    groups = by_hand(np.zeros((4, 2, 2)), infos=infos).groups()
+    assert [(label, files) for label, files in groups['snr_db'].items()] == [
+        ('-5', [2]), ('2.5', [3]), ('10', [0]), ('unknown', [1])]
+    assert list(groups['noise'].items()) == [('bus', [1, 3]), ('rain', [0]), ('unknown', [2])]
+    assert by_hand(np.zeros((2, 2, 2))).groups() == {}
+
+
+def test_many_levels_are_grouped_in_steps():
+    levels = [-0.5, 0.0, 4.9, 5.0, *np.arange(12) / 10 + 21]
+    infos = [{'id': str(i), 'snr_db': float(level)} for i, level in enumerate(levels)]
+    groups = by_hand(np.zeros((len(levels), 2, 2)), infos=infos).groups()['snr_db']
+    assert {label: len(files) for label, files in groups.items()} == {
+        '-5 to 0': 1, '0 to 5': 2, '5 to 10': 1, '20 to 25': 12}
+    assert list(groups) == ['-5 to 0', '0 to 5', '5 to 10', '20 to 25']
+
+
+def test_files_are_ranked_by_gain_in_the_main_metric():
+    values = [[[2, 1], [1, 2]], [[2, 1], [5, NAN]], [[2, 1], [NAN, 1]], [[2, 1], [3, 1]]]
+    assert by_hand(values, ('si_sdr', 'llr')).ranked() == [1, 3, 0]
+    with_pesq = by_hand(values, ('llr', 'pesq_wb'))  # pesq_wb goes first, wherever it stands
+    assert with_pesq.metrics[with_pesq.main_metric()] == 'pesq_wb' and with_pesq.ranked() == [0, 2, 3]
+    assert by_hand(values, ('llr', 'si_sdr')).ranked() == [0, 3, 1]  # a lower llr is a gain
+
+
+def test_markdown_has_the_noisy_row_first_and_counts_what_is_missing():
+    lines = tables.summary_table(by_hand([[[1, 0.5], [3, 0.6]], [[2, 0.5], [NAN, 0.1]]])).splitlines()
+    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
+    assert rows[0] == ['', 'files', 'si_sdr ↑', 'llr ↓']
+    assert rows[2:] == [['noisy', '2', '1.50', '0.500'], ['enhanced', '2', '3.00 (1)', '0.350'],
+                        ['enhanced - noisy', '2', '+2.00 (1)', '-0.150'],
+                        ['files made worse (enhanced)', '2', '0', '1']]
+
+
+def test_markdown_survives_odd_names():
+    infos = [{'id': 'a', 'noise': 'a|b\nc'}]
+    text = tables.to_markdown(by_hand(np.zeros((1, 2, 2)), infos=infos), 'Evaluation', ['x'])
+    assert '| a\\|b c |' in text
+
+
+def test_scores_are_those_of_the_enhancer_and_round_trip(tmp_path):
+    source = ToySource(['a,"1"', 'b\nc', 'd'])
+    summary = run_toy(tmp_path, source)
+    with (tmp_path / 'out' / 'scores.csv').open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert [(row['id'], row['stage']) for row in rows] == [
+        (name, stage) for name in source.ids for stage in ('noisy', 'enhanced')]
+    for i in range(3):
+        clean, noisy = source.read(i)
+        enhanced = Enhancer(toy_run())(noisy, 16000, utterance=source.ids[i])
+        for row, waveform in zip(rows[2 * i:2 * i + 2], (noisy, enhanced), strict=True):
+            expected = score(clean, waveform, 16000, METRICS).values
+            assert_allclose([float(row[m]) for m in METRICS], [expected[m] for m in METRICS], rtol=1e-3)
+            assert (float(row['snr_db']), row['noise'], row['reasons']) == (source.info(i)['snr_db'], 'white', '')
+    of_enhanced = [float(row['llr']) for row in rows if row['stage'] == 'enhanced']
+    assert_allclose(summary['statistics']['enhanced']['llr']['mean'], np.mean(of_enhanced), rtol=1e-12)
+
+
+def test_a_file_without_scores_stops_nothing_and_is_explained(tmp_path):
+    run_toy(tmp_path, ToySource(['a', 'mute', 'c'], silent=['mute']))
+    summary = strict_json(tmp_path / 'out' / 'summary.json')
+    assert summary['statistics']['noisy']['si_sdr']['files'] == 2
+    assert {(f['id'], f['stage'], f['metric']) for f in summary['failures']} == {
+        ('mute', stage, metric) for stage in ('noisy', 'enhanced') for metric in METRICS}
+    assert all('zero' in f['reason'] for f in summary['failures'])
+    alone = summary['groups']['snr_db']['-5']['statistics']['noisy']['si_sdr']
+    assert alone == {'mean': None, 'files': 0}
+    with (tmp_path / 'out' / 'scores.csv').open(newline='') as file:
+        mute = [row for row in csv.DictReader(file) if row['id'] == 'mute']
+    assert all(math.isnan(float(row['si_sdr'])) and 'si_sdr: ' in row['reasons'] for row in mute)
+
+
+def test_nothing_but_files_without_scores(tmp_path):
+    run_toy(tmp_path, ToySource(['mute'], silent=['mute']))
+    assert strict_json(tmp_path / 'out' / 'summary.json')['statistics']['enhanced']['llr']['mean'] is None
+    assert 'No file has' in (tmp_path / 'out' / 'index.html').read_text()
+
+
+def test_summary_says_what_was_run(tmp_path):
+    source = ToySource(['a', 'b'])
+    run_toy(tmp_path, source)
+    summary = strict_json(tmp_path / 'out' / 'summary.json')
+    assert summary['checkpoint'] == {'workdir': 'toy', 'step': 7, 'hash': 'abc'}
+    assert summary['config'] == {'model': {'levels': [0.0, None]}}
+    assert {'python', 'jax', 'flax', 'numpy', 'jax_diffse'} <= summary['versions'].keys()
+    assert (summary['data'], summary['files'], summary['stages']) == ('toy', 2, ['noisy', 'enhanced'])
+    assert summary['audio_seconds'] == (4000 + 6000) / 16000
+    seconds = summary['seconds']
+    assert_allclose(summary['real_time_factor'], seconds['enhancing'] / summary['audio_seconds'])
+    assert {'reading', 'enhancing', 'compiling', 'scoring', 'report', 'total'} == seconds.keys()
+
+
+def test_outputs_are_whole_and_earlier_ones_replaced(tmp_path):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'index.html').write_text('old')
+    run_toy(tmp_path, ToySource(['a']))
+    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == [
+        'index.html', 'scores.csv', 'summary.json', 'summary.md']
+    assert 'old' != (tmp_path / 'out' / 'index.html').read_text()
+
+
+def test_limit_is_spread_over_the_source(tmp_path):
+    run_toy(tmp_path, ToySource([f'{i}' for i in range(10)]), limit=4)
+    text = (tmp_path / 'out' / 'scores.csv').read_text().splitlines()[1:]
+    assert [line.split(',')[0] for line in text[::2]] == ['0', '2', '5', '7']
+
+
+def test_saved_audio_is_what_was_scored_and_stays_in_its_folder(tmp_path):
+    ids = ['plain', 'speaker/one', '../../escaped', '/absolute']
+    source = ToySource(ids)
+    run_toy(tmp_path, source, save_audio=True)
+    folder = tmp_path / 'out' / 'audio' / 'enhanced'
+    written = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob('*.wav')}
+    assert written == {f'out/audio/enhanced/{name}.wav' for name in ('plain', 'speaker/one', 'escaped', 'absolute')}
+    noisy = source.read(1)[1]
+    enhanced = Enhancer(toy_run())(noisy, 16000, utterance='speaker/one')
+    assert_allclose(audio.read(folder / 'speaker' / 'one.wav')[0][:, 0], enhanced, atol=2**-14)
+
+
+@pytest.mark.parametrize(('options', 'words'), [
+    ({'metrics': ('si_sdr', 'mos')}, ['mos', 'pesq_wb', 'stoi']),
+    ({'metrics': ()}, ['no metric', 'pesq_wb']),
+    ({'limit': 0}, ['limit=0']),
+    ({'source': ToySource([])}, ['empty']),
+])
+def test_what_cannot_be_evaluated_is_refused(tmp_path, options, words):
+    with pytest.raises(UserError) as error:
+        run_toy(tmp_path, **{'source': ToySource(['a']), **options})
+    assert all(word in str(error.value) for word in words) and '\n' not in str(error.value)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_rate_that_does_not_fit_is_refused(tmp_path):
+    with pytest.raises(UserError, match='16000 Hz.*8000 Hz'):
+        evaluate(toy_run(toys.Toy(sample_rate=8000)), ToySource(['a']), tmp_path, metrics=METRICS)
+
+
+def test_steps_reach_the_system_and_its_refusal_the_user(tmp_path):
+    run, source = toy_run(toys.Stepped()), ToySource(['a'])
+    evaluate(run, source, tmp_path / 'out', metrics=METRICS, workers=0, steps=4, save_audio=True)
+    saved = audio.read(tmp_path / 'out' / 'audio' / 'enhanced' / 'a.wav')[0][:, 0]
+    assert_allclose(saved, source.read(0)[1] / 4, atol=2**-14)
+    with pytest.raises(UserError, match='steps=11: takes 1 to 10'):
+        evaluate(run, source, tmp_path / 'out', metrics=METRICS, workers=0, steps=11)
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / 'out').write_text('precious')
+    with pytest.raises(UserError, match='out: cannot be made a folder'):
+        run_toy(tmp_path, ToySource(['a']))
+    assert (tmp_path / 'out').read_text() == 'precious'
+
+
+# ---- the entry point ----
+
+
+def _main(monkeypatch, *arguments):
+    """Runs evaluate.py on a toy run and returns its exit status."""
+    monkeypatch.setattr(checkpoints, 'load', lambda workdir, step: toy_run())
+    monkeypatch.setattr(sys, 'argv', ['evaluate.py', '--workdir', 'toy', *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / 'evaluate.py'), run_name='__main__')
+    return stop.value.code
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """clean/ and noisy/ with two equally named files, and noise/ with two classes."""
+    source = ToySource(['a', 'b'], lengths=(8000, 9600))
+    for i, name in enumerate(('a', 'b')):
+        clean, noisy = source.read(i)
+        noise = 0.1 * np.random.default_rng(10 + i).standard_normal(16000)
+        for folder, samples in (('clean', clean), ('noisy', noisy), (f'noise/class_{name}', noise)):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            soundfile.write(tmp_path / folder / f'{name}.wav', samples, 16000)
+    return tmp_path
+
+
+def test_main_evaluates_paired_folders(folders, monkeypatch, capsys):
+    status = _main(monkeypatch, '--output', folders / 'out', '--clean', folders / 'clean', '--noisy', folders / 'noisy',
+                   '--metrics', 'si_sdr,llr', '--workers', 1)
+    printed = capsys.readouterr().out
+    assert status == 0
+    assert printed.splitlines()[-1] == f'report: {folders / "out" / "index.html"}'
+    assert '| noisy ' in printed and '| enhanced ' in printed
+    summary = strict_json(folders / 'out' / 'summary.json')
+    assert (summary['files'], summary['metrics'], summary['groups']) == (2, list(METRICS), {})
+    assert str(folders / 'clean') in summary['data'] and str(folders / 'noisy') in summary['data']
+
+
+def test_main_mixes_folders(folders, monkeypatch):
+    assert _main(monkeypatch, '--output', folders / 'out', '--speech', folders / 'clean', '--noise', folders / 'noise',
+                 '--snr-db=-5,5', '--metrics', 'si_sdr', '--workers', 0) == 0
+    summary = strict_json(folders / 'out' / 'summary.json')
+    assert list(summary['groups']['snr_db']) == ['-5', '5']
+    assert list(summary['groups']['noise']) == ['class_a', 'class_b']
+    assert_allclose(summary['groups']['snr_db']['5']['statistics']['noisy']['si_sdr']['mean'], 5, atol=0.3)
+
+
+@pytest.mark.parametrize(('arguments', 'words'), [
+    (['--clean', 'x'], ['--clean', '--noisy']),
+    (['--clean', 'x', '--noise', 'y'], ['--clean --noise given']),
+    (['--snr-db', '0'], ['--snr-db', '--speech']),
+    (['--clean', 'x', '--noisy', 'y', '--split', 'test'], ['--split=test']),
+    (['--clean', 'no_such_folder', '--noisy', 'y'], ['no_such_folder']),
+    (['--metrics', 'pesq'], ['pesq', 'pesq_wb']),
+    ([], ['config.data.test']),
+])
+def test_main_reports_what_it_was_given_wrong_in_one_line(tmp_path, monkeypatch, capsys, arguments, words):
+    assert _main(monkeypatch, '--output', tmp_path / 'out', *arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('error: ') and error.count('\n') == 1 and all(word in error for word in words)
+
+
+def test_evaluating_folders_leaves_tensorflow_alone(folders):
+    script = f"""
+import runpy, sys
+sys.path.insert(0, {str(ROOT)!r})
+from ml_collections import ConfigDict
+import dataclasses
+from jax_diffse.training import checkpoints
+from tests import toys
+checkpoints.load = lambda workdir, step: dataclasses.replace(toys.run(toys.Toy()), config=ConfigDict())
+sys.argv = ['evaluate.py', '--workdir', 'toy', '--output', 'out', '--clean', 'clean', '--noisy', 'noisy', '--metrics',
+            'si_sdr', '--workers', '0']
+try:
+    runpy.run_path({str(ROOT / 'evaluate.py')!r}, run_name='__main__')
+except SystemExit as stop:
+    assert stop.code == 0, stop.code
+assert 'jax' in sys.modules and not {{'tensorflow', 'tensorflow_datasets', 'torch'}} & sys.modules.keys()
+"""
+    done = subprocess.run([sys.executable, '-c', script], cwd=folders, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

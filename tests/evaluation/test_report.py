@@ -1,0 +1,227 @@
+import base64
+import html.parser
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.testing import assert_allclose
+from PIL import Image
+
+from jax_diffse.evaluation.report import figures, page
+from jax_diffse.evaluation.results import Results
+
+HOSTILE = '</script><script>alert(1)</script>"\'&<img src=x onerror=alert(2)>'
+NAN = float('nan')
+LENGTHS = (3000, 4000, 5000, 6000)  # samples, of the files
+
+
+class Page(html.parser.HTMLParser):
+    """Elements of a page with their attributes, and the text of scripts."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.scripts, self.text = [], [], ''
+        self._in_script = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self._in_script = tag == 'script'
+        if self._in_script:
+            self.scripts.append('')
+
+    def handle_endtag(self, tag):
+        self._in_script = False
+
+    def handle_data(self, data):
+        if self._in_script:
+            self.scripts[-1] += data
+        else:
+            self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def render(stages=('noisy', 'enhanced'), ids=('a', HOSTILE, 'c', 'd')):
+    """Four files whose gains in pesq_wb are 0.1, 0.4, -0.2 and none."""
+    values = np.zeros((4, len(stages), 2)) + [2.0, 0.5]
+    values[:, -1, 0] = [2.1, 2.4, 1.8, NAN]
+    reasons = [[{} for _ in stages] for _ in ids]
+    reasons[3][-1] = {'pesq_wb': f'broken: {HOSTILE}'}
+    infos = [{'id': name, 'snr_db': 5.0 - i, 'noise': HOSTILE} for i, name in enumerate(ids)]
+    results = Results(infos, stages, ('pesq_wb', 'llr'), values, reasons)
+    summary = {
+        'data': HOSTILE, 'files': 4, 'audio_seconds': 1.0, 'sample_rate': 16000, 'date': '2026-01-01T00:00:00+00:00',
+        'checkpoint': {'workdir': 'runs/x', 'step': 3, 'hash': 'abcdef'}, 'sampling_steps': None,
+        'statistics': results.statistics(), 'failures': results.failures(), 'seconds': {'enhancing': 1.0},
+        'groups': {name: {label: {'files': len(files), 'statistics': results.statistics(files)}
+                          for label, files in groups.items()} for name, groups in results.groups().items()},
+        'real_time_factor': 0.1, 'device': 'cpu', 'versions': {'jax': '1'}, 'config': {'name': HOSTILE}}
+    rng = np.random.default_rng(0)
+    examples = [page.Example(label, i, {name: 0.1 * rng.standard_normal(LENGTHS[i]) for name in ('clean', *stages)})
+                for label, i in (('Best', 1), ('Median', 0), ('Worst', 2))]
+    return page.render(results, summary, examples, 16000), results
+
+
+@pytest.fixture(scope='module')
+def rendered():
+    return render()
+
+
+def decode(uri):
+    head, content = uri.split(',', 1)
+    return head, base64.b64decode(content, validate=True)
+
+
+def test_the_page_needs_nothing_else(rendered):
+    text, _ = rendered
+    without_data = re.sub(r'data:[\w/]+;base64,[\w+/=]+', 'data:', text)
+    assert not re.search(r'https?:|//[a-z]|@import|url\(', without_data)
+    for tag, attributes in Page(text).elements:
+        for name in ('src', 'href', 'srcset', 'poster', 'action', 'data'):
+            assert attributes.get(name, '#').startswith(('#', 'data:')), (tag, attributes)
+    assert "default-src 'none'" in text  # browsers, too, are told to load nothing
+
+
+def test_every_link_has_its_target(rendered):
+    found = Page(rendered[0])
+    targets = {attributes['id'] for _, attributes in found.elements if 'id' in attributes}
+    assert {link['href'] for link in found.all('a')} <= {f'#{target}' for target in targets}
+    for tag, attributes in found.elements:
+        for name in ('aria-labelledby', 'for'):
+            assert attributes.get(name) is None or attributes[name] in targets, (tag, attributes)
+
+
+def test_players_hold_every_signal_whole(rendered):
+    players = Page(rendered[0]).all('audio')
+    lengths, labels = [], []
+    for player in players:
+        head, content = decode(player['src'])
+        samples, rate = soundfile.read(io.BytesIO(content))
+        assert head == 'data:audio/wav;base64' and rate == 16000 and 'controls' in player
+        assert soundfile.info(io.BytesIO(content)).subtype == 'PCM_16'
+        lengths.append(len(samples))
+        labels.append(player['aria-label'].rsplit(', ', 1)[1])
+    assert labels == ['clean', 'noisy', 'enhanced'] * 3
+    assert lengths == [length for i in (1, 0, 2) for length in 3 * [LENGTHS[i]]]
+
+
+def test_a_player_clips_rather_than_wraps():
+    head, content = decode(figures.player(np.array([0.5, 1.5, -1.5]), 16000))
+    assert_allclose(soundfile.read(io.BytesIO(content))[0], [0.5, 1, -1], atol=2**-14)
+
+
+def test_a_long_example_is_cut_and_says_so(monkeypatch):
+    monkeypatch.setattr(page, 'MAX_SECONDS', 1)
+    shown = page._show(page.Example('Best', 0, {'clean': np.ones(20000), 'noisy': np.ones(20000)}), 16000)
+    assert shown['cut'] and len(soundfile.read(io.BytesIO(decode(shown['signals']['noisy']['sound'])[1]))[0]) == 16000
+
+
+def test_pictures_are_described_and_drawn(rendered):
+    pictures = Page(rendered[0]).all('img')
+    assert len(pictures) == 9
+    for picture in pictures:
+        image = Image.open(io.BytesIO(decode(picture['src'])[1]))
+        assert image.format == 'PNG' and 'Spectrogram' in picture['alt']
+        assert image.size == (int(picture['width']), int(picture['height']))
+    assert all(drawing['role'] == 'img' and drawing['aria-label'] for drawing in Page(rendered[0]).all('svg'))
+
+
+def test_hostile_names_stay_text(rendered):
+    found = Page(rendered[0])
+    assert len(found.scripts) == 2  # the data and ours
+    assert not any('onerror' in attributes for _, attributes in found.elements)
+    assert HOSTILE in found.text and 'alert(2)' not in found.scripts[1]
+    data = json.loads(found.scripts[0])
+    assert data['files'][1]['id'] == HOSTILE and data['files'][3]['reasons'][1]['pesq_wb'] == f'broken: {HOSTILE}'
+
+
+def test_data_of_the_file_table(rendered):
+    data = json.loads(Page(rendered[0]).scripts[0])
+    assert data['metrics'] == ['pesq_wb', 'llr'] and data['signs'] == [1, -1]
+    assert [file['values'][1][0] for file in data['files']] == [2.1, 2.4, 1.8, None]
+
+
+def test_numbers_on_the_page(rendered):
+    text = ' '.join(Page(rendered[0]).text.split())
+    assert '2.100 3 files' in text and '+0.100 3 files' in text  # mean and difference over the files with a score
+    losses = next(row for row in rendered[0].split('<tr>') if 'files made worse' in row)
+    assert re.findall(r'<td>(\d)</td>', losses) == ['1', '0']
+    assert '2 of 3 not worse, mean +0.100' in text
+    assert re.search(r'Best.*Median a .*Worst c ', text)
+    assert '1 missing value' in text
+
+
+def test_more_stages_get_rows_and_players_of_their_own():
+    found = Page(render(stages=('noisy', 'condition', 'refined'))[0])
+    assert [player['aria-label'].rsplit(', ', 1)[1] for player in found.all('audio')[:4]] == [
+        'clean', 'noisy', 'condition', 'refined']
+    assert [option['value'] for option in found.all('option')] == [
+        'difference:2', 'difference:1', 'value:2', 'value:1', 'value:0']
+    assert 'refined − noisy' in found.text and 'files made worse (condition)' in found.text
+
+
+# ---- figures ----
+
+
+def test_histogram_bars_hold_all_values_and_none_straddles_zero():
+    values = np.append(np.random.default_rng(0).normal(0.2, 1.0, 500), NAN)
+    figure = figures.histograms({'a': values, 'b': np.array([NAN])})
+    bars, finite = figure.rows['a'].bars, values[:-1]
+    tallest = max(bar.height for bar in bars)
+    assert_allclose(tallest, figures.ROW)
+    left = [bar for bar in bars if bar.x < figure.zero - 0.1]
+    assert all(bar.centre < 0 and bar.x + bar.width <= figure.zero + 0.1 for bar in left)
+    share = sum(bar.height for bar in left) / sum(bar.height for bar in bars)
+    assert_allclose(share, np.mean(finite < 0), atol=1e-3)
+    assert len(bars) <= figures.BINS + 1 and figure.rows['a'].count == 500
+    assert figure.rows['b'].bars == [] and figure.rows['b'].count == 0
+
+
+def test_histogram_axis_is_linear_with_round_labels():
+    figure = figures.histograms({'a': np.array([-1.0, 0.0, 3.0])})
+    values = np.array([float(tick.label.replace('−', '-')) for tick in figure.ticks])
+    places = np.array([tick.x for tick in figure.ticks])
+    scale, offset = np.polyfit(values, places, 1)
+    assert len(values) >= 3
+    assert_allclose(places, scale * values + offset, atol=0.02)
+    assert_allclose(figure.zero, offset, atol=0.02)
+    assert_allclose(figure.rows['a'].mean, scale * 2 / 3 + offset, atol=0.02)
+
+
+@pytest.mark.parametrize('value', [0.0, 1.0, -7.5, 1e-7, 1e6])
+def test_histogram_of_one_value(value):
+    figure = figures.histograms({'a': np.array([value, value])})
+    assert len(figure.rows['a'].bars) == 1 and np.isfinite(figure.rows['a'].mean) and figure.ticks
+
+
+def test_histogram_of_nothing():
+    assert figures.histograms({'a': np.array([NAN])}) is None
+
+
+def test_no_change_is_no_loss_where_lower_is_better():
+    results = Results([{'id': 'a'}], ('noisy', 'enhanced'), ('llr',), np.full((1, 2, 1), 0.5), [[{}, {}]])
+    bars = page._card(results, 0)['changes'].rows['enhanced'].bars
+    assert len(bars) == 1 and bars[0].centre < 0
+
+
+def test_power_of_a_tone():
+    """A full-scale cosine under a periodic Hann window of n has the peak n / 4."""
+    power = figures.power_db(np.cos(2 * np.pi * 1000 * np.arange(16000) / 16000))
+    assert power.shape == (257, 126)
+    column = power[:, 60]
+    assert column.argmax() == 1000 * 512 // 16000
+    assert_allclose(column.max(), 20 * np.log10(512 / 4), atol=1e-3)
+    assert figures.power_db(np.zeros(100)).max() == pytest.approx(-300)
+
+
+def test_spectrograms_share_their_colours():
+    power = figures.power_db(np.random.default_rng(0).standard_normal(4000))
+    drawn = [figures.spectrogram(power + gain, power.max(), 16000) for gain in (0, 0, -20)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    brightness = [np.asarray(Image.open(io.BytesIO(decode(uri)[1])).convert('L')).mean() for uri in drawn]
+    assert brightness[2] < brightness[0]

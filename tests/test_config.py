@@ -1,0 +1,49 @@
+"""Configs: what the command line may say, and that every experiment in configs/ builds what it names."""
+
+import pathlib
+
+import pytest
+
+from jax_diffse import config, data, systems
+from jax_diffse.errors import UserError
+from jax_diffse.training import loop
+from jax_diffse.training.state import OptimizerConfig
+
+CONFIGS = sorted(path for path in (pathlib.Path(__file__).parents[1] / 'configs').glob('*.py') if path.stem != '__init__')
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize('variant', ['', ':quick', ':released'])
+def test_every_experiment_builds(path, variant):
+    loaded = config.load(f'{path}{variant}')
+    systems.build(loaded.system, loaded.model)
+    data.DataConfig.from_config_dict(loaded.data)
+    settings = config.from_config_dict(loop.TrainConfig, loaded.train, 'config.train')
+    config.from_config_dict(OptimizerConfig, loaded.optimizer, 'config.optimizer')
+    assert settings.steps <= 100 or variant != ':quick'
+
+
+def test_overrides_reach_nested_keys_with_their_type():
+    loaded = config.load(str(CONFIGS[0]), ['--config.train.batch_size=3', '--config.data.train.speech=a b',
+                                           '--config.data.snr_db=(1.0,2.0)'])
+    assert (loaded.train.batch_size, loaded.data.train.speech, loaded.data.snr_db) == (3, 'a b', (1.0, 2.0))
+
+
+@pytest.mark.parametrize('path, overrides, message', [
+    ('nothing.py', [], 'nothing.py: no such file'),
+    (f'{CONFIGS[0]}:slow', [], "unknown variant 'slow', expected quick, released"),
+    (str(CONFIGS[0]), ['--config.train.batchsize=3'], 'batchsize'),
+    (str(CONFIGS[0]), ['--config.train.batch_size=three'], 'batch_size'),
+    (str(CONFIGS[0]), ['--batch_size=3'], 'expected --config.KEY=VALUE'),
+])
+def test_mistakes_are_one_line_that_names_them(path, overrides, message):
+    with pytest.raises(UserError) as error:
+        config.load(path, overrides)
+    assert message in str(error.value) and '\n' not in str(error.value)
+
+
+def test_values_that_a_system_refuses_name_the_key():
+    with pytest.raises(UserError, match="compression must be one of .* got 'cube'"):
+        systems.build('dr_diffuse', {'compression': 'cube'})
+    with pytest.raises(UserError, match="unknown system 'dr_difuse'"):
+        systems.build('dr_difuse', {})
