@@ -79,6 +79,7 @@ def main() -> None:
     args = _parse()
 
     from jax_diffse.data import open_source
+    from jax_diffse.data.folders import MixSource
     from jax_diffse.evaluation.evaluate import evaluate
     from jax_diffse.evaluation.metrics import METRICS
     from jax_diffse.evaluation.metrics.scores import check
@@ -88,8 +89,11 @@ def main() -> None:
     metrics = tuple(METRICS) if args.metrics is None else tuple(dict.fromkeys(args.metrics.split(',')))
     check(run.system.sample_rate, metrics)  # before the data, which may take long to prepare
     config, split, description = _data(args, run)
-    evaluate(run, open_source(config, split), args.output, data=description, metrics=metrics, steps=args.steps,
+    source = open_source(config, split)
+    evaluate(run, source, args.output, data=description, metrics=metrics, steps=args.steps,
              limit=args.limit, workers=args.workers, save_audio=args.save_audio)
+    if isinstance(source, MixSource):
+        source.write_manifest(f'{args.output}/mixtures.tsv')
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
 """The demo: a small c_gen on the embedded spoken_demo data, in a few minutes on two CPU cores.
 
 Command:   make demo
-Data:      spoken_demo: sentences spoken by espeak-ng, mixed with generated noises; test voices, sentences and two of the
-           noises do not occur in training. Made on the first use, nothing is downloaded.
+Data:      spoken_demo: sentences spoken by espeak-ng, mixed with generated noises; test voices, sentences and two of
+           the noises do not occur in training. Made on the first use, nothing is downloaded.
 Variants as in dr_diffuse_c_gen.py.
 """
 

@@ -9,7 +9,7 @@ from jax_diffse.errors import UserError
 from jax_diffse.training import loop
 from jax_diffse.training.state import OptimizerConfig
 
-CONFIGS = sorted(path for path in (pathlib.Path(__file__).parents[1] / 'configs').glob('*.py') if path.stem != '__init__')
+CONFIGS = sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('[!_]*.py'))
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)

@@ -55,7 +55,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Any]:
     try:
         import torch
     except ImportError as error:
-        raise UserError("reading PyTorch files needs torch: pip install 'jax_diffse[convert]'") from error
+        raise UserError('reading PyTorch files needs torch: pip install torch') from error
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except OSError as error:

@@ -79,7 +79,7 @@ def settle(bad: dict[str, str], total: int, skip_bad: bool) -> None:
     lines = '\n'.join(f'  {path}: {reason}' for path, reason in sorted(bad.items()))
     if not skip_bad:
         raise UserError(f'{len(bad)} of {total} audio files cannot be used: mend or remove them, or leave them out '
-                        f'with config.data.skip_bad=True\n{lines}')
+                        f'with --config.data.skip_bad=True (evaluate.py: --skip-bad)\n{lines}')
     log.warning('left out %d of %d audio files:\n%s', len(bad), total, lines)
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import os
 import time
 import zlib
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from jax_diffse import audio
 from jax_diffse.errors import UserError
@@ -147,7 +149,7 @@ class Enhancer:
             else:
                 buckets[self._bucket(len(waveform))].append(i)
         for length, members in sorted(buckets.items()):
-            rows = min(max(1, self._chunk // length), len(members))  # about as many samples as a chunk
+            rows = self._rows(length, len(members))
             for start in range(0, len(members), rows):
                 group = members[start:start + rows]
                 pieces = [_Piece(waveforms[i], ids[i], self._rms_of(waveforms[i], ids[i])) for i in group]
@@ -195,6 +197,12 @@ class Enhancer:
     def _rms_of(self, waveform: np.ndarray, name: str) -> float:
         return self._rms(streams.from_array(waveform[:, None], self.sample_rate, name))[0]
 
+    def _rows(self, length: int, count: int) -> int:
+        """Rows of a batch: about as many samples on each device as a chunk has, equally many on all devices."""
+        devices = jax.local_device_count()
+        rows = min(max(1, self._chunk // length) * devices, count)
+        return -(-rows // devices) * devices
+
     def _bucket(self, num_samples: int) -> int:
         """The padded length: 1, 2, 3, 4, 6, 9 ... seconds, up to a chunk; few, as each is compiled."""
         seconds = 1
@@ -211,7 +219,7 @@ class Enhancer:
             stamps[i] = zlib.crc32(piece.utterance.encode()), piece.channel, piece.chunk
         if not noisy.any():
             return noisy
-        enhanced = np.array(self._program(rows, length, steps)(self.run.variables, noisy, num_samples, level, stamps))
+        enhanced = np.array(self._program(rows, length, steps)(noisy, num_samples, level, stamps))
         for piece, row in zip(pieces, enhanced, strict=False):
             if not np.all(np.isfinite(row)):
                 raise UserError(f'{piece.utterance or "noisy"}: the system gave NaN or infinity; is the checkpoint of '
@@ -228,11 +236,23 @@ class Enhancer:
                 gain = system.gain(level[:, None], jnp.ones(rows))
                 return system.enhance(variables, noisy, num_samples, jax.vmap(_key)(stamps), gain=gain, steps=steps)
 
-            arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in (
+            everywhere, split = _placement(rows)
+            variables = jax.device_put(self.run.variables, everywhere)
+            arguments = [jax.ShapeDtypeStruct(shape, dtype, sharding=split) for shape, dtype in (
                 ((rows, length), jnp.float32), ((rows,), jnp.int32), ((rows,), jnp.float32), ((rows, 3), jnp.uint32))]
-            self._programs[rows, length, steps] = jax.jit(program).lower(self.run.variables, *arguments).compile()
+            compiled = jax.jit(program).lower(variables, *arguments).compile()
+            self._programs[rows, length, steps] = functools.partial(compiled, variables)
             self.compile_seconds += time.perf_counter() - started
         return self._programs[rows, length, steps]
+
+
+def _placement(rows: int) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:
+    """Where variables and rows lie: on all local devices where the rows fall into equal parts, else on the first."""
+    devices = jax.local_devices()
+    if rows % len(devices):
+        return (SingleDeviceSharding(devices[0]),) * 2
+    mesh = jax.make_mesh((len(devices),), ('data',), (AxisType.Auto,), devices=devices)
+    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec('data'))
 
 
 def _key(stamp: jax.Array) -> jax.Array:

@@ -177,12 +177,9 @@ def _notes(summary: dict) -> list[str]:
 def _examples(results: Results, utterances, stages) -> list[page.Example]:
     """The files with the best, the median and the worst gain; fewer where there are fewer files."""
     ranked = results.ranked()
-    places = {'Best': 0, 'Median': len(ranked) // 2, 'Worst': len(ranked) - 1} if ranked else {}
-    chosen: dict[int, str] = {}
-    for label, place in places.items():
-        chosen.setdefault(ranked[place], label)
-    return [page.Example(label, i, {'clean': utterances[i].clean} | {name: w[i] for name, w in stages.items()})
-            for i, label in chosen.items()]
+    places = {len(ranked) // 2: 'Median', len(ranked) - 1: 'Worst', 0: 'Best'} if ranked else {}  # the later wins
+    return [page.Example(places[place], i, {'clean': utterances[i].clean} | {name: w[i] for name, w in stages.items()})
+            for place, i in enumerate(ranked) if place in places]
 
 
 def _save_audio(folder: pathlib.Path, utterances, stages, sample_rate) -> None:

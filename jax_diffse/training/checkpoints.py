@@ -184,6 +184,9 @@ def _restore_variables(manager, step, system, workdir) -> Variables:
     except (ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f'{workdir}: the checkpoint of step {step} does not fit its config ({reason})') from error
+    except OSError as error:
+        raise UserError(f'{workdir}: the checkpoint of step {step} is damaged, or training replaced it just now: try '
+                        f'again, or another step ({error})') from error
     variables = dict(restored['variables'])
     return {**variables, 'params': restored['ema']} if 'ema' in args else variables
 

@@ -56,8 +56,8 @@ def clone(tmp_path_factory):
         (folder / where).mkdir(parents=True)
         for i in range(count):
             t = np.arange(24_000) / 16_000
-            wave = 0.1 * np.sin(2 * np.pi * (200 + 50 * i) * t) * (1 + np.sin(20 * t)) + 0.01 * rng.standard_normal(24_000)
-            soundfile.write(folder / where / f'{i}.wav', wave, 16_000)
+            tone = 0.1 * np.sin(2 * np.pi * (200 + 50 * i) * t) * (1 + np.sin(20 * t))
+            soundfile.write(folder / where / f'{i}.wav', tone + 0.01 * rng.standard_normal(24_000), 16_000)
     return folder
 
 

@@ -3,6 +3,7 @@ import dataclasses
 import json
 import math
 import pathlib
+import re
 import runpy
 import subprocess
 import sys
@@ -196,6 +197,17 @@ def test_outputs_are_whole_and_earlier_ones_replaced(tmp_path):
     assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == [
         'index.html', 'scores.csv', 'summary.json', 'summary.md']
     assert 'old' != (tmp_path / 'out' / 'index.html').read_text()
+
+
+@pytest.mark.parametrize(('count', 'labels'), [(1, ['Best']), (2, ['Best', 'Worst']), (4, ['Best', 'Median', 'Worst'])])
+def test_examples_are_the_ends_and_the_middle(tmp_path, count, labels):
+    run_toy(tmp_path, ToySource([f'{i}' for i in range(count)], lengths=(4000,)), metrics=('si_sdr',))
+    found = re.findall('<span class="tag">(.*?)</span> (.*?)</h3>', (tmp_path / 'out' / 'index.html').read_text())
+    with (tmp_path / 'out' / 'scores.csv').open(newline='') as file:
+        scores = [float(row['si_sdr']) for row in csv.DictReader(file)]
+    gains = {str(i): scores[2 * i + 1] - scores[2 * i] for i in range(count)}
+    ranked = sorted(gains, key=gains.get, reverse=True)
+    assert found == list(zip(labels, dict.fromkeys([ranked[0], ranked[count // 2], ranked[-1]]), strict=True))
 
 
 def test_limit_is_spread_over_the_source(tmp_path):

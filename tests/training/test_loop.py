@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import jax
 import numpy as np
@@ -143,3 +144,25 @@ def test_misspelt_and_mistyped_keys_are_named(corpus, tmp_path):
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match='not a run'):
         checkpoints.load(tmp_path)
+
+
+def test_weights_and_biases_gets_the_scalars_where_a_project_is_named(corpus, tmp_path, monkeypatch):
+    class Wandb:
+        logged = []
+
+        def init(self, **kwargs):
+            assert kwargs['project'] == 'speech' and kwargs['config']['train']['steps'] == 1
+            return self
+
+        def log(self, values, step):
+            self.logged.append((step, values))
+
+        def finish(self):
+            self.logged.append('finished')
+
+    monkeypatch.setitem(sys.modules, 'wandb', Wandb())
+    config = make_config(corpus, steps=1)
+    with config.unlocked():
+        config.log.wandb_project = 'speech'
+    train(config, tmp_path)
+    assert Wandb.logged[0][0] == 1 and 'toy/loss' in Wandb.logged[0][1] and Wandb.logged[-1] == 'finished'
