@@ -6,7 +6,7 @@ are never overwritten. A file that cannot be read is reported at the end, and th
 
 import argparse
 
-from jax_diffse import errors
+from jax_diffse import errors, launch
 
 
 def _checkpoint(text: str) -> int | str:
@@ -33,4 +33,5 @@ def main() -> int:
 
 
 if __name__ == '__main__':
+    launch.use_huge_pages()
     errors.exit_with(main)

@@ -7,7 +7,7 @@ named files, and with --speech and --noise on mixtures of all that is in these f
 import argparse
 import dataclasses
 
-from jax_diffse import errors
+from jax_diffse import errors, launch
 from jax_diffse.errors import UserError
 
 
@@ -97,4 +97,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    launch.use_huge_pages()
     errors.exit_with(main)

@@ -5,7 +5,7 @@ The same command continues a run that was interrupted.
 
 import argparse
 
-from jax_diffse import errors
+from jax_diffse import errors, launch
 
 
 def main() -> None:
@@ -27,4 +27,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    launch.use_huge_pages()
     errors.exit_with(main)

@@ -1,6 +1,7 @@
 """Time and memory of DR-DiffuSE's condition generator: `python -m benchmarks.dr_diffuse [--batch 4] [--seconds 3]`.
 
-Prints medians, and a 2048 x 2048 float32 matrix product to compare machines by. TensorFlow is not needed.
+Prints medians, and a 2048 x 2048 float32 matrix product to compare machines by. TensorFlow is not needed. Run it with
+`GLIBC_TUNABLES=` in front to see what `launch.use_huge_pages` is worth.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import time
 import jax
 import jax.numpy as jnp
 
+from jax_diffse import launch
 from jax_diffse.systems.dr_diffuse import DrDiffuse
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.parallel import Parallel, wait_for_each_step
@@ -74,4 +76,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    launch.use_huge_pages()
     main()

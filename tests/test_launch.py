@@ -1,0 +1,32 @@
+"""The restart of the entry points, observed from outside."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+SCRIPT = ('import os, sys\nfrom jax_diffse import launch\nlaunch.use_huge_pages()\n'
+          "print(os.getpid(), os.environ['GLIBC_TUNABLES'], sys.argv[1:])")
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='glibc is on Linux only')
+@pytest.mark.parametrize('own, expected', [(None, 'glibc.malloc.hugetlb=1'), ('', ''), ('a.b.c=1', 'a.b.c=1')])
+def test_restart_keeps_process_arguments_and_the_users_setting(own, expected):
+    env = {name: value for name, value in os.environ.items() if name != 'GLIBC_TUNABLES'}
+    env |= {} if own is None else {'GLIBC_TUNABLES': own}
+    with subprocess.Popen([sys.executable, '-c', SCRIPT, 'a b', '--c'], cwd=ROOT, env=env, text=True,
+                          stdout=subprocess.PIPE) as process:
+        output = process.communicate()[0]
+    assert output == f"{process.pid} {expected} ['a b', '--c']\n"
+
+
+def test_user_errors_of_the_scripts_are_one_line_and_status_2(tmp_path):
+    for line in ('train.py --config none.py --workdir run', 'evaluate.py --workdir . --output o',
+                 'enhance.py --workdir . --output o x.wav'):
+        script, *words = line.split()
+        done = subprocess.run([sys.executable, ROOT / script, *words], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 2 and 'Traceback' not in done.stderr, done.stderr
+        assert done.stderr.splitlines()[-1].startswith('error: ') and not list(tmp_path.iterdir())
