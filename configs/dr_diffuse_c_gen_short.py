@@ -5,8 +5,8 @@ Command:   python train.py --config configs/dr_diffuse_c_gen_short.py --workdir 
 
 The network and the loss are those of dr_diffuse_c_gen.py; only the training is shorter than the paper's.
 
-Measured:  speech and noise of a mini corpus (50 minutes of LibriSpeech, LibriTTS, VCTK, LJ Speech and CMU ARCTIC from 191
-           speakers; 28 minutes of 32 kinds of noise), evaluated on 38 of the 824 test pairs of VoiceBank-DEMAND:
+Measured:  speech and noise of a mini corpus (50 minutes of LibriSpeech, LibriTTS, VCTK, LJ Speech and CMU ARCTIC from
+           191 speakers; 28 minutes of 32 kinds of noise), evaluated on 38 of the 824 test pairs of VoiceBank-DEMAND:
 
                       pesq_wb  stoi   estoi  si_sdr  ssnr  csig   cbak   covl
            noisy      1.668    0.900  0.747    6.59  1.39  2.933  2.254  2.266

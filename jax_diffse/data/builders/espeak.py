@@ -31,7 +31,7 @@ class Synthesizer:
         try:
             import espeakng_loader
         except ImportError as error:
-            raise UserError("espeakng_loader: not installed, needed for spoken_demo; pip install espeakng-loader"
+            raise UserError('espeakng_loader: not installed, needed for spoken_demo; pip install espeakng-loader'
                             ) from error
         self._library = _private_copy(espeakng_loader.get_library_path())
         data = espeakng_loader.get_data_path().encode()

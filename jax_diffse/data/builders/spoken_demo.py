@@ -16,11 +16,14 @@ from jax_diffse import audio
 from jax_diffse.data.builders import noises, pairs, sentences
 from jax_diffse.data.builders.espeak import Synthesizer
 
+# No variant with breath (f1 to f5, Annie, belinda ...): espeak-ng makes it from uninitialised memory, so that a sentence
+# sounds a little different every time.
 VOICES = {
     'train': ('en-us+m1', 'en-gb-x-rp+m2', 'en-gb-scotland+m4', 'en-us+m6', 'en-gb-x-gbclan+john', 'en-029+robert',
-              'en-us+f1', 'en-gb-x-rp+f3', 'en-gb-x-gbcwmd+f5', 'en-us+Annie', 'en-gb-scotland+linda', 'en-029+aunty'),
-    'validation': ('en-gb-x-rp+m5', 'en-us+belinda'),
-    'test': ('en-us+m3', 'en-gb-x-rp+m7', 'en-gb-scotland+f2', 'en-us+f4'),
+              'en-us+anika', 'en-gb-x-rp+grandma', 'en-gb-x-gbcwmd+Mario', 'en-us+norbert', 'en-gb-scotland+linda',
+              'en-029+aunty'),
+    'validation': ('en-gb-x-rp+m5', 'en-us+shelby'),
+    'test': ('en-us+m3', 'en-gb-x-rp+m7', 'en-gb-scotland+steph', 'en-us+Andrea'),
 }
 SENTENCES = {'train': sentences.TRAIN, 'validation': sentences.VALIDATION, 'test': sentences.TEST}
 SEEN = ('white', 'pink', 'hum', 'impulsive')
