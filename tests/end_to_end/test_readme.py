@@ -36,13 +36,16 @@ def as_quick(words: list[str]) -> list[str]:
     words = [re.sub(r'^(configs/\w+\.py)$', r'\1:quick', word) for word in words]
     if 'evaluate.py' in words:
         words += ['--limit', '2']
-    if any('batch_size' in word for word in words):
-        words += ['--config.train.steps=1']
+    words = [re.sub(r'(batch_size)=\d+', r'\1=8', word) for word in words]
+    if 'train.py' in words:
+        words += ['--config.train.steps=4', '--config.train.eval_every=4', '--config.log.audio_examples=1']
     return words
 
 
 def run(words: list[str], folder: pathlib.Path, data: pathlib.Path) -> subprocess.CompletedProcess:
-    env = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'TFDS_DATA_DIR': str(data), 'XLA_FLAGS': ''}
+    # The commands share most of their programs, so each is compiled once.
+    env = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '', 'TFDS_DATA_DIR': str(data),
+           'JAX_COMPILATION_CACHE_DIR': str(data / 'programs')}
     return subprocess.run([sys.executable, *words[1:]], cwd=folder, env=env, capture_output=True, text=True)
 
 
