@@ -57,6 +57,9 @@ def _data(args: argparse.Namespace, run):
         raise UserError('--snr-db given, but the SNR is only chosen where --speech and --noise are mixed')
     if not folders:
         split = args.split or 'test'
+        if own.name == FOLDERS and split == 'test' and own.test == Folders():
+            raise UserError(f'{args.workdir}: its config names no test data; give --clean and --noisy, or --speech and '
+                            '--noise')
         return own, split, _describe(own, split)
     if args.split:
         raise UserError(f"--split={args.split} given with --{next(iter(folders))}: a split is of the run's own data")

@@ -305,6 +305,8 @@ def test_main_mixes_folders(folders, monkeypatch):
     summary = strict_json(folders / 'out' / 'summary.json')
     assert list(summary['groups']['snr_db']) == ['-5', '5']
     assert list(summary['groups']['noise']) == ['class_a', 'class_b']
+    listed = (folders / 'out' / 'mixtures.tsv').read_text().splitlines()
+    assert listed[0].startswith('id\tspeech\tnoise') and len(listed) == 1 + summary['files']
     assert_allclose(summary['groups']['snr_db']['5']['statistics']['noisy']['si_sdr']['mean'], 5, atol=0.3)
 
 
@@ -315,7 +317,7 @@ def test_main_mixes_folders(folders, monkeypatch):
     (['--clean', 'x', '--noisy', 'y', '--split', 'test'], ['--split=test']),
     (['--clean', 'no_such_folder', '--noisy', 'y'], ['no_such_folder']),
     (['--metrics', 'pesq'], ['pesq', 'pesq_wb']),
-    ([], ['config.data.test']),
+    ([], ['toy: ', 'no test data', '--clean and --noisy']),
 ])
 def test_main_reports_what_it_was_given_wrong_in_one_line(tmp_path, monkeypatch, capsys, arguments, words):
     assert _main(monkeypatch, '--output', tmp_path / 'out', *arguments) == 2

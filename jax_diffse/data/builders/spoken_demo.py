@@ -16,8 +16,8 @@ from jax_diffse import audio
 from jax_diffse.data.builders import noises, pairs, sentences
 from jax_diffse.data.builders.espeak import Synthesizer
 
-# No variant with breath (f1 to f5, Annie, belinda ...): espeak-ng makes it from uninitialised memory, so that a sentence
-# sounds a little different every time.
+# No variant with breath (f1 to f5, Annie, belinda ...): those sound a little different every time, presumably because
+# espeak-ng makes breath from memory that it does not initialise.
 VOICES = {
     'train': ('en-us+m1', 'en-gb-x-rp+m2', 'en-gb-scotland+m4', 'en-us+m6', 'en-gb-x-gbclan+john', 'en-029+robert',
               'en-us+anika', 'en-gb-x-rp+grandma', 'en-gb-x-gbcwmd+Mario', 'en-us+norbert', 'en-gb-scotland+linda',
