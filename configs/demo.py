@@ -6,7 +6,7 @@ Data:      spoken_demo: sentences spoken by espeak-ng, mixed with generated nois
 Measured:  on the 36 test files pesq_wb 1.126 noisy, 1.737 enhanced (better for all 36); stoi 0.886 and 0.902, si_sdr
            10.0 and 13.9 dB; llr is undefined for 7 files, whose speech holds digital silence. Synthetic speech: nothing
            follows for recordings.
-Hardware:  two cores of an AMD EPYC: 7.5 minutes from a fresh clone, of which 2 to install.
+Hardware:  two cores of an AMD EPYC: 7.5 minutes from a fresh clone, installation included.
 Variants as in dr_diffuse_c_gen.py.
 """
 
