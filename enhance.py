@@ -20,7 +20,7 @@ def main() -> int:
     parser.add_argument('--output', required=True, metavar='DIR', help='where the results go, under the same names')
     parser.add_argument('--noise', metavar='DIR', help='also write what was removed (input - output) here')
     parser.add_argument('--strength', type=float, default=1.0, help='0: the input, 1: fully enhanced (default)')
-    parser.add_argument('--steps', type=int, help='sampling steps, for systems that sample')
+    parser.add_argument('--steps', type=int, help="sampling steps, for systems that sample (default: the run's own)")
     parser.add_argument('--checkpoint', type=_checkpoint, default='best', metavar='best|latest|N',
                         help='checkpoint (default: best)')
     parser.add_argument('--chunk-seconds', type=float, default=16.0, metavar='SECONDS',

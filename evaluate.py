@@ -5,6 +5,7 @@ named files, and with --speech and --noise on mixtures of all that is in these f
 """
 
 import argparse
+import ast
 import dataclasses
 
 from jax_diffse import errors, launch
@@ -13,6 +14,16 @@ from jax_diffse.errors import UserError
 
 def _checkpoint(text: str) -> int | str:
     return text if text in ('best', 'latest') else int(text)
+
+
+def _setting(text: str) -> tuple[str, object]:
+    key, separator, value = text.partition('=')
+    if not separator:
+        raise argparse.ArgumentTypeError(f'expected KEY=VALUE, got {text!r}')
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
 
 
 def _levels(text: str) -> tuple[float, ...]:
@@ -26,6 +37,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument('--output', required=True, metavar='DIR', help='where the report goes')
     parser.add_argument('--checkpoint', type=_checkpoint, default='best', metavar='best|latest|N',
                         help='which of its checkpoints (default: best)')
+    parser.add_argument('--model', type=_setting, action='append', default=[], metavar='KEY=VALUE',
+                        help="in place of a value in the run's config.model, say guidance=none; may be repeated")
     data = parser.add_argument_group('data')
     data.add_argument('--split', choices=('test', 'validation'), help="of the run's own data (default: test)")
     data.add_argument('--clean', metavar='DIR', help='clean speech; goes with --noisy')
@@ -37,9 +50,11 @@ def _parse() -> argparse.Namespace:
     data.add_argument('--skip-bad', action='store_true', help='leave out files that cannot be used, rather than stop')
     data.add_argument('--limit', type=int, metavar='N', help='at most N files, spread evenly over the data')
     parser.add_argument('--metrics', metavar='A,B,...', help='some of the metrics (default: all)')
-    parser.add_argument('--steps', type=int, metavar='N', help='sampling steps, for systems that sample')
+    parser.add_argument('--steps', type=int, metavar='N',
+                        help="sampling steps, for systems that sample (default: the run's own)")
     parser.add_argument('--workers', type=int, metavar='N', help='scoring processes (default: one per CPU)')
-    parser.add_argument('--save-audio', action='store_true', help='also write the enhanced files, to DIR/audio')
+    parser.add_argument('--save-audio', action='store_true',
+                        help='also write what each stage made of each file, to DIR/audio/STAGE')
     return parser.parse_args()
 
 
@@ -88,7 +103,7 @@ def main() -> None:
     from jax_diffse.evaluation.metrics.scores import check
     from jax_diffse.training import checkpoints
 
-    run = checkpoints.load(args.workdir, step=args.checkpoint)
+    run = checkpoints.load(args.workdir, step=args.checkpoint, model=dict(args.model))
     metrics = tuple(METRICS) if args.metrics is None else tuple(dict.fromkeys(args.metrics.split(',')))
     check(run.system.sample_rate, metrics)  # before the data, which may take long to prepare
     config, split, description = _data(args, run)

@@ -1,6 +1,6 @@
 """Trains a system: `python train.py --config configs/X.py[:VARIANT] --workdir RUN [--config.KEY=VALUE ...]`.
 
-The same command continues a run that was interrupted.
+The same command continues a run that was interrupted. A config with several stages trains them one after the other.
 """
 
 import argparse
@@ -17,13 +17,15 @@ def main() -> None:
     args, overrides = parser.parse_known_args()
 
     from jax_diffse import config
+    from jax_diffse.training.chain import train_chain
     from jax_diffse.training.loop import train
 
     if args.distributed:
         import jax
 
         jax.distributed.initialize()
-    train(config.load(args.config, overrides), args.workdir)
+    loaded = config.load(args.config, overrides)
+    (train_chain if 'chain' in loaded else train)(loaded, args.workdir)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,9 @@
-"""Time and memory of DR-DiffuSE's condition generator: `python -m benchmarks.dr_diffuse [--batch 4] [--seconds 3]`.
+"""Time and memory of DR-DiffuSE: `python -m benchmarks.dr_diffuse [--batch 4] [--seconds 3]`.
 
-Prints medians, and a 2048 x 2048 float32 matrix product to compare machines by. TensorFlow is not needed. Run it with
-`GLIBC_TUNABLES=` in front to see what `launch.use_huge_pages` is worth.
+Forward passes of both networks, enhancement from waveform to waveform of the condition generator alone and of the whole
+chain, and the training step of every stage. Prints medians, what compilation took and the compiler's temporaries, and a
+2048 x 2048 float32 matrix product to compare machines by. TensorFlow is not needed. Run it with `GLIBC_TUNABLES=` in
+front to see what `launch.use_huge_pages` is worth.
 """
 
 import argparse
@@ -36,12 +38,49 @@ def compiled(function, *args):
     return program, f'compiled in {seconds:.1f} s, temporaries {memory.temp_size_in_bytes / 1e9:.2f} GB'
 
 
+def make_inputs(batch: int, num_samples: int) -> dict[str, jax.Array]:
+    """A batch of noise."""
+    front_end, lengths = DrDiffuse().front_end, jnp.full(batch, num_samples)
+    clean, noisy = (jax.random.normal(jax.random.key(i), (batch, num_samples)) for i in range(2))
+    return {'noisy': noisy, 'num_samples': lengths, 'index': jnp.arange(batch),
+            'clean_spec': front_end.analyze(clean, lengths), 'noisy_spec': front_end.analyze(noisy, lengths)}
+
+
+def measure_stage(system: DrDiffuse, inputs: dict[str, jax.Array], repeats: int) -> None:
+    """Prints one line per measurement of a stage's own network, enhancement and training step."""
+    noisy, lengths, spec = inputs['noisy'], inputs['num_samples'], inputs['noisy_spec']
+    size = f'{len(noisy)} x {noisy.shape[1] / system.sample_rate:g} s'
+    config = state_lib.OptimizerConfig()
+    state = state_lib.create(system, config, 0.0, jax.jit(system.init)(jax.random.key(0)))
+    group = next(iter(system.losses))
+    keys = jax.random.split(jax.random.key(0), len(noisy))
+
+    arguments = (spec, spec, jnp.full(len(noisy), 50.0)) if group == 'denoiser' else (spec,)
+    frames = system.front_end.num_frames(lengths)
+    forward, note = compiled(
+        jax.jit(lambda variables, inputs: system._apply(group, variables, frames, *inputs)), state.variables, arguments)
+    seconds = median_seconds(lambda: forward(state.variables, arguments), repeats)
+    print(f'{group}, forward {size}: {seconds:.3f} s ({note})', flush=True)
+
+    enhance, note = compiled(jax.jit(system.enhance), state.variables, noisy, lengths, keys)
+    seconds = median_seconds(lambda: enhance(state.variables, noisy, lengths, keys), repeats)
+    print(f'{system.stage}, waveform to waveform {size}: {seconds:.3f} s, real-time factor '
+          f'{seconds * system.sample_rate / noisy.size:.3f} ({note})', flush=True)
+
+    parallel = Parallel(devices=jax.devices()[:1])
+    batch = parallel.shard(inputs)
+    step, note = compiled(parallel.map(state_lib.make_train_step(system, config, steps=1, seed=0)), state, batch)
+    seconds = median_seconds(lambda: step(state, batch), repeats)
+    print(f'{system.stage}, training step {size}: {seconds:.3f} s ({note})', flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--batch', type=int, default=4)
     parser.add_argument('--seconds', type=float, default=3.0)
     parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'))
     parser.add_argument('--repeats', type=int, default=5)
+    parser.add_argument('--stages', default='c_gen,diffusion,refiner')
     args = parser.parse_args()
     wait_for_each_step()
     print(f'{jax.devices()[0].device_kind}, {len(jax.devices())} device(s), jax {jax.__version__}')
@@ -49,29 +88,9 @@ def main() -> None:
     product = jax.jit(jnp.matmul).lower(square, square).compile()
     print(f'matrix product 2048: {median_seconds(lambda: product(square, square), args.repeats):.3f} s')
 
-    system = DrDiffuse(dtype=args.dtype)
-    num_samples = round(args.seconds * system.sample_rate)
-    noisy = jax.random.normal(jax.random.key(1), (args.batch, num_samples))
-    lengths = jnp.full(args.batch, num_samples)
-    spec = system.front_end.analyze(noisy, lengths)
-    config = state_lib.OptimizerConfig()
-    state = state_lib.create(system, config, 0.0, jax.random.key(0))
-
-    forward, note = compiled(jax.jit(lambda v, x: system._network().apply(
-        {name: groups['c_gen'] for name, groups in v.items()}, x)), state.variables, spec)
-    print(f'forward {args.batch} x {args.seconds:g} s: '
-          f'{median_seconds(lambda: forward(state.variables, spec), args.repeats):.3f} s ({note})')
-
-    keys = jax.random.split(jax.random.key(0), args.batch)
-    enhance, note = compiled(jax.jit(system.enhance), state.variables, noisy, lengths, keys)
-    seconds = median_seconds(lambda: enhance(state.variables, noisy, lengths, keys), args.repeats)
-    print(f'waveform to waveform: {seconds:.3f} s, real-time factor {seconds / args.batch / args.seconds:.3f} ({note})')
-
-    parallel = Parallel(devices=jax.devices()[:1])
-    batch = parallel.shard({'clean_spec': spec, 'noisy_spec': spec, 'num_samples': lengths})
-    step, note = compiled(parallel.map(state_lib.make_train_step(system, config, steps=1, seed=0)), state, batch)
-    print(f'training step {args.batch} x {args.seconds:g} s: '
-          f'{median_seconds(lambda: step(state, batch), args.repeats):.3f} s ({note})')
+    inputs = make_inputs(args.batch, round(args.seconds * 16_000))
+    for stage in args.stages.split(','):
+        measure_stage(DrDiffuse(stage, dtype=args.dtype), inputs, args.repeats)
     print(f'peak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB')
 
 

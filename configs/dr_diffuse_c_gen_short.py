@@ -16,23 +16,15 @@ Measured:  speech and noise of a mini corpus (50 minutes of LibriSpeech, LibriTT
 Hardware:  two cores of an AMD EPYC (AVX-512), 60 minutes. The machine was shared, and the run was stopped and continued
            twice: up to step 666 the rate fell as for 2000 steps in all, up to 741 as for 1750, from there as below.
 Not comparable with published figures: other training data, and a part of the test set.
-Variants as in dr_diffuse_c_gen.py; quick also reads your folders.
+The first stage of dr_diffuse_short.py. Variants as in dr_diffuse.py; quick also reads your folders.
 """
 
 from ml_collections import ConfigDict
 
-from configs import dr_diffuse_c_gen
+from configs import dr_diffuse_short
+from jax_diffse.config import stage_config
 
 
 def get_config(variant: str = '') -> ConfigDict:
-    """The full experiment's config with a short training on mixtures made on the fly."""
-    config = dr_diffuse_c_gen.get_config(variant)
-    config.data.update(name='folders', snr_db=(-5.0, 15.0), snr_uniform=True)
-    if 'quick' in variant:
-        return config
-    config.train.update(
-        steps=2300, batch_size=4, crop_seconds=2.0,
-        ema_decay=0.995,  # averaged weights are worth more the shorter the run
-        eval_every=250, eval_seconds=4.0, save_every=250, log_every=25, early_stop=0)
-    config.optimizer.update(decay='cosine', warmup_steps=100, clip_norm=1.0)
-    return config
+    """The stage alone."""
+    return stage_config(dr_diffuse_short.get_config(variant), 'c_gen')

@@ -41,6 +41,24 @@ def load(path: str, overrides: Sequence[str] = ()):
         raise UserError(f'--config={path}: {" ".join(str(error).split())}') from error
 
 
+def stage_config(config, name: str):
+    """The config of one stage of a chain: `config` with the changes in `config.stages.NAME`, locked.
+
+    Raises:
+      UserError: no such stage, or one that names keys which the config lacks.
+    """
+    if name not in config.stages:
+        raise UserError(f'config.chain: unknown stage {name!r}, expected some of {", ".join(config.stages)}')
+    stage = config.copy_and_resolve_references().unlock()
+    changes = stage.stages[name]
+    del stage.chain, stage.stages
+    try:
+        stage.lock().update(changes)
+    except (KeyError, AttributeError) as error:
+        raise UserError(f'config.stages.{name}: {" ".join(str(error.args[0]).split())}') from error
+    return stage
+
+
 def from_config_dict(cls: type[T], config, name: str) -> T:
     """Builds the frozen dataclass `cls` from a ConfigDict or dict; nested dataclasses and sequences are followed.
 

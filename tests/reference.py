@@ -150,6 +150,7 @@ class Fixture:
 
     name: str
     data: Mapping[str, np.ndarray]
+    noise: Mapping[str, list[float]]  # {key: [largest deviation, rms]} between two correct float32 computations
 
     def __getitem__(self, key: str) -> np.ndarray:
         return self.data[key]
@@ -163,11 +164,6 @@ class Fixture:
     def json(self, key: str):
         """A JSON string of the file, parsed."""
         return json.loads(str(self.data[key])) if key in self.data else {}
-
-    @functools.cached_property
-    def noise(self) -> dict[str, list[float]]:
-        """`{key: [largest deviation, rms]}` between two correct float32 computations."""
-        return self.json('noise')
 
     @functools.cached_property
     def inputs(self) -> dict[str, np.ndarray | list[np.ndarray]]:
@@ -242,7 +238,8 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
 @functools.cache
 def load(name: str) -> Fixture:
     """The fixture `NAME.npz`."""
-    return Fixture(name, _read(FIXTURES / f'{name}.npz'))
+    data = _read(FIXTURES / f'{name}.npz')
+    return Fixture(name, data, json.loads(str(data['noise'])))
 
 
 def golden(name: str) -> pathlib.Path:
@@ -258,4 +255,4 @@ def load_golden(name: str) -> Fixture:
     """A `.npz` file of the larger reference set, with its float32 deviations."""
     data = _read(golden(name))
     noise = json.loads(golden('float32_noise.json').read_text())
-    return Fixture(name, {**data, 'noise': json.dumps(noise.get(name, {}))})
+    return Fixture(name, data, noise.get(name, {}))

@@ -13,14 +13,29 @@ CONFIGS = sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('[!_]*.py'
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
-@pytest.mark.parametrize('variant', ['', ':quick', ':released'])
+@pytest.mark.parametrize('variant', ['', ':quick', ':released', ':noisy', ':quick,noisy'])
 def test_every_experiment_builds(path, variant):
     loaded = config.load(f'{path}{variant}')
-    systems.build(loaded.system, loaded.model)
-    data.DataConfig.from_config_dict(loaded.data)
-    settings = config.from_config_dict(loop.TrainConfig, loaded.train, 'config.train')
-    config.from_config_dict(OptimizerConfig, loaded.optimizer, 'config.optimizer')
-    assert settings.steps <= 100 or variant != ':quick'
+    stages = [config.stage_config(loaded, name) for name in loaded.chain] if 'chain' in loaded else [loaded]
+    for stage in stages:
+        system = systems.build(stage.system, stage.model)
+        data.DataConfig.from_config_dict(stage.data)
+        settings = config.from_config_dict(loop.TrainConfig, stage.train, 'config.train')
+        config.from_config_dict(OptimizerConfig, stage.optimizer, 'config.optimizer')
+        assert system.losses and (settings.steps <= 100 or 'quick' not in variant)
+
+
+def test_stages_take_over_what_is_given_for_the_chain():
+    """What a stage does not change itself, it has from the rest; what is given for one stage stays there."""
+    path = str(CONFIGS[0].with_name('dr_diffuse.py'))
+    loaded = config.load(path, ['--config.train.batch_size=3', '--config.data.train.speech=x',
+                                '--config.stages.refiner.train.steps=7'])
+    stages = {name: config.stage_config(loaded, name) for name in loaded.chain}
+    assert list(stages) == ['c_gen', 'diffusion', 'refiner'] == [stage.model.stage for stage in stages.values()]
+    assert {(stage.train.batch_size, stage.data.train.speech) for stage in stages.values()} == {(3, 'x')}
+    assert [stage.train.steps for stage in stages.values()] == [67500, 67500, 7]
+    assert [stage.optimizer.learning_rate for stage in stages.values()] == [1e-3, 2e-4, 1e-3]
+    assert 'chain' not in stages['refiner'] and 'stages' not in stages['refiner']
 
 
 def test_overrides_reach_nested_keys_with_their_type():
@@ -31,7 +46,7 @@ def test_overrides_reach_nested_keys_with_their_type():
 
 @pytest.mark.parametrize('path, overrides, message', [
     ('nothing.py', [], 'nothing.py: no such file'),
-    (f'{CONFIGS[0]}:slow', [], "unknown variant 'slow', expected quick, released"),
+    (f'{CONFIGS[0]}:slow', [], "unknown variant 'slow', expected quick, released, noisy"),
     (str(CONFIGS[0]), ['--config.train.batchsize=3'], 'batchsize'),
     (str(CONFIGS[0]), ['--config.train.batch_size=three'], 'batch_size'),
     (str(CONFIGS[0]), ['--batch_size=3'], 'expected --config.KEY=VALUE'),

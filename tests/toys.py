@@ -12,14 +12,14 @@ import numpy as np
 from jax_diffse.losses.regression import complex_mse
 from jax_diffse.networks.layers import BatchNorm, Dense
 from jax_diffse.spectral import FrontEnd, mask_frames, rms_gain
-from jax_diffse.systems.base import LossOutput
+from jax_diffse.systems.base import LossOutput, System
 from jax_diffse.training.checkpoints import Run
 
 FIR = np.hanning(161).astype(np.float32) / np.hanning(161).sum()  # symmetric, 5 ms to either side at 16 kHz
 
 
 @dataclasses.dataclass(frozen=True)
-class Toy:
+class Toy(System):
     """A system that scales `noisy` by 0.5, at unit level like the real ones."""
 
     sample_rate: int = 16_000
@@ -32,9 +32,13 @@ class Toy:
     def gain(self, noisy, num_samples):
         return rms_gain(noisy, num_samples)
 
-    def enhance(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
-        gain = self.gain(noisy, num_samples) if gain is None else gain
-        return mask_frames(self.process(noisy * gain[:, None], key, steps) / gain[:, None], num_samples)
+    def enhance_stages(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
+        gain = (self.gain(noisy, num_samples) if gain is None else gain)[:, None]
+        return {stage: mask_frames(estimate / gain, num_samples)
+                for stage, estimate in self.estimates(noisy * gain, key, steps).items()}
+
+    def estimates(self, x, key, steps):
+        return {'enhanced': self.process(x, key, steps)}
 
     def process(self, x, key, steps):
         return 0.5 * x
@@ -68,13 +72,25 @@ class Constant(Toy):
         return jnp.full_like(x, 0.25)
 
 
+class Staged(Toy):
+    """Three stages, not in alphabetical order: half the signal, that filtered, and that with a draw added."""
+
+    def estimates(self, x, key, steps):
+        half = 0.5 * x
+        filtered = LowPass.process(self, half, key, steps)
+        return {'half': half, 'filtered': filtered, 'drawn': filtered + Noise.process(self, x, key, steps)}
+
+
 class Stepped(Toy):
     """Divides by the number of steps, of which it takes at most ten."""
 
+    default_steps = 3
+
     def process(self, x, key, steps):
-        if steps is not None and not 1 <= steps <= 10:
+        steps = self.default_steps if steps is None else steps
+        if not 1 <= steps <= 10:
             raise ValueError('takes 1 to 10 sampling steps')
-        return x / (steps or 1)
+        return x / steps
 
 
 class Broken(Toy):
@@ -85,19 +101,26 @@ class Broken(Toy):
 
 
 class _Network(nn.Module):
+    width: int = 4
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x, num_frames=None, *, train=False):
-        y = BatchNorm(self.axis_name)(Dense(4)(x), train, num_frames)
+        y = BatchNorm(self.axis_name)(Dense(self.width)(x), train, num_frames)
         return x * nn.sigmoid(Dense(2)(nn.tanh(y)))
 
 
 @dataclasses.dataclass(frozen=True)
-class Trainable:
-    """A gated layer with batch normalisation on spectrograms: compiles in a moment."""
+class Trainable(System):
+    """A gated layer with batch normalisation on spectrograms: compiles in a moment.
 
+    At the stage `late` it is frozen, and a second one on top of it is trained, which starts as its copy.
+    """
+
+    stage: str = 'toy'
+    width: int = 4
     front_end: FrontEnd = FrontEnd()
+    origins = {'late': ('late', 'toy')}
 
     @property
     def sample_rate(self):
@@ -105,30 +128,43 @@ class Trainable:
 
     @property
     def losses(self):
-        return {'toy': self._loss}
+        return {self.stage: self._loss}
+
+    def _groups(self):
+        return ('toy', 'late')[:1 + (self.stage == 'late')]
 
     def init(self, key):
-        variables = _Network().init(key, jnp.zeros((1, 2, self.front_end.num_bins, 2)))
-        return {collection: {'toy': tree} for collection, tree in variables.items()}
+        variables = {'params': {}, 'batch_stats': {}}
+        for i, group in enumerate(self._groups()):
+            spec = jnp.zeros((1, 2, self.front_end.num_bins, 2))
+            for collection, tree in _Network(self.width).init(jax.random.fold_in(key, i), spec).items():
+                variables[collection][group] = tree
+        return variables
+
+    def _apply(self, group, variables, spec, frames, train=False):
+        own = {collection: groups[group] for collection, groups in variables.items()}
+        network = _Network(self.width, 'data' if train else None)
+        return network.apply(own, spec, frames, train=train, mutable=['batch_stats'])
 
     def _loss(self, variables, batch, key, train=True):
-        frames = self.front_end.num_frames(batch['num_samples'])
-        own = {collection: groups['toy'] for collection, groups in variables.items()}
-        estimate, new = _Network('data' if train else None).apply(
-            own, batch['noisy_spec'], frames, train=train, mutable=['batch_stats'])
+        frames, spec = self.front_end.num_frames(batch['num_samples']), batch['noisy_spec']
+        for group in self._groups()[:-1]:
+            spec, _ = self._apply(group, variables, spec, frames)
+        estimate, new = self._apply(self.stage, variables, spec, frames, train)
         weight = jnp.where(batch['num_samples'] > 0, frames, 0).astype(jnp.float32)
         loss = complex_mse(estimate, batch['clean_spec'], frames)
-        return LossOutput(loss, weight, {'toy': new['batch_stats']}, {'twice': 2 * loss})
+        batch_stats = {**variables['batch_stats'], self.stage: new['batch_stats']}
+        return LossOutput(loss, weight, batch_stats, {'twice': 2 * loss})
 
     def gain(self, noisy, num_samples):
         return self.front_end.gain(noisy, num_samples)
 
-    def enhance(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
+    def enhance_stages(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
         gain = (self.gain(noisy, num_samples) if gain is None else gain)[:, None]
         spec = self.front_end.analyze(noisy * gain, num_samples)
-        own = {collection: groups['toy'] for collection, groups in variables.items()}
-        spec = _Network().apply(own, spec, self.front_end.num_frames(num_samples))
-        return self.front_end.synthesize(spec, num_samples, noisy.shape[1]) / gain
+        for group in self._groups():
+            spec, _ = self._apply(group, variables, spec, self.front_end.num_frames(num_samples))
+        return {'enhanced': self.front_end.synthesize(spec, num_samples, noisy.shape[1]) / gain}
 
 
 def run(system) -> Run:

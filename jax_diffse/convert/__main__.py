@@ -1,6 +1,9 @@
-"""Turns an authors' PyTorch checkpoint into a run that evaluate.py and enhance.py accept.
+"""Turns the authors' PyTorch checkpoints into a run that evaluate.py and enhance.py accept.
 
-    python -m jax_diffse.convert dr-diffuse-base CHECKPOINT.pth --workdir RUN
+    python -m jax_diffse.convert KIND=CHECKPOINT.pth... --workdir RUN
+
+Several networks of one system make one run: dr-diffuse-base=base.pth dr-diffuse-diffuse=diffuse.pth
+dr-diffuse-refiner=refiner.pth.
 """
 
 import argparse
@@ -19,20 +22,37 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
       UserError: the file cannot be read or converted, or the workdir holds a run already.
     """
-    parser = argparse.ArgumentParser(prog='python -m jax_diffse.convert', description=__doc__.splitlines()[0])
-    parser.add_argument('kind', choices=sorted(convert.KINDS))
-    parser.add_argument('checkpoint', help="the authors' file")
+    parser = argparse.ArgumentParser(prog='python -m jax_diffse.convert', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('checkpoints', nargs='+', metavar='KIND=FILE',
+                        help=f"the authors' files; KIND is one of {', '.join(convert.KINDS)}")
     parser.add_argument('--workdir', required=True, help='folder of the run to write')
     args = parser.parse_args(argv)
-    weights = convert.read_state_dict(args.checkpoint)
-    try:
-        variables = convert.from_torch(args.kind, weights)
-    except errors.UserError as error:
-        raise errors.UserError(f'{args.checkpoint}: {error}') from error
-    kind = convert.KINDS[args.kind]
-    model = dataclasses.asdict(systems.build(kind.system, kind.model))
-    checkpoints.save_run(args.workdir, ConfigDict({'system': kind.system, 'model': model}), variables)
-    print(f'{args.checkpoint} -> {args.workdir}')
+    paths = _paths(args.checkpoints)
+    converted = {}
+    for kind, path in paths.items():
+        weights = convert.read_state_dict(path)
+        try:
+            converted[kind] = convert.from_torch(kind, weights)
+        except errors.UserError as error:
+            raise errors.UserError(f'{path}: {error}') from error
+    system, model, variables = convert.assemble(converted)
+    model = dataclasses.asdict(systems.build(system, model))
+    checkpoints.save_run(args.workdir, ConfigDict({'system': system, 'model': model}), variables)
+    print(f'{", ".join(paths.values())} -> {args.workdir}')
+
+
+def _paths(arguments: Sequence[str]) -> dict[str, str]:
+    """Kind -> file."""
+    paths: dict[str, str] = {}
+    for argument in arguments:
+        kind, separator, path = argument.partition('=')
+        if not separator or kind not in convert.KINDS:
+            raise errors.UserError(f'{argument}: expected KIND=FILE, KIND one of {", ".join(convert.KINDS)}')
+        if kind in paths:
+            raise errors.UserError(f'{argument}: {kind} given twice')
+        paths[kind] = path
+    return paths
 
 
 if __name__ == '__main__':

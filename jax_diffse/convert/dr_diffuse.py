@@ -1,24 +1,63 @@
 """DR-DiffuSE: the names in the authors' checkpoints (judiebig/DR-DiffuSE, `model_state_dict`)."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from jax_diffse.convert import layouts
 from jax_diffse.convert.layouts import Entry, Layout, Path
+from jax_diffse.errors import UserError
 
 
-def base(group: str) -> list[Entry]:
-    """Their network `Base` (condition generator, refiner) -> our `TwoBranchUNet` in a parameter group."""
+def base(*group: str) -> list[Entry]:
+    """Their network `Base` (condition generator, refiner) -> our `TwoBranchUNet` at a path of the variables."""
+    return _unet(group, '', steps=False)
+
+
+def denoiser(two_branch: bool) -> list[Entry]:
+    """Their `DiffuSE` (two-branch) or `DiffuSEC` -> our `ConditionalUNet` in the group `denoiser`."""
+    group = ('denoiser',)
+    entries = layouts.conv((*group, 'preprocess'), 'preprocess.conv', layouts.DENSE_2D)
+    for name in ('projection1', 'projection2'):
+        entries += layouts.conv((*group, 'embedding', name), f'time_embedding.{name}', layouts.DENSE)
+    entries += _unet((*group, 'unet'), '', steps=True)
+    return entries + (_unet((*group, 'delivery'), 'c_deliver.', steps=False) if two_branch else [])
+
+
+def model(kinds: Sequence[str]) -> dict[str, Any]:
+    """The fields of the system that these kinds of checkpoints make together, with the released code's guidance.
+
+    Raises:
+      UserError: they do not make one.
+    """
+    denoisers = [kind for kind in kinds if kind in ('dr-diffuse-diffuse', 'dr-diffuse-diffusec')]
+    has_c_gen, refines = 'dr-diffuse-base' in kinds, 'dr-diffuse-refiner' in kinds
+    if len(denoisers) > 1 or refines and not denoisers:
+        raise UserError(f'{" and ".join(kinds)} do not make an enhancer: expected dr-diffuse-base (c_gen), or one of '
+                        'dr-diffuse-diffuse and dr-diffuse-diffusec with or without it, and dr-diffuse-refiner on top')
+    if not denoisers:
+        return {'stage': 'c_gen'}
+    return {'stage': 'refiner' if refines else 'diffusion', 'denoiser': denoisers[0].removeprefix('dr-diffuse-'),
+            'condition': 'c_gen' if has_c_gen else 'noisy', 'guidance': 'released'}
+
+
+def _unet(path: Path, prefix: str, steps: bool) -> list[Entry]:
     entries = []
     for i in range(1, 6):
-        entries += _gated((group, 'encoder', f'conv{i}'), f'en.conv{i}', layouts.CONV_2D, layouts.DENSE_2D)
-        entries += _norm_act((group, 'encoder', f'post{i}'), f'en.en{i}.0', f'en.en{i}.1')
+        entries += _gated((*path, 'encoder', f'conv{i}'), f'{prefix}en.conv{i}', layouts.CONV_2D, layouts.DENSE_2D)
+        entries += _norm_act((*path, 'encoder', f'post{i}'), f'{prefix}en.en{i}.0', f'{prefix}en.en{i}.1')
+        if steps:
+            entries += layouts.conv((*path, 'encoder', f'step{i}'), f'{prefix}en.tp{i}', layouts.DENSE)
     for ours, theirs in (('decoder_real', 'de_real'), ('decoder_imag', 'de_imag')):
         for i in range(1, 6):
-            block = f'{theirs}.de{i}'
-            entries += _gated((group, ours, f'conv{i}'), f'{block}.0', layouts.CONV_TRANSPOSE_2D,
+            block = f'{prefix}{theirs}.de{i}'
+            entries += _gated((*path, ours, f'conv{i}'), f'{block}.0', layouts.CONV_TRANSPOSE_2D,
                               layouts.DENSE_TRANSPOSE_2D)
             if i > 1:
-                entries += _norm_act((group, ours, f'post{i}'), f'{block}.2', f'{block}.3')
+                entries += _norm_act((*path, ours, f'post{i}'), f'{block}.2', f'{block}.3')
+            if steps:
+                entries += layouts.conv((*path, ours, f'step{i}'), f'{block}.0.tp', layouts.DENSE)
     for i in range(18):
-        entries += _temporal((group, f'temporal_{i}'), f'TCMs.{i // 6}.residual{i % 6 + 1}')
+        entries += _temporal((*path, f'temporal_{i}'), f'{prefix}TCMs.{i // 6}.residual{i % 6 + 1}')
     return entries
 
 

@@ -37,6 +37,7 @@ class Layout:
 
 
 VECTOR = Layout((0,))
+DENSE = Layout((1, 0))  # [out, in]
 SCALAR = Layout((0,), squeezed=1)  # [1]: PReLU's one slope
 CONV_1D = Layout((2, 1, 0))  # [out, in, k]
 CONV_2D = Layout((2, 3, 1, 0))  # [out, in, kt, kf]

@@ -64,6 +64,7 @@ class Enhancer:
         self.run = run
         self.sample_rate = run.system.sample_rate
         self.compile_seconds = 0.0  # spent so far
+        self._stages: tuple[str, ...] = ()  # of the system, in order; known once it was compiled
         self._chunk = round(chunk_seconds * self.sample_rate)
         self._overlap = round(overlap_seconds * self.sample_rate)
         self._programs = {}
@@ -141,11 +142,26 @@ class Enhancer:
         Raises:
           UserError: a waveform is empty or not finite.
         """
+        return [found[-1] for found in self._many(waveforms, ids, steps)]
+
+    def stages(self, waveforms: Sequence[np.ndarray], ids: Sequence[str],
+               steps: int | None = None) -> dict[str, list[np.ndarray]]:
+        """Like `many`, for all stages of the system (`System.enhance_stages`) at the cost of one.
+
+        Returns:
+          Stage -> what `many` returns, the stages in the system's order; the last one is that of `many`.
+        """
+        found = self._many(waveforms, ids, steps, all_stages=True)
+        return {stage: [waveform[s] for waveform in found] for s, stage in enumerate(self._stages)}
+
+    def _many(self, waveforms, ids, steps, all_stages=False) -> list[np.ndarray]:
+        """`[K, N]` each: K is 1, or the number of stages."""
         outputs: list = [None] * len(waveforms)
         buckets = collections.defaultdict(list)
         for i, (waveform, name) in enumerate(zip(waveforms, ids, strict=True)):
             if len(waveform) > self._chunk:
-                outputs[i] = self(waveform, self.sample_rate, utterance=name, steps=steps)
+                source = streams.from_array(waveform[:, None], self.sample_rate, name)
+                outputs[i] = np.concatenate([x.T for x in self._chunks(source, name, steps, all_stages)], axis=1)
             else:
                 buckets[self._bucket(len(waveform))].append(i)
         for length, members in sorted(buckets.items()):
@@ -153,31 +169,38 @@ class Enhancer:
             for start in range(0, len(members), rows):
                 group = members[start:start + rows]
                 pieces = [_Piece(waveforms[i], ids[i], self._rms_of(waveforms[i], ids[i])) for i in group]
-                batch = self._batch(pieces, rows, length, steps)
-                for i, enhanced in zip(group, batch, strict=False):
-                    outputs[i] = enhanced[:len(waveforms[i])]
+                batch = self._batch(pieces, rows, length, steps, all_stages)
+                for row, i in enumerate(group):
+                    outputs[i] = batch[:, row, :len(waveforms[i])]
         return outputs
 
     def _stream(self, source: streams.Stream, strength, utterance, steps) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Consecutive pieces (noisy, output) `[n, C]` of a recording."""
         if not 0 <= strength <= 1:
             raise UserError(f'strength={strength}: expected a number from 0 to 1')
-        rms = self._rms(source)
-        total = streams.num_resampled(source.num_samples, source.sample_rate, self.sample_rate)
-
-        def process(chunk, number):
-            length = self._bucket(len(chunk))
-            pieces = [_Piece(x, utterance, rms[channel], channel, number) for channel, x in enumerate(chunk.T)]
-            return np.concatenate([self._batch([piece], 1, length, steps) for piece in pieces])[:, :len(chunk)].T
-
-        window = streams.Window(self._at_own_rate(source))
-        enhanced = streams.cross_faded(window.read, total, self._chunk, self._overlap, process)
-        start = 0
-        for wet in streams.resampled(enhanced, total, self.sample_rate, source.sample_rate):
+        enhanced, start = self._chunks(source, utterance, steps), 0
+        for wet in streams.resampled(enhanced, self._length(source), self.sample_rate, source.sample_rate):
             wet = wet[:source.num_samples - start]  # there and back may add a sample or two
             dry = source.read(start, start + len(wet))
             start += len(wet)
             yield dry, strength * wet + (1 - strength) * dry
+
+    def _chunks(self, source: streams.Stream, utterance, steps, all_stages=False) -> Iterator[np.ndarray]:
+        """Consecutive pieces `[n, C * K]` of a recording, enhanced, at the system's rate; K stages of each channel."""
+        rms = self._rms(source)
+
+        def process(chunk, number):
+            length = self._bucket(len(chunk))
+            pieces = [_Piece(x, utterance, rms[channel], channel, number) for channel, x in enumerate(chunk.T)]
+            return np.concatenate([self._batch([piece], 1, length, steps, all_stages)[:, 0, :len(chunk)].T
+                                   for piece in pieces], axis=1)
+
+        window = streams.Window(self._at_own_rate(source))
+        yield from streams.cross_faded(window.read, self._length(source), self._chunk, self._overlap, process)
+
+    def _length(self, source: streams.Stream) -> int:
+        """Samples at the system's rate."""
+        return streams.num_resampled(source.num_samples, source.sample_rate, self.sample_rate)
 
     def _at_own_rate(self, source: streams.Stream) -> Iterator[np.ndarray]:
         return streams.resampled(source.blocks(), source.num_samples, source.sample_rate, self.sample_rate)
@@ -210,40 +233,45 @@ class Enhancer:
             seconds = max(seconds + 1, seconds * 3 // 2)
         return min(seconds * self.sample_rate, self._chunk)
 
-    def _batch(self, pieces: Sequence[_Piece], rows: int, length: int, steps: int | None) -> np.ndarray:
-        """Enhances up to `rows` pieces of up to `length` samples with one program -> `[rows, length]`."""
+    def _batch(self, pieces: Sequence[_Piece], rows: int, length: int, steps, all_stages) -> np.ndarray:
+        """Enhances up to `rows` pieces of up to `length` samples with one program -> `[K, rows, length]`."""
         noisy, num_samples = np.zeros((rows, length), np.float32), np.zeros(rows, np.int32)
         stamps, level = np.zeros((rows, 3), np.uint32), np.zeros(rows, np.float32)
         for i, piece in enumerate(pieces):
             noisy[i, :len(piece.samples)], num_samples[i], level[i] = piece.samples, len(piece.samples), piece.rms
             stamps[i] = zlib.crc32(piece.utterance.encode()), piece.channel, piece.chunk
+        program = self._program(rows, length, steps, all_stages)
         if not noisy.any():
-            return noisy
-        enhanced = np.array(self._program(rows, length, steps)(noisy, num_samples, level, stamps))
-        for piece, row in zip(pieces, enhanced, strict=False):
-            if not np.all(np.isfinite(row)):
+            return np.zeros((len(self._stages) if all_stages else 1, rows, length), np.float32)
+        enhanced = np.array(program(noisy, num_samples, level, stamps))
+        enhanced[:, ~noisy.any(axis=1)] = 0.0  # digital silence stays silent, whatever a network makes of it
+        for i, piece in enumerate(pieces):
+            if not np.all(np.isfinite(enhanced[:, i])):
                 raise UserError(f'{piece.utterance or "noisy"}: the system gave NaN or infinity; is the checkpoint of '
                                 f'step {self.run.step} sound?')
-        enhanced[~noisy.any(axis=1)] = 0.0  # digital silence stays silent, whatever a network makes of it
         return enhanced
 
-    def _program(self, rows: int, length: int, steps: int | None):
-        """The compiled system for `[rows, length]`."""
-        if (rows, length, steps) not in self._programs:
+    def _program(self, rows: int, length: int, steps: int | None, all_stages: bool):
+        """The compiled system for `[rows, length]`; it returns all stages, or the last alone, `[K, rows, length]`."""
+        kind = rows, length, steps, all_stages
+        if kind not in self._programs:
             system, started = self.run.system, time.perf_counter()
 
             def program(variables, noisy, num_samples, level, stamps):
                 gain = system.gain(level[:, None], jnp.ones(rows))
-                return system.enhance(variables, noisy, num_samples, jax.vmap(_key)(stamps), gain=gain, steps=steps)
+                found = system.enhance_stages(variables, noisy, num_samples, jax.vmap(_key)(stamps), gain=gain,
+                                              steps=steps)
+                self._stages = tuple(found)  # kept here, as jit would sort the keys of a dict
+                return jnp.stack(list(found.values())[0 if all_stages else -1:])
 
             everywhere, split = _placement(rows)
             variables = jax.device_put(self.run.variables, everywhere)
             arguments = [jax.ShapeDtypeStruct(shape, dtype, sharding=split) for shape, dtype in (
                 ((rows, length), jnp.float32), ((rows,), jnp.int32), ((rows,), jnp.float32), ((rows, 3), jnp.uint32))]
             compiled = jax.jit(program).lower(variables, *arguments).compile()
-            self._programs[rows, length, steps] = functools.partial(compiled, variables)
+            self._programs[kind] = functools.partial(compiled, variables)
             self.compile_seconds += time.perf_counter() - started
-        return self._programs[rows, length, steps]
+        return self._programs[kind]
 
 
 def _placement(rows: int) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:

@@ -18,37 +18,42 @@ class Results:
     """Every metric of every file at every stage; NaN where it could not be computed."""
 
     infos: Sequence[dict]  # per file: 'id', and where known 'snr_db' and 'noise'
-    stages: Sequence[str]  # the first, the noisy input, is what the others are compared with
+    stages: Sequence[str]  # the noisy input, then those of the system in their order
     metrics: Sequence[str]
     values: np.ndarray  # [files, stages, metrics], float64
     reasons: Sequence[Sequence[dict[str, str]]]  # [files][stages]: metric -> why it is NaN
 
-    def differences(self) -> np.ndarray:
-        """Each stage minus the first, file by file, `[files, stages, metrics]`; NaN where either is."""
-        return self.values - self.values[:, :1]
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every stage with every earlier one: (stage, earlier)."""
+        return [(stage, earlier) for s, stage in enumerate(self.stages) for earlier in self.stages[:s]]
 
-    def gains(self) -> np.ndarray:
+    def differences(self, stage: str, earlier: str) -> np.ndarray:
+        """`stage` minus `earlier`, file by file, `[files, metrics]`; NaN where either is."""
+        return self.values[:, self.stages.index(stage)] - self.values[:, self.stages.index(earlier)]
+
+    def gains(self, stage: str, earlier: str) -> np.ndarray:
         """`differences` with the sign of an improvement: positive is better for every metric."""
-        return self.differences() * [-1 if metric in LOWER_IS_BETTER else 1 for metric in self.metrics]
+        return self.differences(stage, earlier) * [-1 if metric in LOWER_IS_BETTER else 1 for metric in self.metrics]
 
     def statistics(self, files: Sequence[int] | None = None) -> dict[str, dict[str, dict]]:
         """Stage -> metric -> statistics over `files` (indices; default: all).
 
-        'mean' is over the 'files' for which the metric is not NaN. Stages after the first also have the mean
-        'difference' to the first, over the 'paired' files with both values, of which it made 'worse' so many.
+        'mean' is over the 'files' for which the metric is not NaN. 'against' has, for every earlier stage, the mean
+        'difference' to it over the 'paired' files with both values, of which it made 'worse' so many.
         """
-        files = slice(None) if files is None else list(files)
-        values, differences, gains = self.values[files], self.differences()[files], self.gains()[files]
-        found = {}
-        for s, stage in enumerate(self.stages):
-            found[stage] = {}
-            for m, metric in enumerate(self.metrics):
-                entry = dict(zip(('mean', 'files'), _mean(values[:, s, m]), strict=True))
-                if s > 0:
-                    entry |= zip(('difference', 'paired'), _mean(differences[:, s, m]), strict=True)
-                    entry['worse'] = int(np.sum(gains[:, s, m] < 0))
-                found[stage][metric] = entry
-        return found
+        files = range(len(self.infos)) if files is None else files
+        return {stage: {metric: self._entry(s, m, list(files)) for m, metric in enumerate(self.metrics)}
+                for s, stage in enumerate(self.stages)}
+
+    def _entry(self, s: int, m: int, files: list[int]) -> dict:
+        against = {}
+        for earlier in self.stages[:s]:
+            difference, paired = _mean(self.differences(self.stages[s], earlier)[files, m])
+            worse = int(np.sum(self.gains(self.stages[s], earlier)[files, m] < 0))
+            against[earlier] = {'difference': difference, 'paired': paired, 'worse': worse}
+        mean, count = _mean(self.values[files, s, m])
+        return {'mean': mean, 'files': count, 'against': against}
 
     def groups(self) -> dict[str, dict[str, list[int]]]:
         """The files (indices) by SNR ('snr_db'), lowest first, and by noise class ('noise'), where known.
@@ -77,14 +82,17 @@ class Results:
                 for stage, reasons in zip(self.stages, stages, strict=True) for metric, reason in reasons.items()]
 
     def main_metric(self) -> int:
-        """Index of the metric that files are ranked by: pesq_wb, or else the first that some file has at all stages."""
+        """Index of the metric that files are ranked by: pesq_wb, or else the first that some file has at both ends."""
         order = sorted(range(len(self.metrics)), key=lambda m: self.metrics[m] != 'pesq_wb')
-        return next((m for m in order if np.isfinite(self.gains()[:, -1, m]).any()), order[0])
+        return next((m for m in order if np.isfinite(self._overall()[:, m]).any()), order[0])
 
     def ranked(self) -> list[int]:
-        """Files by the last stage's gain in the main metric, best first; those without one are left out."""
-        gains = self.gains()[:, -1, self.main_metric()]
+        """Files by the last stage's gain over the first in the main metric, best first; without those that lack it."""
+        gains = self._overall()[:, self.main_metric()]
         return [int(i) for i in np.argsort(-gains, kind='stable') if np.isfinite(gains[i])]
+
+    def _overall(self) -> np.ndarray:
+        return self.gains(self.stages[-1], self.stages[0])
 
 
 def _mean(values) -> tuple[float, int]:
@@ -119,42 +127,48 @@ def to_csv(results: Results) -> str:
     return text.getvalue()
 
 
-def summary_table(results: Results) -> str:
-    """The Markdown table of means: the noisy row first, then every stage with its difference and its losses."""
-    rows = _stage_rows(results, None, '')
-    total = len(results.infos)
-    for stage in results.stages[1:]:
-        losses = [str(entry['worse']) for entry in results.statistics()[stage].values()]
-        rows.append([f'files made worse ({stage})', str(total), *losses])
-    return _markdown(['', 'files', *(_heading(metric) for metric in results.metrics)], rows)
+def summary_tables(results: Results) -> str:
+    """Two Markdown tables: the means of every stage, and its mean differences to every earlier one.
+
+    Below each difference stands the number of files that the stage made worse.
+    """
+    rows = []
+    for row, (stage, earlier) in zip(_difference_rows(results), results.pairs, strict=True):
+        losses = [str(entry['against'][earlier]['worse']) for entry in results.statistics()[stage].values()]
+        rows += [row, ['files made worse', str(len(results.infos)), *losses]]
+    return '\n\n'.join([_table(results, ['stage'], _mean_rows(results)), _table(results, ['difference'], rows)])
 
 
 def to_markdown(results: Results, title: str, notes: Sequence[str]) -> str:
-    """The summary, then one table per grouping, as a Markdown document."""
-    parts = [f'# {title}', '\n'.join(f'- {note}' for note in notes), summary_table(results),
+    """The summary, then two tables per grouping, as a Markdown document."""
+    parts = [f'# {title}', '\n'.join(f'- {note}' for note in notes), summary_tables(results),
              'Arrows point to the better side. A mean over fewer files than its row names is followed by their number. '
              'Differences are means over the files that have both values.']
     for name, groups in results.groups().items():
         heading = {'snr_db': 'SNR (dB)', 'noise': 'noise'}[name]
-        rows = [row for label, files in groups.items() for row in _stage_rows(results, files, _cell(label))]
-        parts += [f'## By {heading}',
-                  _markdown([heading, 'stage', 'files', *map(_heading, results.metrics)], rows)]
+        parts.append(f'## By {heading}')
+        for what, rows_of in (('stage', _mean_rows), ('difference', _difference_rows)):
+            rows = [[_cell(label), *row] for label, files in groups.items() for row in rows_of(results, files)]
+            parts.append(_table(results, [heading, what], rows))
     return '\n\n'.join(parts) + '\n'
 
 
-def _stage_rows(results: Results, files, group: str) -> list[list[str]]:
-    """A row per stage, and after each but the first its difference; `group` goes into a first column of its own."""
-    statistics, rows = results.statistics(files), []
-    total = len(results.infos) if files is None else len(files)
-    first = [group] if group else []
-    for stage in results.stages:
-        entries = statistics[stage]
-        rows.append([*first, stage, str(total), *(
-            _with_count(number(entries[m]['mean'], m), entries[m]['files'], total) for m in results.metrics)])
-        if stage != results.stages[0]:
-            rows.append([*first, f'{stage} - {results.stages[0]}', str(total), *(
-                _with_count(number(entries[m]['difference'], m, sign=True), entries[m]['paired'], total)
-                for m in results.metrics)])
+def _mean_rows(results: Results, files: Sequence[int] | None = None) -> list[list[str]]:
+    """A row per stage."""
+    total = len(results.infos if files is None else files)
+    return [[stage, str(total), *(_with_count(number(entry['mean'], metric), entry['files'], total)
+                                  for metric, entry in entries.items())]
+            for stage, entries in results.statistics(files).items()]
+
+
+def _difference_rows(results: Results, files: Sequence[int] | None = None) -> list[list[str]]:
+    """A row per pair of stages."""
+    total, statistics, rows = len(results.infos if files is None else files), results.statistics(files), []
+    for stage, earlier in results.pairs:
+        entries = {metric: entry['against'][earlier] for metric, entry in statistics[stage].items()}
+        rows.append([f'{stage} - {earlier}', str(total), *(
+            _with_count(number(entry['difference'], metric, sign=True), entry['paired'], total)
+            for metric, entry in entries.items())])
     return rows
 
 
@@ -170,15 +184,15 @@ def _cell(text: str) -> str:
     return ' '.join(text.split()).replace('|', '\\|')
 
 
-def _markdown(header: list[str], rows: list[list[str]]) -> str:
-    """Padded, so that it can be read as it is; numbers to the right."""
+def _table(results: Results, labels: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table with columns of text, then the number of files and the metrics; padded, to be read as it is."""
+    header = [*labels, 'files', *map(_heading, results.metrics)]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    texts = [i for i, name in enumerate(header) if name in ('', 'stage', 'SNR (dB)', 'noise')]
 
     def line(cells):
-        return '| ' + ' | '.join(cell.ljust(width) if i in texts else cell.rjust(width)
+        return '| ' + ' | '.join(cell.ljust(width) if i < len(labels) else cell.rjust(width)
                                  for i, (cell, width) in enumerate(zip(cells, widths, strict=True))) + ' |'
 
-    rule = '|' + '|'.join('-' * (width + 2) if i in texts else '-' * (width + 1) + ':'
+    rule = '|' + '|'.join('-' * (width + 2) if i < len(labels) else '-' * (width + 1) + ':'
                           for i, width in enumerate(widths)) + '|'
     return '\n'.join([line(header), rule, *map(line, rows)])

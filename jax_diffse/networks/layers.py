@@ -4,6 +4,8 @@ Convolutions are written as matrix products over shifted copies of the input. On
 XLA's native kernel gradient and transposed convolution, and on accelerators it costs nothing.
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -104,6 +106,38 @@ def dilated_conv(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
     x = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))
     taps = [x[:, i * dilation:i * dilation + frames] for i in range(size)]
     return jnp.concatenate(taps, axis=-1) @ kernel.reshape(size * channels, features)
+
+
+def recompute(function: Callable) -> Callable:
+    """`function(arrays, params)`, its gradient computed on CPUs from the arguments alone, one example after the other.
+
+    There, temporaries are what a training step costs: kept for the gradient, and faulted in page by page. This keeps
+    none, and those of one example fit the cache better. (`jax.checkpoint` does not help: on CPUs XLA merges the second
+    computation with the first.) On accelerators it is `function` itself.
+
+    Args:
+      function: (tree of `[B, ...]` or None, tree of parameters) -> `[B, ...]`, each example for itself.
+    """
+    @jax.custom_vjp
+    def wrapped(arrays, params):
+        return function(arrays, params)
+
+    def forward(arrays, params):
+        return function(arrays, params), (arrays, params)
+
+    def backward(saved, gradient):
+        arrays, params = saved
+
+        def add_one(total, example):
+            arrays, gradient = jax.tree.map(lambda x: x[None], example)
+            to_arrays, to_params = jax.vjp(function, arrays, params)[1](gradient)
+            return jax.tree.map(jnp.add, total, to_params), jax.tree.map(lambda x: x[0], to_arrays)
+
+        to_params, to_arrays = jax.lax.scan(add_one, jax.tree.map(jnp.zeros_like, params), (arrays, gradient))
+        return to_arrays, to_params
+
+    wrapped.defvjp(forward, backward)
+    return lambda arrays, params: (wrapped if jax.default_backend() == 'cpu' else function)(arrays, params)
 
 
 class PReLU(nn.Module):

@@ -1,14 +1,16 @@
-"""The two-branch U-Net of DR-DiffuSE (Tai et al., AAAI 2023): condition generator and refiner.
+"""The two-branch U-Net of DR-DiffuSE (Tai et al., AAAI 2023): condition generator, refiner and, conditioned, denoiser.
 
 A causal gated convolutional encoder over compressed complex spectrograms, a stack of dilated temporal convolution
 modules, and two gated decoders, one for the real and one for the imaginary part.
 """
 
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.typing import Dtype
 
 from jax_diffse.networks import layers
@@ -17,6 +19,7 @@ from jax_diffse.spectral import mask_frames
 
 ENCODER_WIDTHS = (5, 3, 3, 3, 3)  # kernel sizes over frequency, blocks 1 to 5
 DILATIONS = (1, 2, 4, 8, 16, 32)
+EMBEDDING = 128  # width of the step embedding
 
 
 class Features(NamedTuple):
@@ -28,8 +31,43 @@ class Features(NamedTuple):
     imag: list[jax.Array]
 
 
+class Conditioning(NamedTuple):
+    """What a denoiser's U-Net takes up in every block."""
+
+    embedding: jax.Array  # [B, EMBEDDING], of the diffusion step
+    features: Features | None = None  # of the condition, averaged with the blocks' outputs
+
+
+def _gated_conv(arrays, params, transposed):
+    """BiConvGLU: two convolutions of a bottleneck that gate each other; transposed: BiConvTransGLU."""
+    (x, skip, step), (kernels, biases) = arrays, params
+    if skip is not None:
+        x = jnp.concatenate([x, skip], axis=-1)
+    if not transposed:
+        # A zero frame in front, before the biased 1 x 1 convolution and the step's, as in the released code.
+        x = jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))
+    if step is not None:
+        x = x + step[:, None, None]
+
+    def dense(x, name):
+        return layers.along_last(jnp.add, x @ kernels[name], biases[name])
+
+    conv = layers.causal_conv_transpose if transposed else layers.causal_conv
+    both = conv(dense(x, 'in'), jnp.concatenate([kernels['left'], kernels['right']], axis=-1))
+    both = layers.along_last(jnp.add, both, jnp.concatenate([biases['left'], biases['right']]))
+    left, right = jnp.split(both, 2, axis=-1)
+    return dense(left * nn.sigmoid(dense(right, 'right_gate')) + right * nn.sigmoid(dense(left, 'left_gate')), 'out')
+
+
+_ENCODE = layers.recompute(functools.partial(_gated_conv, transposed=False))
+_DECODE = layers.recompute(functools.partial(_gated_conv, transposed=True))
+
+
 class GatedConv(nn.Module):
-    """BiConvGLU, or its transposed twin: two convolutions of a 32-channel bottleneck that gate each other."""
+    """A gated convolution, or its transposed twin, with a 32-channel bottleneck.
+
+    `skip` is concatenated to the input; `step` `[B, C]`, of a diffusion step, is added to both.
+    """
 
     features: int
     width: int  # kernel size over frequency
@@ -38,18 +76,13 @@ class GatedConv(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
-        c = self.bottleneck
-        u = Dense(c, self.dtype, name='in')(x)
-        left_kernel, left_bias = layers.ConvParams((2, self.width, c, c), self.dtype, name='left')()
-        right_kernel, right_bias = layers.ConvParams((2, self.width, c, c), self.dtype, name='right')()
-        conv = layers.causal_conv_transpose if self.transposed else layers.causal_conv
-        both = conv(u, jnp.concatenate([left_kernel, right_kernel], axis=-1))
-        both = layers.along_last(jnp.add, both, jnp.concatenate([left_bias, right_bias]))
-        left, right = both[..., :c], both[..., c:]
-        left_gate = nn.sigmoid(Dense(c, self.dtype, name='left_gate')(left))
-        right_gate = nn.sigmoid(Dense(c, self.dtype, name='right_gate')(right))
-        return Dense(self.features, self.dtype, name='out')(left * right_gate + right * left_gate)
+    def __call__(self, x, skip=None, step=None):
+        channels, c = x.shape[-1] + (0 if skip is None else skip.shape[-1]), self.bottleneck
+        shapes = {'in': (channels, c), 'left': (2, self.width, c, c), 'left_gate': (c, c),
+                  'right': (2, self.width, c, c), 'right_gate': (c, c), 'out': (c, self.features)}
+        params = {name: layers.ConvParams(shape, self.dtype, name=name)() for name, shape in shapes.items()}
+        kernels, biases = ({name: pair[i] for name, pair in params.items()} for i in range(2))
+        return (_DECODE if self.transposed else _ENCODE)((x, skip, step), (kernels, biases))
 
 
 class NormAct(nn.Module):
@@ -62,23 +95,32 @@ class NormAct(nn.Module):
         return PReLU(name='act')(BatchNorm(self.axis_name, name='norm')(x, train, num_frames))
 
 
+def _average(x, features, i):
+    """Takes up the condition's features of block i (its place in the list), where there are any."""
+    return x if features is None else (x + features[i]) / 2
+
+
 class Encoder(nn.Module):
-    """Five gated blocks that halve the frequency axis: 161 -> 79, 39, 19, 9, 4; each looks one frame back."""
+    """Five gated blocks that halve the frequency axis: 161 -> 79, 39, 19, 9, 4; each looks one frame back.
+
+    Returns the input of the next stage and every block's output. The latter, which the decoders take up, hold nothing
+    of the condition's features.
+    """
 
     channels: int
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, train, num_frames):
-        features = []
+    def __call__(self, x, train, num_frames, given: Conditioning | None = None):
+        outputs = []
         for i, width in enumerate(ENCODER_WIDTHS, start=1):
-            # Zero frames in front, before the biased 1 x 1 convolution, as in the released code.
-            x = jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))
-            x = GatedConv(self.channels, width, dtype=self.dtype, name=f'conv{i}')(x)
+            step = given and Dense(x.shape[-1], self.dtype, name=f'step{i}')(given.embedding)
+            x = GatedConv(self.channels, width, dtype=self.dtype, name=f'conv{i}')(x, step=step)
             x = NormAct(self.axis_name, name=f'post{i}')(x, train, num_frames)
-            features.append(x)
-        return features
+            outputs.append(x)
+            x = _average(x, given and given.features and given.features.encoder, i - 1)
+        return x, outputs
 
 
 class Decoder(nn.Module):
@@ -89,15 +131,18 @@ class Decoder(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, skips, train, num_frames):
-        features = []
+    def __call__(self, x, skips, train, num_frames, given: Conditioning | None = None, features=None):
+        outputs = []
         for i, width in reversed(list(enumerate(ENCODER_WIDTHS, start=1))):
-            x = jnp.concatenate([x, skips[i - 1]], axis=-1)
-            x = GatedConv(self.channels if i > 1 else 1, width, transposed=True, dtype=self.dtype, name=f'conv{i}')(x)
+            skip = skips[i - 1]
+            step = given and Dense(x.shape[-1] + skip.shape[-1], self.dtype, name=f'step{i}')(given.embedding)
+            x = GatedConv(self.channels if i > 1 else 1, width, True, dtype=self.dtype, name=f'conv{i}')(x, skip, step)
             if i > 1:
                 x = NormAct(self.axis_name, name=f'post{i}')(x, train, num_frames)
-            features.append(x)
-        return features
+            outputs.append(x)
+            if i > 1:
+                x = _average(x, features, len(outputs) - 1)
+        return outputs
 
 
 class TemporalUnit(nn.Module):
@@ -142,17 +187,18 @@ class TwoBranchUNet(nn.Module):
         self.decoder_real = Decoder(self.channels, **common)
         self.decoder_imag = Decoder(self.channels, **common)
 
-    def features(self, x, num_frames=None, *, train=False) -> Features:
-        """As `__call__`, with every intermediate feature."""
-        encoded = self.encoder(x.astype(self.dtype), train, num_frames)
-        batch, frames, bins, channels = encoded[-1].shape
+    def features(self, x, num_frames=None, given=None, *, train=False) -> Features:
+        """As `__call__`, with every intermediate feature, before it meets those of a condition."""
+        x, encoded = self.encoder(x.astype(self.dtype), train, num_frames, given)
+        batch, frames, bins, channels = x.shape
         # Channel-major, as the released weights expect.
-        x = encoded[-1].swapaxes(2, 3).reshape(batch, frames, channels * bins)
+        x = x.swapaxes(2, 3).reshape(batch, frames, channels * bins)
         for unit in self.temporal:
             x = unit(x, train, num_frames)
         x = x.reshape(batch, frames, channels, bins).swapaxes(2, 3)
-        real = self.decoder_real(x, encoded, train, num_frames)
-        imag = self.decoder_imag(x, encoded, train, num_frames)
+        delivered = given and given.features
+        real = self.decoder_real(x, encoded, train, num_frames, given, delivered and delivered.real)
+        imag = self.decoder_imag(x, encoded, train, num_frames, given, delivered and delivered.imag)
         output = jnp.concatenate([real[-1], imag[-1]], axis=-1).astype(jnp.float32)
         return Features(output, encoded, real, imag)
 
@@ -168,3 +214,76 @@ class TwoBranchUNet(nn.Module):
           `[B, T, F, 2]` float32.
         """
         return self.features(x, num_frames, train=train).output
+
+
+def step_table(num_steps: int = 200) -> np.ndarray:
+    """Sines, then cosines of t 10^(4 k / 63), k = 0 to 63, for t = 0 to num_steps - 1: float32 `[num_steps, 128]`.
+
+    The angles reach 2e6, so that their last bits count: exponent, power and product are rounded to float32 as in
+    PyTorch, the sines and cosines are exact.
+    """
+    exponent = np.arange(64, dtype=np.float32) * np.float32(4) / np.float32(63)
+    frequency = (10.0 ** exponent.astype(np.float64)).astype(np.float32)
+    angle = (np.arange(num_steps, dtype=np.float32)[:, None] * frequency).astype(np.float64)
+    return np.concatenate([np.sin(angle), np.cos(angle)], axis=1).astype(np.float32)
+
+
+class StepEmbedding(nn.Module):
+    """Diffusion steps `[B]`, whole or fractional -> `[B, EMBEDDING]` (DiffWave, Kong et al., ICLR 2021, section 3).
+
+    A fractional step gets the linear interpolation of its neighbours' sines and cosines.
+    """
+
+    num_steps: int = 200
+
+    @nn.compact
+    def __call__(self, t):
+        table, t = jnp.asarray(step_table(self.num_steps)), t.astype(jnp.float32)
+        low, high = table[jnp.floor(t).astype(int)], table[jnp.ceil(t).astype(int)]
+        x = low + (high - low) * (t - jnp.floor(t))[:, None]
+        x = nn.silu(Dense(EMBEDDING, name='projection1')(x))
+        return nn.silu(Dense(EMBEDDING, name='projection2')(x))
+
+
+class ConditionalUNet(nn.Module):
+    """The denoisers of DR-DiffuSE: estimates the noise in x_t, given a condition and the step.
+
+    DiffuSEC concatenates x_t and the condition. DiffuSE (`two_branch`) also runs a second network, the condition
+    delivery network, over the condition and averages its features with those of the same blocks. Its last decoder
+    blocks have parameters, as released, that nothing uses.
+    """
+
+    two_branch: bool = True
+    channels: int = 64
+    temporal_groups: int = 3
+    axis_name: str | None = None
+    dtype: Dtype = jnp.float32
+
+    def setup(self):
+        fields = (self.channels, self.temporal_groups, self.axis_name, self.dtype)
+        self.preprocess = Dense(2, self.dtype)
+        self.embedding = StepEmbedding()
+        self.unet = TwoBranchUNet(*fields)
+        if self.two_branch:
+            self.delivery = TwoBranchUNet(*fields)
+
+    def features(self, x_t, condition, t, num_frames=None, *, train=False) -> Features:
+        """As `__call__`, with every intermediate feature, before it meets those of the condition."""
+        delivered = self.delivery.features(condition, num_frames, train=train) if self.two_branch else None
+        given = Conditioning(self.embedding(t), delivered)
+        x = self.preprocess(jnp.concatenate([x_t, condition], axis=-1))
+        return self.unet.features(x, num_frames, given, train=train)
+
+    def __call__(self, x_t, condition, t, num_frames=None, *, train=False) -> jax.Array:
+        """Estimates noise.
+
+        Args:
+          x_t: `[B, T, F, 2]`, diffused spectrograms.
+          condition: `[B, T, F, 2]`, noisy or enhanced spectrograms.
+          t: `[B]`, steps from 0 to 199, whole or fractional.
+          num_frames, train: see `TwoBranchUNet`.
+
+        Returns:
+          `[B, T, F, 2]` float32.
+        """
+        return self.features(x_t, condition, t, num_frames, train=train).output

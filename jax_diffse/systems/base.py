@@ -26,6 +26,8 @@ LossFn = Callable[..., LossOutput]  # (variables, batch, key [B], train=True) ->
 class System(Protocol):
     """One paper's enhancer as pure functions over one variables tree.
 
+    Systems inherit from this class, for `enhance` and the defaults.
+
     `losses` names the parameter groups that are trained, in the order they are updated; the others are frozen. Each
     loss is differentiated with respect to its own group. `axis_name='data'` is bound while a loss runs in a train
     step; with `train=False` nothing may use it, and stored batch statistics are used and returned unchanged.
@@ -34,6 +36,9 @@ class System(Protocol):
     sample_rate: int  # Hz
     front_end: FrontEnd | None  # what the data pipeline builds spectrograms with; None for waveform systems
     losses: Mapping[str, LossFn]
+    default_steps: int | None = None  # sampling steps where `enhance` is given none; None: the system does not sample
+    # Group -> groups of an earlier run that it may start from, in order of preference; others start from their own.
+    origins: Mapping[str, tuple[str, ...]] = {}
 
     def init(self, key: jax.Array) -> Variables:
         """Draws initial variables."""
@@ -44,10 +49,10 @@ class System(Protocol):
         Long audio passes that of the whole file to every chunk.
         """
 
-    def enhance(self, variables: Variables, noisy: jax.Array, num_samples: jax.Array, key: jax.Array, *,
-                gain: jax.Array | None = None, steps: int | None = None,
-                processed: jax.Array | None = None) -> jax.Array:
-        """Enhances waveforms.
+    def enhance_stages(self, variables: Variables, noisy: jax.Array, num_samples: jax.Array, key: jax.Array, *,
+                       gain: jax.Array | None = None, steps: int | None = None,
+                       processed: jax.Array | None = None) -> dict[str, jax.Array]:
+        """Enhances waveforms, and also returns what earlier stages of the system made of them.
 
         Args:
           variables: as made by `init`.
@@ -59,5 +64,12 @@ class System(Protocol):
           processed: `[B, N]`, the output of a preceding enhancer, for systems that refine one.
 
         Returns:
-          `[B, N]`, at the level of `noisy`, zero beyond `num_samples`.
+          Stage -> `[B, N]`, at the level of `noisy`, zero beyond `num_samples`; the last stage is the enhancement.
         """
+
+    def enhance(self, variables: Variables, noisy: jax.Array, num_samples: jax.Array, key: jax.Array, *,
+                gain: jax.Array | None = None, steps: int | None = None,
+                processed: jax.Array | None = None) -> jax.Array:
+        """The last of `enhance_stages` -> `[B, N]`."""
+        stages = self.enhance_stages(variables, noisy, num_samples, key, gain=gain, steps=steps, processed=processed)
+        return list(stages.values())[-1]

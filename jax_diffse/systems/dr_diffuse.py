@@ -2,35 +2,62 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 
-from jax_diffse.losses.regression import ri_mag
-from jax_diffse.networks.two_branch_unet import TwoBranchUNet
+from jax_diffse.diffusion import ddpm
+from jax_diffse.diffusion.schedule import Schedule, fast, linear, respaced
+from jax_diffse.losses.regression import complex_mse, ri_mag
+from jax_diffse.networks.two_branch_unet import ConditionalUNet, TwoBranchUNet
 from jax_diffse.spectral import FrontEnd
-from jax_diffse.systems.base import LossOutput
+from jax_diffse.systems.base import LossOutput, System
 
-STAGES = ('c_gen',)
+CHOICES = {
+    'stage': ('c_gen', 'diffusion', 'refiner'),
+    'denoiser': ('diffuse', 'diffusec'),
+    'condition': ('c_gen', 'noisy'),
+    'schedule': ('fast', 'linear'),
+    'start': ('condition', 'noise'),
+    'dtype': ('float32', 'bfloat16'),
+}
+TRAINING = linear()  # 200 steps
+VALIDATION_GRID = 8  # steps t at which a denoiser is validated, one per utterance
 
 
 @dataclasses.dataclass(frozen=True)
-class DrDiffuse:
+class DrDiffuse(System):
     """The chain of DR-DiffuSE up to `stage`; a `System`.
 
     Stage `c_gen`: the condition generator, a regression network on square-root-compressed spectrograms.
+    Stage `diffusion`: a DDPM on clean spectrograms, its denoiser conditioned on c_gen's output.
+    Stage `refiner`: a network like c_gen that maps the mean of the DDPM's sample and the noisy input to clean speech.
+
+    Each stage's variables hold those before it, frozen, so that the last one is the whole enhancer.
     """
 
     stage: str = 'c_gen'
-    channels: int = 64  # of the U-Net; the paper's networks have 64
+    channels: int = 64  # of the U-Nets; the paper's networks have 64
     temporal_groups: int = 3  # groups of six temporal units; the paper's networks have 3
     compression: str = 'sqrt'  # 'none', 'sqrt', 'cubic', 'log1x'
     mask_padding: bool = True  # False: padding frames take part in the network, as in the released code
     dtype: str = 'float32'  # of activations and products: 'float32' or 'bfloat16'
+    denoiser: str = 'diffuse'  # 'diffuse' (two-branch) or 'diffusec' (concatenation)
+    condition: str = 'c_gen'  # 'noisy': without a condition generator
+    steps: int = 6  # of sampling, where the caller gives none
+    schedule: str = 'fast'  # of sampling: see diffusion/schedule.py; 'linear': training's schedule, respaced
+    start: str = 'condition'  # of sampling: the diffused condition, or 'noise' as in the paper
+    guidance: str = 'x0'  # see ddpm.Guidance
+    guidance_weight: float = 0.5
+    refiner_mix: float = 0.5  # share of the sample in the refiner's input; the rest is the noisy spectrogram
 
     def __post_init__(self):
-        for name, value, known in (('stage', self.stage, STAGES), ('dtype', self.dtype, ('float32', 'bfloat16'))):
-            if value not in known:
-                raise ValueError(f'{name} must be one of {known}, got {value!r}')
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
+        if not 0 <= self.refiner_mix <= 1:
+            raise ValueError(f'refiner_mix must be between 0 and 1, got {self.refiner_mix:g}')
         _ = self.front_end
+        self._guidance().check(self._schedule(None))
 
     @property
     def front_end(self) -> FrontEnd:
@@ -41,43 +68,145 @@ class DrDiffuse:
         return self.front_end.sample_rate
 
     @property
+    def default_steps(self) -> int | None:
+        return None if self.stage == 'c_gen' else self.steps
+
+    @property
     def losses(self):
-        return {'c_gen': self._c_gen_loss}
+        match self.stage:
+            case 'c_gen':
+                return {'c_gen': self._c_gen_loss}
+            case 'diffusion':
+                return {'denoiser': self._denoiser_loss}
+            case 'refiner':
+                return {'refiner': self._refiner_loss}
 
-    def _network(self, axis_name=None) -> TwoBranchUNet:
-        return TwoBranchUNet(self.channels, self.temporal_groups, axis_name, jnp.dtype(self.dtype))
-
-    def _num_frames(self, num_samples):
-        return self.front_end.num_frames(num_samples)
+    @property
+    def origins(self):
+        """The refiner starts as a copy of c_gen, unless the earlier run has one."""
+        return {'refiner': ('refiner', 'c_gen')}
 
     def init(self, key):
-        variables = self._network().init(key, jnp.zeros((1, 2, self.front_end.num_bins, 2)))
-        return {collection: {'c_gen': tree} for collection, tree in variables.items()}
+        spec = jnp.zeros((1, 2, self.front_end.num_bins, 2))
+        inputs = {'denoiser': (spec, spec, jnp.zeros(1))}
+        variables: dict = {'params': {}, 'batch_stats': {}}
+        for i, group in enumerate(self._groups()):
+            drawn = self._network(group).init(jax.random.fold_in(key, i), *inputs.get(group, (spec,)))
+            for collection, tree in drawn.items():
+                variables[collection][group] = tree
+        return variables
 
-    def _c_gen_loss(self, variables, batch, key, train=True) -> LossOutput:
-        """RI + Mag loss of c_gen(noisy), masked to real frames."""
-        del key
-        frames = self._num_frames(batch['num_samples'])
-        own = {collection: groups['c_gen'] for collection, groups in variables.items()}
-        network, mask = self._network('data' if train else None), frames if self.mask_padding else None
-        if train:
-            estimate, new = network.apply(own, batch['noisy_spec'], mask, train=True, mutable=['batch_stats'])
-            batch_stats = {**variables['batch_stats'], 'c_gen': new['batch_stats']}
-        else:
-            estimate, batch_stats = network.apply(own, batch['noisy_spec'], mask), variables['batch_stats']
-        weight = jnp.where(batch['num_samples'] > 0, frames, 0).astype(jnp.float32)
-        return LossOutput(ri_mag(estimate, batch['clean_spec'], frames), weight, batch_stats, {})
+    def _groups(self) -> tuple[str, ...]:
+        """Parameter groups of this stage."""
+        first = ('c_gen',) if self.condition == 'c_gen' or self.stage == 'c_gen' else ()
+        return first + {'c_gen': (), 'diffusion': ('denoiser',), 'refiner': ('denoiser', 'refiner')}[self.stage]
+
+    def _network(self, group: str, axis_name=None):
+        fields = (self.channels, self.temporal_groups, axis_name, jnp.dtype(self.dtype))
+        return ConditionalUNet(self.denoiser == 'diffuse', *fields) if group == 'denoiser' else TwoBranchUNet(*fields)
+
+    def _guidance(self) -> ddpm.Guidance:
+        return ddpm.Guidance(self.guidance, self.guidance_weight)
+
+    def _schedule(self, steps: int | None) -> Schedule:
+        spaced = fast if self.schedule == 'fast' else respaced
+        return spaced(TRAINING, self.steps if steps is None else steps)
+
+    # ---------------------------------------------------------------------------------------------------- enhancement
 
     def gain(self, noisy, num_samples):
         return self.front_end.gain(noisy, num_samples)
 
-    def enhance(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
-        """See `System.enhance`; c_gen draws nothing, takes no steps and refines nothing."""
-        del key
-        if steps is not None or processed is not None:
-            raise ValueError('the condition generator takes neither sampling steps nor a preceding enhancement')
+    def enhance_stages(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
+        """See `System.enhance_stages`: 'condition', 'diffusion' and 'refined', as far as this stage has them.
+
+        Raises:
+          ValueError: `processed`, which this system has no use for; `steps` without a sampler, or out of range.
+        """
+        if processed is not None or steps is not None and self.stage == 'c_gen':
+            what = 'a preceding enhancement' if processed is not None else 'sampling steps'
+            raise ValueError(f'DR-DiffuSE at stage {self.stage} does not take {what}')
         gain = (self.gain(noisy, num_samples) if gain is None else gain)[:, None]
         spec = self.front_end.analyze(noisy * gain, num_samples)
-        own = {collection: groups['c_gen'] for collection, groups in variables.items()}
-        estimate = self._network().apply(own, spec, self._num_frames(num_samples) if self.mask_padding else None)
-        return self.front_end.synthesize(estimate, num_samples, noisy.shape[1]) / gain
+        frames = self.front_end.num_frames(num_samples)
+        return {name: self.front_end.synthesize(estimate, num_samples, noisy.shape[1]) / gain
+                for name, estimate in self._estimates(variables, spec, frames, key, steps).items()}
+
+    def _estimates(self, variables, spec, frames, key, steps):
+        """Compressed spectrograms by name, in the order in which they arise."""
+        condition = self._condition(variables, spec, frames)
+        found = {'condition': condition} if 'c_gen' in self._groups() else {}
+        if self.stage == 'c_gen':
+            return found
+        found['diffusion'] = x = self._sample(variables, condition, frames, ddpm.draws(key, spec.shape[1:]), steps)
+        if self.stage == 'refiner':
+            found['refined'] = self._apply('refiner', variables, frames, self._refiner_input(x, spec))
+        return found
+
+    def _condition(self, variables, spec, frames):
+        return self._apply('c_gen', variables, frames, spec) if 'c_gen' in self._groups() else spec
+
+    def _apply(self, group, variables, frames, *inputs):
+        """The network of a group as it is used, with stored statistics."""
+        return self._network(group).apply(_own(group, variables), *inputs, frames if self.mask_padding else None)
+
+    def _sample(self, variables, condition, frames, draw, steps=None):
+        def denoise(x, t):
+            return self._apply('denoiser', variables, frames, x, condition, t)
+
+        levels = self._schedule(steps)
+        x = ddpm.start(condition, levels, draw, from_condition=self.start == 'condition')
+        return ddpm.sample(denoise, x, levels, draw, condition=condition, guidance=self._guidance())
+
+    def _refiner_input(self, sample, spec):
+        return self.refiner_mix * sample + (1 - self.refiner_mix) * spec
+
+    # --------------------------------------------------------------------------------------------------------- losses
+
+    def _c_gen_loss(self, variables, batch, key, train=True) -> LossOutput:
+        """RI + Mag loss of c_gen(noisy)."""
+        del key
+        return self._loss(ri_mag, 'c_gen', variables, batch, batch['clean_spec'], train, batch['noisy_spec'])
+
+    def _denoiser_loss(self, variables, batch, key, train=True) -> LossOutput:
+        """`denoiser_loss` at one step per example: drawn in training, of a fixed grid otherwise."""
+        keys = jax.vmap(jax.random.split)(key)
+        if train:
+            t = jax.vmap(lambda k: jax.random.randint(k, (), 0, len(TRAINING)))(keys[:, 0])
+        else:
+            t = (2 * (batch['index'] % VALIDATION_GRID) + 1) * len(TRAINING) // (2 * VALIDATION_GRID)
+        noise = jax.vmap(lambda k: jax.random.normal(k, batch['clean_spec'].shape[1:]))(keys[:, 1])
+        return self.denoiser_loss(variables, batch, t, noise, train)
+
+    def denoiser_loss(self, variables, batch, t, noise, train=True) -> LossOutput:
+        """Mean squared error of the denoiser's estimate of `noise` `[B, T, F, 2]` at the steps `t` `[B]`."""
+        condition = self._condition(variables, batch['noisy_spec'], self.front_end.num_frames(batch['num_samples']))
+        x_t = ddpm.diffuse(batch['clean_spec'], noise, jnp.asarray(TRAINING.alpha_bar, jnp.float32)[t])
+        return self._loss(complex_mse, 'denoiser', variables, batch, noise, train, x_t, condition, t)
+
+    def _refiner_loss(self, variables, batch, key, train=True) -> LossOutput:
+        return self.refiner_loss(variables, batch, ddpm.draws(key, batch['noisy_spec'].shape[1:]), train)
+
+    def refiner_loss(self, variables, batch, draw: ddpm.Draw, train=True) -> LossOutput:
+        """RI + Mag loss of the refiner on samples drawn on the fly; the sampler's networks are frozen."""
+        spec, frames = batch['noisy_spec'], self.front_end.num_frames(batch['num_samples'])
+        x = self._sample(variables, self._condition(variables, spec, frames), frames, draw)
+        return self._loss(ri_mag, 'refiner', variables, batch, batch['clean_spec'], train, self._refiner_input(x, spec))
+
+    def _loss(self, criterion, group, variables, batch, target, train, *inputs) -> LossOutput:
+        """`criterion(network of the group(inputs), target)`, masked to real frames."""
+        frames = self.front_end.num_frames(batch['num_samples'])
+        batch_stats = variables['batch_stats']
+        if train:
+            estimate, new = self._network(group, 'data').apply(
+                _own(group, variables), *inputs, frames if self.mask_padding else None, train=True,
+                mutable=['batch_stats'])
+            batch_stats = {**batch_stats, group: new['batch_stats']}
+        else:
+            estimate = self._apply(group, variables, frames, *inputs)
+        weight = jnp.where(batch['num_samples'] > 0, frames, 0).astype(jnp.float32)
+        return LossOutput(criterion(estimate, target, frames), weight, batch_stats, {})
+
+
+def _own(group, variables):
+    return {collection: groups[group] for collection, groups in variables.items()}

@@ -1,14 +1,15 @@
 """Checkpoints of a run: what training resumes from, and what evaluation and enhancement load.
 
-`WORKDIR/checkpoints/STEP/` holds four items: `variables`, `ema` (where kept), `optimizer` (all that only training
-needs) and `meta` (JSON: resolved config, software versions, sample rate). Orbax writes each step under a temporary name
-and renames it, so a step that is there is whole.
+`WORKDIR/checkpoints/STEP/` holds four items: `variables`, `ema` (of trained groups, where kept), `optimizer` (all that
+only training needs) and `meta` (JSON: resolved config, software versions, sample rate). Orbax writes each step under a
+temporary name and renames it, so a step that is there is whole.
 """
 
 import dataclasses
 import hashlib
 import pathlib
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import absl.logging
@@ -130,12 +131,13 @@ def save_run(workdir, config: ml_collections.ConfigDict, variables: Variables, s
             variables=ocp.args.StandardSave(variables), meta=ocp.args.JsonSave(meta)))
 
 
-def load(workdir, *, step: int | str = 'best') -> Run:
+def load(workdir, *, step: int | str = 'best', model: Mapping[str, Any] | None = None) -> Run:
     """Loads an enhancer from a run; nothing but the workdir is needed.
 
     Args:
       workdir: what training or conversion wrote.
       step: 'best' (lowest validation loss; the latest where none was validated), 'latest' or a number.
+      model: fields of config.model to use in place of the run's own, of the sampler, say.
 
     Raises:
       UserError: no such run or step, or a checkpoint that this version cannot read.
@@ -151,10 +153,11 @@ def load(workdir, *, step: int | str = 'best') -> Run:
         if meta['format'] > FORMAT:
             raise UserError(f'{workdir}: written by a newer jax_diffse (format {meta["format"]}, this one reads '
                             f'{FORMAT}); upgrade jax_diffse')
-        config = ml_collections.ConfigDict(meta['config']).lock()
+        config = ml_collections.ConfigDict(meta['config'])
+        config.model.update(model or {})
         system = systems.build(config.system, config.model)
         variables = _restore_variables(manager, number, system, workdir)
-    return Run(system, variables, config, number, _hash(variables), pathlib.Path(workdir))
+    return Run(system, variables, config.lock(), number, _hash(variables), pathlib.Path(workdir))
 
 
 def _choose(manager, step, workdir) -> int:
@@ -178,7 +181,7 @@ def _restore_variables(manager, step, system, workdir) -> Variables:
                             jax.eval_shape(system.init, jax.random.key(0)))
     args = {'variables': ocp.args.StandardRestore(abstract)}
     if (manager.directory / str(step) / 'ema').exists():
-        args['ema'] = ocp.args.StandardRestore(abstract['params'])
+        args['ema'] = ocp.args.StandardRestore({group: abstract['params'][group] for group in system.losses})
     try:
         restored = manager.restore(step, args=ocp.args.Composite(**args))
     except (ValueError, KeyError) as error:
@@ -188,7 +191,7 @@ def _restore_variables(manager, step, system, workdir) -> Variables:
         raise UserError(f'{workdir}: the checkpoint of step {step} is damaged, or training replaced it just now: try '
                         f'again, or another step ({error})') from error
     variables = dict(restored['variables'])
-    return {**variables, 'params': restored['ema']} if 'ema' in args else variables
+    return {**variables, 'params': {**variables['params'], **restored['ema']}} if 'ema' in args else variables
 
 
 def _hash(variables) -> str:

@@ -14,6 +14,7 @@ from jax_diffse.errors import UserError
 from jax_diffse.training import parallel
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.checkpoints import Checkpoints
+from jax_diffse.training.initial import initial_variables
 from jax_diffse.training.logging import Clock, Logger
 
 # Keys that may change between a run and its continuation.
@@ -54,12 +55,14 @@ def train(config, workdir) -> dict[str, float]:
     """Trains, or continues, the run in `workdir` as the config says.
 
     Args:
-      config: a ConfigDict with keys system, model, data, train, optimizer, log and parallel.
+      config: a ConfigDict with keys system, model, init_from (an earlier run, or ''), data, train, optimizer, log and
+        parallel.
       workdir: a directory; made where there is none. Where it holds checkpoints of the same config the run goes on
         from the latest, and ends as it would have without the break.
 
     Returns:
-      `step`, `validation_loss` (the last one) and `best_validation_loss`.
+      `step`, `validation_loss` (the last one), `best_validation_loss`, and `finished`: false where the same call would
+      go on.
 
     Raises:
       UserError: what the user gave is wrong, or the loss stopped being finite.
@@ -75,11 +78,14 @@ def train(config, workdir) -> dict[str, float]:
     system = systems.build(config.system, config.model)
 
     # ---------------------------------------------------------------------------------------------------------- state
-    state = state_lib.create(system, optimizer, settings.ema_decay, jax.random.key(settings.seed))
     _make_workdir(workdir)
     checkpoints = Checkpoints(workdir, config, system.sample_rate)
-    if checkpoints.latest_step is not None:
+    resumed, key = checkpoints.latest_step is not None, jax.random.key(settings.seed)
+    if resumed:
         _check_same_config(checkpoints.config(), config.to_dict(), workdir)
+    variables = system.init(key) if resumed else initial_variables(system, key, config.get('init_from', ''))
+    state = state_lib.create(system, optimizer, settings.ema_decay, variables)
+    if resumed:
         state = checkpoints.restore(state)
     state = mapping.replicate(state)
     first_step = step = int(state.step)
@@ -116,7 +122,7 @@ def train(config, workdir) -> dict[str, float]:
 
     # ----------------------------------------------------------------------------------------------------------- loop
     clock, deadline = Clock(), time.monotonic() + (settings.max_minutes or float('inf')) * 60
-    pending, validation_loss, stopped = [], float('nan'), ''
+    pending, validation_loss, stopped = [], float('nan'), _no_new_best(state, settings)
     with _Preemption() as preemption:
         clock.start()
         while step < settings.steps and not stopped:
@@ -136,7 +142,7 @@ def train(config, workdir) -> dict[str, float]:
                     logger.scalars(step, values, '  '.join(f'{k} {v:.4g}' for k, v in values.items()))
             if due['eval']:
                 clock.stop()
-                variables = _averaged(state)
+                variables = state.averaged
                 means = _evaluate(eval_step, variables, validation_batches(), mapping)
                 validation_loss = sum(value for name, value in means.items() if name.endswith('/loss'))
                 state = mapping.replicate(state_lib.after_validation(jax.device_get(state), validation_loss, optimizer))
@@ -144,8 +150,7 @@ def train(config, workdir) -> dict[str, float]:
                                f'validation loss {validation_loss:.4g} (best {float(state.best):.4g})')
                 if primary and log.audio_examples:
                     _log_audio(logger, step, system, enhance, variables, validation_source, log.audio_examples)
-                if settings.early_stop and int(state.stale) >= settings.early_stop:
-                    stopped = f'no new best in {settings.early_stop} validations'
+                stopped = _no_new_best(state, settings)
                 clock.start()
             if late and not stopped:
                 stopped = f'the {settings.max_minutes:g} minutes are over; the same command continues'
@@ -158,7 +163,14 @@ def train(config, workdir) -> dict[str, float]:
     checkpoints.close()
     logger.message(f'{workdir}: at step {step}' + (f' ({stopped})' if stopped else ''))
     logger.close()
-    return {'step': step, 'validation_loss': validation_loss, 'best_validation_loss': float(state.best)}
+    return {'step': step, 'validation_loss': validation_loss, 'best_validation_loss': float(state.best),
+            'finished': not preemption.requested and (step >= settings.steps or bool(_no_new_best(state, settings)))}
+
+
+def _no_new_best(state, settings) -> str:
+    """Why validation ends the run, or nothing."""
+    stale = settings.early_stop and int(state.stale) >= settings.early_stop
+    return f'no new best in {settings.early_stop} validations' if stale else ''
 
 
 def _make_workdir(workdir):
@@ -211,10 +223,6 @@ def _fetch(pending, kept) -> dict[str, float]:
     for step, metrics in steps:
         state_lib.check_finite(metrics, step, kept)
     return {name: float(np.mean([metrics[name] for _, metrics in steps])) for name in steps[0][1]} if steps else {}
-
-
-def _averaged(state):
-    return {**state.variables, 'params': state.ema} if state.ema else state.variables
 
 
 def _evaluate(eval_step, variables, batches, mapping) -> dict[str, float]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jax_diffse.errors import UserError
-from jax_diffse.systems.base import System
+from jax_diffse.systems.base import System, Variables
 from jax_diffse.training.parallel import AXIS
 
 DECAYS = ('plateau', 'cosine', 'constant')
@@ -35,7 +35,19 @@ class OptimizerConfig:
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """Everything but the learning rate, which the train step multiplies in."""
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    return optax.chain(*clip, optax.add_decayed_weights(config.l2), optax.scale_by_adam())
+    return optax.chain(*clip, _coupled_l2(config.l2), optax.scale_by_adam())
+
+
+def _coupled_l2(l2: float) -> optax.GradientTransformation:
+    """Adds l2 * parameter to the gradient, but not to one that is zero throughout.
+
+    That is the gradient of a parameter that the loss does not depend on; torch's Adam leaves it alone, while Adam
+    would make full steps of the smallest decay.
+    """
+    def decayed(gradient, parameter):
+        return gradient + jnp.where(jnp.any(gradient != 0), l2, 0.0) * parameter
+
+    return optax.stateless(lambda updates, params: jax.tree.map(decayed, updates, params))
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -62,7 +74,7 @@ class TrainState(flax.struct.PyTreeNode):
     params: Any  # {group: tree}
     batch_stats: Any  # {group: tree}
     opt_state: Any  # {trained group: state}
-    ema: Any  # {group: tree}, or {} where none is kept
+    ema: Any  # {trained group: tree}, or {} where none is kept
     plateau: Any
     best: jax.Array  # lowest validation loss so far
     stale: jax.Array  # validations since then
@@ -71,16 +83,20 @@ class TrainState(flax.struct.PyTreeNode):
     def variables(self):
         return {'params': self.params, 'batch_stats': self.batch_stats}
 
+    @property
+    def averaged(self):
+        """The variables with averaged weights, where they are kept."""
+        return {**self.variables, 'params': {**self.params, **self.ema}}
 
-def create(system: System, config: OptimizerConfig, ema_decay: float, key: jax.Array) -> TrainState:
-    """The state of a run before its first step."""
-    variables = system.init(key)
+
+def create(system: System, config: OptimizerConfig, ema_decay: float, variables: Variables) -> TrainState:
+    """The state of a run before its first step, from the system's initial variables."""
     params = variables['params']
     optimizer = make_optimizer(config)
     return TrainState(
         step=jnp.int32(0), params=params, batch_stats=variables.get('batch_stats', {}),
         opt_state={group: optimizer.init(params[group]) for group in system.losses},
-        ema=jax.tree.map(jnp.copy, params) if ema_decay else {},
+        ema=jax.tree.map(jnp.copy, {group: params[group] for group in system.losses}) if ema_decay else {},
         plateau=make_plateau(config).init({'scale': jnp.float32(1)}),
         best=jnp.float32(jnp.inf), stale=jnp.int32(0))
 
@@ -113,7 +129,8 @@ def make_train_step(system: System, config: OptimizerConfig, *, steps: int, seed
         if ema_decay:
             # Short runs are not held back by the initial weights: the decay grows with the step.
             decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
-            new = new.replace(ema=jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, new.ema, new.params))
+            trained = {group: new.params[group] for group in new.ema}
+            new = new.replace(ema=jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, new.ema, trained))
         finite = jnp.all(jnp.stack([jnp.isfinite(value) for value in metrics.values()]))
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
         return new.replace(step=state.step + finite), metrics

@@ -18,11 +18,18 @@ from jax_diffse.training import checkpoints
 from tests import reference
 
 KIND = 'dr-diffuse-base'
+PREFIXES = {KIND: 'c_gen/', 'dr-diffuse-diffuse': 'diffuse/', 'dr-diffuse-diffusec': 'diffusec/',
+            'dr-diffuse-refiner': 'refiner/'}
+
+
+def weights_of(kind):
+    fixture = 'dr_diffuse_sampling' if kind == 'dr-diffuse-refiner' else 'dr_diffuse_nets'
+    return reference.load(fixture).state_dict(PREFIXES[kind])
 
 
 @pytest.fixture(scope='module')
 def weights():
-    return reference.load('dr_diffuse_nets').state_dict('c_gen/')
+    return weights_of(KIND)
 
 
 def write(path, weights, step=7):
@@ -33,11 +40,14 @@ def write(path, weights, step=7):
 
 
 @pytest.mark.parity
-def test_every_weight_is_used_once_and_comes_back(weights):
-    variables = convert.from_torch(KIND, weights)
-    shapes = jax.eval_shape(DrDiffuse().init, jax.random.key(0))
+@pytest.mark.parametrize('kind', convert.KINDS)
+def test_every_weight_is_used_once_and_comes_back(kind):
+    weights, found = weights_of(kind), convert.KINDS[kind]
+    variables = convert.from_torch(kind, weights)
+    shapes = jax.eval_shape(DrDiffuse(**found.model).init, jax.random.key(0))
+    shapes = {collection: {found.group: groups[found.group].copy()} for collection, groups in shapes.items()}
     assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, shapes)
-    back = layouts.to_torch(convert.KINDS[KIND].entries(), variables)
+    back = layouts.to_torch(found.entries(), variables)
     assert set(back) == {name for name in weights if not name.endswith('num_batches_tracked')}
     for name, value in back.items():
         np.testing.assert_array_equal(value, weights[name], err_msg=name)
@@ -89,23 +99,66 @@ def test_file_becomes_a_run(weights, tmp_path, bare):
     path = write(tmp_path / 'base.pth', weights)
     if bare:
         torch.save(torch.load(path, weights_only=True)['model_state_dict'], path)
-    entry_point.main([KIND, path, '--workdir', str(tmp_path / 'run')])
+    entry_point.main([f'{KIND}={path}', '--workdir', str(tmp_path / 'run')])
     run = checkpoints.load(tmp_path / 'run')
     assert isinstance(run.system, DrDiffuse) and run.system.stage == 'c_gen' and run.step == 0
     jax.tree.map(np.testing.assert_array_equal, run.variables, convert.from_torch(KIND, weights))
+
+
+def test_several_files_become_one_run(tmp_path):
+    kinds = [KIND, 'dr-diffuse-diffuse', 'dr-diffuse-refiner']
+    paths = [write(tmp_path / f'{kind}.pth', weights_of(kind)) for kind in kinds]
+    pairs = [f'{kind}={path}' for kind, path in zip(kinds, paths, strict=True)]
+    entry_point.main([*pairs, '--workdir', str(tmp_path / 'run')])
+    run = checkpoints.load(tmp_path / 'run')
+    assert run.system == DrDiffuse('refiner', denoiser='diffuse', condition='c_gen', guidance='released')
+    for kind in kinds:
+        for collection, groups in convert.from_torch(kind, weights_of(kind)).items():
+            for group, tree in groups.items():
+                jax.tree.map(np.testing.assert_array_equal, run.variables[collection][group], tree)
+
+
+@pytest.mark.parametrize(('kinds', 'expected'), [
+    (['dr-diffuse-diffusec'], ('diffusion', 'diffusec', 'noisy')),
+    (['dr-diffuse-diffuse', KIND], ('diffusion', 'diffuse', 'c_gen')),
+    (['dr-diffuse-refiner', 'dr-diffuse-diffusec'], ('refiner', 'diffusec', 'noisy')),
+])
+def test_what_networks_make_together(kinds, expected):
+    name, model, variables = convert.assemble({kind: convert.from_torch(kind, weights_of(kind)) for kind in kinds})
+    system = DrDiffuse(**model)
+    assert name == 'dr_diffuse' and (system.stage, system.denoiser, system.condition) == expected
+    shapes = jax.eval_shape(system.init, jax.random.key(0))
+    assert {c: set(groups) for c, groups in variables.items()} == {c: set(groups) for c, groups in shapes.items()}
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['dr-diffuse-base'], 'dr-diffuse-base: expected KIND=FILE, KIND one of dr-diffuse-base'),
+    (['base=x.pth'], 'base=x.pth: expected KIND=FILE'),
+    ([f'{KIND}=x.pth', f'{KIND}=y.pth'], f'{KIND}=y.pth: {KIND} given twice'),
+])
+def test_arguments_that_are_no_pairs(arguments, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        entry_point.main([*arguments, '--workdir', str(tmp_path / 'run')])
+
+
+@pytest.mark.parametrize('kinds', [['dr-diffuse-refiner'], [KIND, 'dr-diffuse-refiner'],
+                                   ['dr-diffuse-diffuse', 'dr-diffuse-diffusec']])
+def test_networks_that_do_not_make_an_enhancer(kinds):
+    with pytest.raises(UserError, match='do not make an enhancer: expected dr-diffuse-base'):
+        convert.assemble({kind: {} for kind in kinds})
 
 
 def test_errors_name_the_file_and_write_nothing(weights, tmp_path):
     weights = {name: value for name, value in weights.items() if name != 'en.conv1.l.weight'}
     path = write(tmp_path / 'short.pth', weights)
     with pytest.raises(UserError, match=r'short.pth: not the weights of this network; missing: en.conv1.l.weight$'):
-        entry_point.main([KIND, path, '--workdir', str(tmp_path / 'run')])
+        entry_point.main([f'{KIND}={path}', '--workdir', str(tmp_path / 'run')])
     assert not (tmp_path / 'run').exists()
 
 
 def test_command_line_reports_in_one_line(tmp_path):
     result = subprocess.run(
-        [sys.executable, '-m', 'jax_diffse.convert', KIND, str(tmp_path / 'none.pth'), '--workdir', str(tmp_path)],
+        [sys.executable, '-m', 'jax_diffse.convert', f'{KIND}={tmp_path}/none.pth', '--workdir', str(tmp_path)],
         capture_output=True, text=True, cwd=reference.ROOT)
     assert result.returncode == 2
     assert result.stderr == f'error: {tmp_path}/none.pth: cannot be read (No such file or directory)\n'

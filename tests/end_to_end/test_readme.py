@@ -77,7 +77,7 @@ def test_shell_blocks(clone, tmp_path_factory):
             assert done.returncode == 0, f'{shlex.join(step)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}'
             ran.append(step[1])
     assert {'train.py', 'evaluate.py', 'enhance.py'} <= set(ran)
-    for left in ('runs/demo/report/index.html', 'runs/c_gen/report/summary.json', 'enhanced/0.wav'):
+    for left in ('runs/demo/report/index.html', 'runs/dr_diffuse/report/summary.json', 'enhanced/0.wav'):
         assert (clone / left).exists()
 
     # The Python block, on the run that the demo left.
@@ -91,6 +91,7 @@ def test_files_and_flags_in_the_text_exist():
         assert (ROOT / path).exists(), path
     for name in re.findall(r'`(dr_\w+)`', README):
         assert (ROOT / 'configs' / f'{name}.py').exists(), name
-    sources = {name: (ROOT / name).read_text(encoding='utf-8') for name in ('train.py', 'enhance.py')}
-    for script, flag in (('train.py', '--distributed'), ('enhance.py', '--strength'), ('enhance.py', '--noise')):
+    sources = {name: (ROOT / name).read_text(encoding='utf-8') for name in ('train.py', 'enhance.py', 'evaluate.py')}
+    for script, flag in (('train.py', '--distributed'), ('enhance.py', '--strength'), ('enhance.py', '--noise'),
+                         ('enhance.py', '--steps'), ('evaluate.py', '--steps'), ('evaluate.py', '--model')):
         assert flag in README and f"'{flag}'" in sources[script]

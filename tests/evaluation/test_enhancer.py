@@ -129,6 +129,50 @@ def test_many_needs_few_programs():
     assert enhancer.compile_seconds == compiled
 
 
+def test_stages_come_in_the_order_of_the_system_whatever_the_length():
+    lengths = [500, RATE, 3 * RATE + 7, 10, 2 * RATE]  # with 2 s at a time one of them is enhanced in chunks
+    waveforms = [_noise(n, seed=i) for i, n in enumerate(lengths)]
+    ids = [f'utterance{i}' for i in range(len(lengths))]
+    stages = _enhancer(toys.Staged(), chunk_seconds=2.0).stages(waveforms, ids)
+    assert list(stages) == ['half', 'filtered', 'drawn']
+    for i, waveform in enumerate(waveforms):
+        assert_allclose(stages['half'][i], 0.5 * waveform, atol=1e-6)
+        expected = scipy.signal.convolve(0.5 * waveform, toys.FIR)[80:80 + lengths[i]]
+        whole = slice(None) if lengths[i] <= 2 * RATE else slice(RATE)  # the filter's edges are faded at joins
+        assert_allclose(stages['filtered'][i][whole], expected[whole], atol=1e-6)
+
+
+def test_the_last_stage_is_what_many_gives():
+    waveforms, ids = [_noise(n, seed=n) for n in (500, 3 * RATE, RATE)], ['a', 'b', 'c']
+    alone = _enhancer(toys.Staged(), chunk_seconds=2.0).many(waveforms, ids)
+    stages = _enhancer(toys.Staged(), chunk_seconds=2.0).stages(waveforms, ids)
+    for last, enhanced in zip(stages['drawn'], alone, strict=True):
+        assert_allclose(last, enhanced, atol=1e-6)
+
+
+def test_stages_share_one_program_per_bucket():
+    enhancer = _enhancer(toys.Staged(), chunk_seconds=4.0)
+    lengths = [RATE // 2, RATE // 3, RATE, 2 * RATE, 2 * RATE - 5]
+    enhancer.stages([_noise(n) for n in lengths], [str(n) for n in lengths])
+    assert len(enhancer._programs) == 2
+
+
+def test_silence_stays_silent_at_every_stage():
+    enhancer = _enhancer(toys.Staged())
+    stages = enhancer.stages([np.zeros(500, np.float32), _noise(600), np.zeros(2 * RATE, np.float32)], ['a', 'b', 'c'])
+    assert [[len(x) for x in waveforms] for waveforms in stages.values()] == 3 * [[500, 600, 2 * RATE]]
+    assert [[bool(x.any()) for x in waveforms] for waveforms in stages.values()] == 3 * [[False, True, False]]
+
+
+def test_steps_and_refusals_reach_all_stages():
+    noisy = _noise(1000)
+    assert_allclose(_enhancer(toys.Stepped()).stages([noisy], ['a'], steps=2)['enhanced'][0], noisy / 2, atol=1e-6)
+    with pytest.raises(ValueError, match='takes 1 to 10'):
+        _enhancer(toys.Stepped()).stages([noisy], ['a'], steps=11)
+    with pytest.raises(UserError, match='b: the system gave NaN'):
+        _enhancer(toys.Broken()).stages([np.zeros(100, np.float32), noisy], ['a', 'b'])
+
+
 def test_all_chunks_of_a_long_recording_share_a_program():
     enhancer = _enhancer(toys.Toy())
     enhancer(_noise(5 * RATE + 123, 2), RATE)

@@ -76,24 +76,42 @@ def by_hand(values, metrics=METRICS, infos=None):
 
 
 def test_statistics_by_hand():
-    results = by_hand([  # [noisy, enhanced] of [si_sdr, llr]; a lower llr is better
-        [[1, 0.5], [3, 0.6]],
-        [[2, 0.5], [1, 0.1]],
-        [[NAN, 0.5], [5, 0.5]],
-        [[6, 0.5], [NAN, NAN]],
+    results = by_hand([  # [noisy, enhanced, refined] of [si_sdr, llr]; a lower llr is better
+        [[1, 0.5], [3, 0.6], [2, 0.6]],
+        [[2, 0.5], [1, 0.1], [4, 0.2]],
+        [[NAN, 0.5], [5, 0.5], [4, 0.3]],
+        [[6, 0.5], [NAN, NAN], [8, 0.1]],
     ])
     found = results.statistics()
-    assert found['noisy'] == {'si_sdr': {'mean': 3, 'files': 3}, 'llr': {'mean': 0.5, 'files': 4}}
-    assert found['enhanced']['si_sdr'] == {'mean': 3, 'files': 3, 'difference': 0.5, 'paired': 2, 'worse': 1}
-    llr = found['enhanced']['llr']
-    assert (llr['files'], llr['paired'], llr['worse']) == (3, 3, 1)
-    assert_allclose((llr['mean'], llr['difference']), (0.4, -0.1))
+    assert found['noisy'] == {'si_sdr': {'mean': 3, 'files': 3, 'against': {}},
+                              'llr': {'mean': 0.5, 'files': 4, 'against': {}}}
+    assert found['enhanced']['si_sdr'] == {
+        'mean': 3, 'files': 3, 'against': {'noisy': {'difference': 0.5, 'paired': 2, 'worse': 1}}}
+    assert found['refined']['si_sdr'] == {'mean': 4.5, 'files': 4, 'against': {
+        'noisy': {'difference': 5 / 3, 'paired': 3, 'worse': 0},
+        'enhanced': {'difference': 1 / 3, 'paired': 3, 'worse': 2}}}
+    for stage, earlier, difference, worse in (
+            ('enhanced', 'noisy', -0.1, 1), ('refined', 'noisy', -0.2, 1), ('refined', 'enhanced', -0.1 / 3, 1)):
+        entry = found[stage]['llr']['against'][earlier]
+        assert entry['worse'] == worse and entry['paired'] == (4 if (stage, earlier) == ('refined', 'noisy') else 3)
+        assert_allclose(entry['difference'], difference, atol=1e-12)
+
+
+def test_statistics_of_some_files():
+    results = by_hand([[[1, 0.5], [3, 0.6]], [[2, 0.5], [1, 0.1]], [[2, 0.5], [0, 0.5]]])
+    assert results.statistics([1, 2])['enhanced']['si_sdr'] == {
+        'mean': 0.5, 'files': 2, 'against': {'noisy': {'difference': -1.5, 'paired': 2, 'worse': 2}}}
+
+
+def test_every_stage_is_paired_with_every_earlier_one():
+    assert by_hand(np.zeros((1, 3, 2))).pairs == [('enhanced', 'noisy'), ('refined', 'noisy'), ('refined', 'enhanced')]
 
 
 def test_a_metric_that_no_file_has_is_nan_over_none():
     entry = by_hand([[[NAN, 1], [NAN, 2]]]).statistics()['enhanced']['si_sdr']
-    assert math.isnan(entry['mean']) and math.isnan(entry['difference'])
-    assert (entry['files'], entry['paired'], entry['worse']) == (0, 0, 0)
+    against = entry['against']['noisy']
+    assert math.isnan(entry['mean']) and math.isnan(against['difference'])
+    assert (entry['files'], against['paired'], against['worse']) == (0, 0, 0)
 
 
 def test_groups_are_in_order_and_the_unknown_last():
@@ -121,15 +139,38 @@ def test_files_are_ranked_by_gain_in_the_main_metric():
     with_pesq = by_hand(values, ('llr', 'pesq_wb'))  # pesq_wb goes first, wherever it stands
     assert with_pesq.metrics[with_pesq.main_metric()] == 'pesq_wb' and with_pesq.ranked() == [0, 2, 3]
     assert by_hand(values, ('llr', 'si_sdr')).ranked() == [0, 3, 1]  # a lower llr is a gain
+    three = [[[0, 1], [9, 1], [1, 1]], [[0, 1], [1, 1], [2, 1]]]
+    assert by_hand(three).ranked() == [1, 0]  # from the first stage to the last, whatever lies between
+
+
+def cells(text):
+    """Rows of the tables in a Markdown text, one list of rows per table."""
+    blocks = [block.splitlines() for block in text.split('\n\n') if block.startswith('|')]
+    return [[[cell.strip() for cell in line.strip('|').split('|')] for line in block if not line.startswith('|-')]
+            for block in blocks]
 
 
 def test_markdown_has_the_noisy_row_first_and_counts_what_is_missing():
-    lines = tables.summary_table(by_hand([[[1, 0.5], [3, 0.6]], [[2, 0.5], [NAN, 0.1]]])).splitlines()
-    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
-    assert rows[0] == ['', 'files', 'si_sdr ↑', 'llr ↓']
-    assert rows[2:] == [['noisy', '2', '1.50', '0.500'], ['enhanced', '2', '3.00 (1)', '0.350'],
-                        ['enhanced - noisy', '2', '+2.00 (1)', '-0.150'],
-                        ['files made worse (enhanced)', '2', '0', '1']]
+    text = tables.summary_tables(by_hand([[[1, 0.5], [3, 0.6], [2, 0.6]], [[2, 0.5], [NAN, 0.1], [5, 0.2]]]))
+    assert cells(text) == [
+        [['stage', 'files', 'si_sdr ↑', 'llr ↓'],
+         ['noisy', '2', '1.50', '0.500'], ['enhanced', '2', '3.00 (1)', '0.350'], ['refined', '2', '3.50', '0.400']],
+        [['difference', 'files', 'si_sdr ↑', 'llr ↓'],
+         ['enhanced - noisy', '2', '+2.00 (1)', '-0.150'], ['files made worse', '2', '0', '1'],
+         ['refined - noisy', '2', '+2.00', '-0.100'], ['files made worse', '2', '0', '1'],
+         ['refined - enhanced', '2', '-1.00 (1)', '+0.050'], ['files made worse', '2', '1', '1']]]
+
+
+def test_markdown_has_means_and_differences_of_every_group():
+    infos = [{'id': 'a', 'snr_db': 5.0}, {'id': 'b', 'snr_db': -5.0}]
+    values = [[[1, 0.5], [3, 0.6]], [[2, 0.5], [1, 0.1]]]
+    _, _, means, differences = cells(tables.to_markdown(by_hand(values, infos=infos), 'Evaluation', ['x']))
+    assert means == [['SNR (dB)', 'stage', 'files', 'si_sdr ↑', 'llr ↓'],
+                     ['-5', 'noisy', '1', '2.00', '0.500'], ['-5', 'enhanced', '1', '1.00', '0.100'],
+                     ['5', 'noisy', '1', '1.00', '0.500'], ['5', 'enhanced', '1', '3.00', '0.600']]
+    assert differences == [['SNR (dB)', 'difference', 'files', 'si_sdr ↑', 'llr ↓'],
+                           ['-5', 'enhanced - noisy', '1', '-1.00', '-0.400'],
+                           ['5', 'enhanced - noisy', '1', '+2.00', '+0.100']]
 
 
 def test_markdown_survives_odd_names():
@@ -156,6 +197,27 @@ def test_scores_are_those_of_the_enhancer_and_round_trip(tmp_path):
     assert_allclose(summary['statistics']['enhanced']['llr']['mean'], np.mean(of_enhanced), rtol=1e-12)
 
 
+def test_every_stage_is_scored_shown_and_saved(tmp_path):
+    source, run = ToySource(['a', 'b', 'c']), toy_run(toys.Staged())
+    stages = ['noisy', 'half', 'filtered', 'drawn']
+    summary = evaluate(run, source, tmp_path / 'out', metrics=('si_sdr',), workers=0, save_audio=True)
+    assert summary['stages'] == list(summary['statistics']) == stages
+    with (tmp_path / 'out' / 'scores.csv').open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert [(row['id'], row['stage']) for row in rows] == [(name, stage) for name in 'abc' for stage in stages]
+    scores = np.array([float(row['si_sdr']) for row in rows]).reshape(3, 4)
+    assert_allclose(scores[:, 1], scores[:, 0], atol=1e-3)  # the metric does not see the scale
+    change = scores[:, 3] - scores[:, 2]
+    entry = strict_json(tmp_path / 'out' / 'summary.json')['statistics']['drawn']['si_sdr']['against']['filtered']
+    assert_allclose(entry['difference'], change.mean(), rtol=1e-9)
+    assert entry['worse'] == np.sum(change < 0) == 3  # a draw beside speech is noise
+    page = (tmp_path / 'out' / 'index.html').read_text()
+    assert all(f'aria-label="a, {name}"' in page for name in ('clean', *stages))
+    assert sorted(path.name for path in (tmp_path / 'out' / 'audio').iterdir()) == sorted(stages[1:])
+    saved = audio.read(tmp_path / 'out' / 'audio' / 'half' / 'b.wav')[0][:, 0]
+    assert_allclose(saved, 0.5 * source.read(1)[1], atol=2**-14)
+
+
 def test_a_file_without_scores_stops_nothing_and_is_explained(tmp_path):
     run_toy(tmp_path, ToySource(['a', 'mute', 'c'], silent=['mute']))
     summary = strict_json(tmp_path / 'out' / 'summary.json')
@@ -164,7 +226,7 @@ def test_a_file_without_scores_stops_nothing_and_is_explained(tmp_path):
         ('mute', stage, metric) for stage in ('noisy', 'enhanced') for metric in METRICS}
     assert all('zero' in f['reason'] for f in summary['failures'])
     alone = summary['groups']['snr_db']['-5']['statistics']['noisy']['si_sdr']
-    assert alone == {'mean': None, 'files': 0}
+    assert alone == {'mean': None, 'files': 0, 'against': {}}
     with (tmp_path / 'out' / 'scores.csv').open(newline='') as file:
         mute = [row for row in csv.DictReader(file) if row['id'] == 'mute']
     assert all(math.isnan(float(row['si_sdr'])) and 'si_sdr: ' in row['reasons'] for row in mute)
@@ -255,6 +317,16 @@ def test_steps_reach_the_system_and_its_refusal_the_user(tmp_path):
         evaluate(run, source, tmp_path / 'out', metrics=METRICS, workers=0, steps=11)
 
 
+@pytest.mark.parametrize(('system', 'steps', 'used'), [
+    (toys.Stepped(), None, 3), (toys.Stepped(), 4, 4), (toys.Toy(), None, None)])
+def test_the_steps_that_were_taken_are_on_record(tmp_path, system, steps, used):
+    summary = evaluate(toy_run(system), ToySource(['a']), tmp_path, metrics=METRICS, workers=0, steps=steps)
+    assert summary['sampling_steps'] == strict_json(tmp_path / 'summary.json')['sampling_steps'] == used
+    noted = re.findall(r'^- sampling steps .network evaluations.: (.*)$', (tmp_path / 'summary.md').read_text(), re.M)
+    assert noted == ([] if used is None else [str(used)])
+    assert (f'{used} sampling steps' in (tmp_path / 'index.html').read_text()) == (used is not None)
+
+
 def test_an_output_that_is_a_file_is_refused(tmp_path):
     (tmp_path / 'out').write_text('precious')
     with pytest.raises(UserError, match='out: cannot be made a folder'):
@@ -267,7 +339,7 @@ def test_an_output_that_is_a_file_is_refused(tmp_path):
 
 def _main(monkeypatch, *arguments):
     """Runs evaluate.py on a toy run and returns its exit status."""
-    monkeypatch.setattr(checkpoints, 'load', lambda workdir, step: toy_run())
+    monkeypatch.setattr(checkpoints, 'load', lambda workdir, step, model: toy_run(**model))
     monkeypatch.setattr(sys, 'argv', ['evaluate.py', '--workdir', 'toy', *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / 'evaluate.py'), run_name='__main__')
@@ -325,6 +397,19 @@ def test_main_reports_what_it_was_given_wrong_in_one_line(tmp_path, monkeypatch,
     assert error.startswith('error: ') and error.count('\n') == 1 and all(word in error for word in words)
 
 
+def test_main_hands_on_what_replaces_the_model(monkeypatch, capsys):
+    def load(workdir, step, model):
+        raise UserError(repr(model))
+
+    arguments = ['--output', 'out', '--model', 'guidance=none', '--model', 'guidance_weight=0.25', '--model', 'steps=3']
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, 'argv', ['evaluate.py', '--workdir', 'toy', *arguments])
+        patch.setattr(checkpoints, 'load', load)
+        with pytest.raises(SystemExit):
+            runpy.run_path(str(ROOT / 'evaluate.py'), run_name='__main__')
+    assert capsys.readouterr().err == "error: {'guidance': 'none', 'guidance_weight': 0.25, 'steps': 3}\n"
+
+
 def test_evaluating_folders_leaves_tensorflow_alone(folders):
     script = f"""
 import runpy, sys
@@ -333,7 +418,7 @@ from ml_collections import ConfigDict
 import dataclasses
 from jax_diffse.training import checkpoints
 from tests import toys
-checkpoints.load = lambda workdir, step: dataclasses.replace(toys.run(toys.Toy()), config=ConfigDict())
+checkpoints.load = lambda workdir, step, model: dataclasses.replace(toys.run(toys.Toy()), config=ConfigDict())
 sys.argv = ['evaluate.py', '--workdir', 'toy', '--output', 'out', '--clean', 'clean', '--noisy', 'noisy', '--metrics',
             'si_sdr', '--workers', '0']
 try:

@@ -72,6 +72,18 @@ def rendered():
     return render()
 
 
+def words(html):
+    """The text of a piece of the page, without its tags."""
+    return ' '.join(re.sub('<.*?>', ' ', html).split())
+
+
+def difference_rows(text):
+    """The rows of the table of paired differences, as text."""
+    table = text[text.index('aria-label="Paired differences"'):]
+    rows = re.findall(r'<tr>(.*?)</tr>', table[:table.index('</table>')], re.DOTALL)
+    return [words(row) for row in rows[1:]]
+
+
 def decode(uri):
     head, content = uri.split(',', 1)
     return head, base64.b64decode(content, validate=True)
@@ -148,21 +160,33 @@ def test_data_of_the_file_table(rendered):
 
 def test_numbers_on_the_page(rendered):
     text = ' '.join(Page(rendered[0]).text.split())
-    assert '2.100 3 files' in text and '+0.100 3 files' in text  # mean and difference over the files with a score
-    losses = next(row for row in rendered[0].split('<tr>') if 'files made worse' in row)
-    assert re.findall(r'<td>(\d)</td>', losses) == ['1', '0']
+    assert '2.100 3 files' in text  # the mean over the files with a score
+    assert difference_rows(rendered[0]) == ['enhanced − noisy +0.100 1 of 3 worse +0.000 0 worse']
     assert '2 of 3 not worse, mean +0.100' in text
     assert re.search(r'Best.*Median a .*Worst c ', text)
     assert '1 missing value' in text
 
 
 def test_more_stages_get_rows_and_players_of_their_own():
-    found = Page(render(stages=('noisy', 'condition', 'refined'))[0])
-    assert [player['aria-label'].rsplit(', ', 1)[1] for player in found.all('audio')[:4]] == [
-        'clean', 'noisy', 'condition', 'refined']
+    text, results = render(stages=('noisy', 'condition', 'diffusion', 'refined'))
+    found = Page(text)
+    assert [player['aria-label'].rsplit(', ', 1)[1] for player in found.all('audio')[:5]] == [
+        'clean', 'noisy', 'condition', 'diffusion', 'refined']
     assert [option['value'] for option in found.all('option')] == [
-        'difference:2', 'difference:1', 'value:2', 'value:1', 'value:0']
-    assert 'refined − noisy' in found.text and 'files made worse (condition)' in found.text
+        '3-0', '3-1', '3-2', '2-0', '2-1', '1-0', '3', '2', '1', '0']
+    same, last = '+0.000 0 worse', '+0.100 1 of 3 worse'  # stages between are like the noisy input
+    assert difference_rows(text) == [f'{pair} {last if pair.startswith("refined") else same} {same}' for pair in (
+        'condition − noisy', 'diffusion − noisy', 'diffusion − condition',
+        'refined − noisy', 'refined − condition', 'refined − diffusion')]
+
+
+def test_groups_have_the_differences_of_their_files():
+    text, _ = render()
+    table = text[text.index('aria-label="Paired differences by SNR (dB)"'):]
+    rows = re.findall(r'<tr>(.*?)</tr>', table[:table.index('</table>')], re.DOTALL)[1:]  # SNRs of 2, 3, 4 and 5 dB
+    assert [words(row) for row in rows] == [
+        '2 1 enhanced − noisy n/a +0.000 0 worse', '3 1 enhanced − noisy −0.200 1 worse +0.000 0 worse',
+        '4 1 enhanced − noisy +0.400 0 worse +0.000 0 worse', '5 1 enhanced − noisy +0.100 0 worse +0.000 0 worse']
 
 
 # ---- figures ----
@@ -205,7 +229,7 @@ def test_histogram_of_nothing():
 
 def test_no_change_is_no_loss_where_lower_is_better():
     results = Results([{'id': 'a'}], ('noisy', 'enhanced'), ('llr',), np.full((1, 2, 1), 0.5), [[{}, {}]])
-    bars = page._card(results, 0)['changes'].rows['enhanced'].bars
+    bars = page._card(results, 0)['changes'].rows['enhanced', 'noisy'].bars
     assert len(bars) == 1 and bars[0].centre < 0
 
 

@@ -95,6 +95,15 @@ def test_workdir_holds_logs_and_the_best_and_latest_checkpoints(whole_run):
         checkpoints.load(workdir, step=5)
 
 
+def test_fields_of_the_model_can_be_replaced_on_loading(whole_run):
+    run = checkpoints.load(whole_run[0], model={'stage': 'toy'})
+    assert run.config.model.stage == run.system.stage == 'toy'
+    with pytest.raises(UserError, match='config.model.stge: unknown key'):
+        checkpoints.load(whole_run[0], model={'stge': 'toy'})
+    with pytest.raises(UserError, match='does not fit its config'):
+        checkpoints.load(whole_run[0], model={'width': 5})
+
+
 def test_a_diverging_run_names_the_step_and_keeps_the_checkpoint(corpus, tmp_path):
     train(make_config(corpus, steps=3), tmp_path)
     before = weights(tmp_path, 'latest')

@@ -28,6 +28,10 @@ def make_batch(seed: int = 0, batch_size: int = 8, dummies: int = 0):
             'index': np.arange(batch_size)}
 
 
+def create(system, config, ema_decay: float, seed: int):
+    return state_lib.create(system, config, ema_decay, system.init(jax.random.key(seed)))
+
+
 def run(devices: int = 1, mapper: str = 'shard_map', steps: int = 3, accumulate: int = 1, config=None, system=SYSTEM,
         **options):
     """Losses and final state of a few steps on `devices` devices."""
@@ -35,7 +39,7 @@ def run(devices: int = 1, mapper: str = 'shard_map', steps: int = 3, accumulate:
     parallel = Parallel(mapper, jax.devices()[:devices])
     step = parallel.map(
         state_lib.make_train_step(system, config, steps=steps, seed=0, accumulate=accumulate, **options))
-    state = parallel.replicate(state_lib.create(system, config, options.get('ema_decay', 0.0), jax.random.key(0)))
+    state = parallel.replicate(create(system, config, options.get('ema_decay', 0.0), seed=0))
     history = []
     for i in range(steps):
         state, metrics = step(state, parallel.shard(make_batch(i)))
@@ -68,7 +72,7 @@ def test_devices_give_the_same_run_of_a_real_system():
 
 def test_gradient_is_that_of_the_weighted_mean_loss():
     """Against a finite difference of the mean over all real frames of the batch, through the batch statistics."""
-    batch, params = make_batch(), state_lib.create(SYSTEM, OptimizerConfig(), 0.0, jax.random.key(1)).params
+    batch, params = make_batch(), create(SYSTEM, OptimizerConfig(), 0.0, seed=1).params
     stats = SYSTEM.init(jax.random.key(1))['batch_stats']
     direction = jax.tree.map(
         lambda p: np.random.default_rng(p.size).standard_normal(p.shape).astype(np.float32), params)
@@ -106,7 +110,7 @@ def test_accumulation_averages_the_gradients_of_its_parts():
         parallel = Parallel(devices=jax.devices()[:1])
         step = parallel.map(
             state_lib.make_train_step(SYSTEM, OptimizerConfig(), steps=1, seed=0, accumulate=accumulate))
-        state = parallel.replicate(state_lib.create(SYSTEM, OptimizerConfig(), 0.0, jax.random.key(0)))
+        state = parallel.replicate(create(SYSTEM, OptimizerConfig(), 0.0, seed=0))
         results.append(step(state, parallel.shard(batch))[1])
     for name in ('toy/loss', 'toy/gradient_norm'):
         assert float(results[1][name]) == pytest.approx(float(results[0][name]), rel=1e-4)
@@ -129,7 +133,7 @@ def test_ema_follows_the_weights(one_device):
 
 
 def test_a_dummy_example_changes_nothing_in_evaluation():
-    state = state_lib.create(SYSTEM, OptimizerConfig(), 0.0, jax.random.key(0))
+    state = create(SYSTEM, OptimizerConfig(), 0.0, seed=0)
     parallel = Parallel(devices=jax.devices()[:2])
     step = parallel.map(state_lib.make_eval_step(SYSTEM, 0))
     full, short = make_batch(batch_size=8, dummies=4), make_batch(batch_size=8)
@@ -144,7 +148,7 @@ def test_a_non_finite_loss_leaves_the_state_and_is_named():
     config = OptimizerConfig()
     parallel = Parallel(devices=jax.devices()[:2])
     step = parallel.map(state_lib.make_train_step(SYSTEM, config, steps=2, seed=0))
-    state = parallel.replicate(state_lib.create(SYSTEM, config, 0.0, jax.random.key(0)))
+    state = parallel.replicate(create(SYSTEM, config, 0.0, seed=0))
     batch = make_batch()
     batch['clean_spec'][2, 3] = np.nan
     after, metrics = step(state, parallel.shard(batch))
@@ -156,7 +160,7 @@ def test_a_non_finite_loss_leaves_the_state_and_is_named():
 
 def test_plateau_halves_the_rate_and_counts_stale_validations():
     config = OptimizerConfig(plateau_patience=2)
-    state = state_lib.create(SYSTEM, config, 0.0, jax.random.key(0))
+    state = create(SYSTEM, config, 0.0, seed=0)
     scales, stale = [], []
     for loss in (1.0, 0.5, 0.6, 0.6, 0.4, 0.4, 0.4):
         state = state_lib.after_validation(state, loss, config)
@@ -178,3 +182,28 @@ def test_schedule(decay, expected):
 def test_batch_size_must_fall_into_equal_parts():
     with pytest.raises(UserError, match='batch_size: 6 is not a multiple of 4'):
         Parallel(devices=jax.devices()[:2]).check_batch_size(6, accumulate=2)
+
+
+def test_frozen_groups_stay_as_they_are_and_have_no_optimiser_or_average():
+    """Bit for bit, batch statistics included."""
+    system = Trainable(stage='late')
+    before = create(system, OptimizerConfig(), 0.9, seed=0)
+    assert set(before.opt_state) == set(before.ema) == {'late'}
+    _, after = run(2, system=system, ema_decay=0.9)
+    for collection in ('params', 'batch_stats'):
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, collection)['toy'],
+                     getattr(before, collection)['toy'])
+        first, last = (jax.tree.leaves(getattr(state, collection)['late'])[0] for state in (before, after))
+        assert not np.array_equal(first, last)
+    assert set(after.averaged['params']) == {'toy', 'late'}
+
+
+def test_l2_leaves_parameters_without_gradient_alone():
+    """As torch's Adam, for which such a parameter has no gradient; Adam would make full steps of the decay."""
+    params = {'used': jnp.array([1.0, 2.0]), 'unused': jnp.array([3.0, 4.0])}
+    optimizer = state_lib.make_optimizer(OptimizerConfig(l2=1e-7))
+    gradient = {'used': jnp.array([0.0, 1e-3]), 'unused': jnp.zeros(2)}
+    update, _ = optimizer.update(gradient, optimizer.init(params), params)
+    np.testing.assert_array_equal(update['unused'], 0)
+    # l2 * 1 / (l2 * 1 + eps), with eps 1e-8: one entry of a used parameter may well have no gradient.
+    np.testing.assert_allclose(update['used'][0], 1e-7 / (1e-7 + 1e-8), rtol=1e-4)

@@ -6,7 +6,7 @@ Pictures and sound are data URIs, so that the page needs no other file.
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -50,16 +50,16 @@ class Histogram(NamedTuple):
 class Figure(NamedTuple):
     """Histograms, one below the other, over one horizontal axis."""
 
-    rows: dict[str, Histogram]
+    rows: dict[Hashable, Histogram]
     ticks: list[Tick]
     zero: float | None  # place of zero, where it is on the axis
 
 
-def histograms(values: Mapping[str, np.ndarray], bins: int = BINS) -> Figure | None:
+def histograms(values: Mapping[Hashable, np.ndarray], bins: int = BINS) -> Figure | None:
     """Histograms of each row's finite values over common bins; zero is the edge of a bin. None without any value.
 
     Args:
-      values: label -> `[files]`, NaN where there is no value.
+      values: name of the row -> `[files]`, NaN where there is no value.
       bins: at most so many, of a round width.
     """
     finite = {label: row[np.isfinite(row)] for label, row in values.items()}

@@ -88,14 +88,13 @@ def _stage_colours(results: Results) -> dict[str, str]:
 
 
 def _card(results: Results, m: int) -> dict:
-    """A metric's histograms: its values at every stage, and its change from the first to each other stage."""
-    stages = range(len(results.stages))
-    changes = results.differences()[:, :, m]
+    """A metric's histograms: its values at every stage, and its changes from every stage to every later one."""
+    changes = {pair: results.differences(*pair)[:, m] for pair in results.pairs}
     if results.metrics[m] in LOWER_IS_BETTER:  # no change is no loss: into the bin on the better side of zero
-        changes = np.where(changes == 0, -1e-9, changes)
+        changes = {pair: np.where(change == 0, -1e-9, change) for pair, change in changes.items()}
     return {'metric': results.metrics[m],
-            'values': figures.histograms({results.stages[s]: results.values[:, s, m] for s in stages}),
-            'changes': figures.histograms({results.stages[s]: changes[:, s] for s in stages[1:]})}
+            'values': figures.histograms({stage: results.values[:, s, m] for s, stage in enumerate(results.stages)}),
+            'changes': figures.histograms(changes)}
 
 
 def _show(example: Example, sample_rate: int) -> dict:

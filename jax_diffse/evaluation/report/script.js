@@ -38,10 +38,10 @@ function signed(value, decimals, sign) {
   return (value < 0 ? '\u2212' : sign ? '+' : '') + text;
 }
 
-// The table of files: the values of one stage, or their differences to the first stage.
+// The table of files: the values of one stage ('2'), or their differences to an earlier one ('2-1').
 function fillFiles(table, data, view) {
-  const [kind, name] = view.split(':');
-  const stage = Number(name);
+  const [stage, earlier] = view.split('-');
+  const difference = earlier !== undefined;
   const body = table.tBodies[0];
   body.replaceChildren();
   data.files.forEach(file => {
@@ -50,12 +50,12 @@ function fillFiles(table, data, view) {
     addCell(row, file.snr_db ?? '', file.snr_db, '');
     addCell(row, file.noise ?? '', file.noise, 'text');
     data.metrics.forEach((metric, m) => {
-      const [base, value] = [file.values[0][m], file.values[stage][m]];
-      const difference = kind === 'difference';
-      const missing = value === null || (difference && base === null);
+      const value = file.values[stage][m];
+      const base = difference ? file.values[earlier][m] : 0;
+      const missing = value === null || base === null;
       const shown = missing ? null : difference ? value - base : value;
       const cell = addCell(row, missing ? 'n/a' : signed(shown, data.decimals[m], difference), shown, '');
-      if (missing) cell.title = file.reasons[stage][metric] ?? file.reasons[0][metric] ?? '';
+      if (missing) cell.title = file.reasons[stage][metric] ?? file.reasons[earlier]?.[metric] ?? '';
       else if (difference && shown * data.signs[m] < 0) cell.className = 'worse';
       else if (difference && shown !== 0) cell.className = 'better';
     });

@@ -1,0 +1,136 @@
+"""Denoising diffusion (Ho et al., "Denoising Diffusion Probabilistic Models", NeurIPS 2020) with guidance.
+
+Samplers work on arrays of any shape `[B, ...]`. `denoise(x, t) -> eps_hat` is the network with all but its noisy input
+`[B, ...]` and step `[B]` filled in; it is called exactly once per level of the schedule.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_diffse.diffusion.schedule import Schedule
+
+Denoise = Callable[[jax.Array, jax.Array], jax.Array]
+Draw = Callable[[jax.Array, int], jax.Array]  # (level, which of its draws) -> standard normal [B, ...]
+
+STEP, GUIDANCE, START = range(3)  # the draws of a level
+
+GUIDANCES = ('none', 'released', 'x0', 'gradient')
+
+
+@dataclasses.dataclass(frozen=True)
+class Guidance:
+    """How samples are pulled towards a condition c; nothing is pulled at the last step.
+
+    - 'none'.
+    - 'released': x_{s-1} <- (1 - w) x_{s-1} + w c_s, as in the authors' code (w = 0.5). The condition is diffused to
+      level s although the sample is at s - 1 already, so that the level that the network is told is not the true one.
+    - 'x0': the estimate of x_0 becomes (1 - w) x_0 + w c before the posterior step: the same interpolation with one
+      common noise, so that the sample stays at its level.
+    - 'gradient': x_{s-1} <- (1 - k) x_{s-1} + k c_{s-1}, k = 2 w sigma_s^2: a step along the gradient of
+      -|x - c|^2 (the paper's form; Tai et al., AAAI 2023). It gives no value for w, there zeta; k must not exceed 1.
+    """
+
+    mode: str = 'none'
+    weight: float = 0.5  # w
+
+    def __post_init__(self):
+        if self.mode not in GUIDANCES:
+            raise ValueError(f'guidance must be one of {GUIDANCES}, got {self.mode!r}')
+        if self.weight < 0 or self.mode in ('released', 'x0') and self.weight > 1:
+            raise ValueError(f'guidance weight {self.weight:g} is out of range: expected 0 to 1 for released and x0, 0 '
+                             'or more for gradient')
+
+    def check(self, schedule: Schedule) -> None:
+        """Raises a ValueError where 'gradient' would step beyond the condition."""
+        largest = 2 * self.weight * np.max(schedule.sigma)**2
+        if self.mode == 'gradient' and largest > 1:
+            raise ValueError(f'guidance weight {self.weight:g} is too large for gradient guidance: 2 w sigma^2 reaches '
+                             f'{largest:.2f} with {len(schedule)} steps, expected at most 1')
+
+
+def diffuse(x: jax.Array, noise: jax.Array, alpha_bar: jax.Array) -> jax.Array:
+    """sqrt(alpha_bar) x + sqrt(1 - alpha_bar) noise (Ho et al., eq. 4); `alpha_bar` is a scalar or `[B]`."""
+    alpha_bar = jnp.reshape(alpha_bar, (-1,) + (1,) * (x.ndim - 1))
+    return jnp.sqrt(alpha_bar) * x + jnp.sqrt(1 - alpha_bar) * noise
+
+
+def draws(keys: jax.Array, shape: tuple[int, ...]) -> Draw:
+    """Standard normal draws of `shape` per example, `keys` `[B]`: every one depends on its own key alone."""
+
+    def draw(level, which):
+        def one(key):
+            return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, level), which), shape)
+
+        return jax.vmap(one)(keys)
+
+    return draw
+
+
+def start(condition: jax.Array, schedule: Schedule, draw: Draw, *, from_condition: bool = True) -> jax.Array:
+    """Where sampling starts: the condition diffused to the noisiest level (released code), or N(0, I) (paper)."""
+    noise = draw(jnp.int32(len(schedule) - 1), START)
+    return diffuse(condition, noise, jnp.float32(schedule.alpha_bar[-1])) if from_condition else noise
+
+
+def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, draw: Draw, *, condition: jax.Array | None = None,
+           guidance: Guidance = Guidance(), trajectory: bool = False):
+    """Ancestral sampling (Ho et al., algorithm 2) in one `lax.scan`.
+
+    Args:
+      denoise: estimates the noise.
+      x: `[B, ...]` at the noisiest level.
+      schedule: S levels; `denoise` is called S times.
+      draw: noise; see `draws`.
+      condition: `[B, ...]`, what guidance pulls to.
+      guidance: how.
+      trajectory: also return what was met on the way.
+
+    Returns:
+      x_0 `[B, ...]`; with `trajectory` a tuple of it, the samples after each step and the network's outputs, both
+      `[S, B, ...]` in the order of sampling.
+
+    Raises:
+      ValueError: the guidance does not go with the schedule, or has no condition.
+    """
+    guidance.check(schedule)
+    if guidance.mode != 'none' and condition is None:
+        raise ValueError(f'{guidance.mode} guidance needs a condition')
+
+    def step(x, level):
+        s = level['index']
+        eps = denoise(x, jnp.full(x.shape[0], level['t']))
+        new = (x - level['eps'] * eps) * level['scale']
+        if guidance.mode == 'x0':
+            x_0 = (x - level['std'] * eps) / level['mean']
+            new = new + level['pull'] * level['x_0'] * (condition - x_0)
+        new = new + level['sigma'] * draw(s, STEP)
+        if guidance.mode in ('released', 'gradient'):
+            aim = diffuse(condition, draw(s, GUIDANCE), level['aim'])
+            new = new + level['pull'] * (aim - new)
+        return new, (new, eps) if trajectory else None
+
+    levels = jax.tree.map(lambda v: jnp.asarray(v[::-1]), _coefficients(schedule, guidance))
+    x, visited = jax.lax.scan(step, x, levels)
+    return (x, *visited) if trajectory else x
+
+
+def _coefficients(schedule: Schedule, guidance: Guidance) -> dict[str, np.ndarray]:
+    """Numbers of each level, `[S]`: float64 until here, float32 on the device."""
+    alpha_bar, previous = schedule.alpha_bar, schedule.alpha_bar_previous
+    pull = guidance.weight * (2 * schedule.sigma**2 if guidance.mode == 'gradient' else np.ones(len(schedule)))
+    values = {
+        't': schedule.t,
+        'eps': schedule.beta / np.sqrt(1 - alpha_bar),
+        'scale': 1 / np.sqrt(schedule.alpha),
+        'sigma': schedule.sigma,
+        'mean': np.sqrt(alpha_bar),
+        'std': np.sqrt(1 - alpha_bar),
+        'x_0': np.sqrt(previous) * schedule.beta / (1 - alpha_bar),  # weight of x_0 in the posterior mean (eq. 7)
+        'aim': alpha_bar if guidance.mode == 'released' else previous,
+        'pull': np.where(np.arange(len(schedule)) > 0, pull, 0.0),
+    }
+    return {'index': np.arange(len(schedule), dtype=np.int32)} | {k: v.astype(np.float32) for k, v in values.items()}

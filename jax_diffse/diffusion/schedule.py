@@ -1,0 +1,115 @@
+"""Noise schedules: float64 NumPy arrays, computed on the host.
+
+A schedule has S levels, from the least noisy (0) to the noisiest (S - 1). At level s
+
+    x_s = sqrt(alpha_bar_s) x + sqrt(1 - alpha_bar_s) eps,    alpha_bar_s = prod of (1 - beta_r) over r = 0 ... s.
+"""
+
+import dataclasses
+
+import numpy as np
+
+# The released inference schedule of DR-DiffuSE, taken over from DiffWave (Kong et al., ICLR 2021).
+FAST_BETA = (1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.35)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Schedule:
+    """Noise levels of a diffusion process, and the steps at which its network is told to be."""
+
+    beta: np.ndarray  # [S]
+    t: np.ndarray  # [S], steps of the training schedule, fractional where a level lies between two of them
+
+    def __len__(self) -> int:
+        return len(self.beta)
+
+    @property
+    def alpha(self) -> np.ndarray:
+        return 1 - self.beta
+
+    @property
+    def alpha_bar(self) -> np.ndarray:
+        return np.cumprod(self.alpha)
+
+    @property
+    def alpha_bar_previous(self) -> np.ndarray:
+        """alpha_bar one level down; 1 below level 0."""
+        return np.append(1.0, self.alpha_bar[:-1])
+
+    @property
+    def sigma(self) -> np.ndarray:
+        """Standard deviation of q(x_{s-1} | x_s, x) (Ho et al., NeurIPS 2020, eq. 7); 0 at level 0."""
+        return np.sqrt((1 - self.alpha_bar_previous) / (1 - self.alpha_bar) * self.beta)
+
+
+def linear(num_steps: int = 200, first: float = 1e-4, last: float = 0.05) -> Schedule:
+    """Equidistant betas; by default the training schedule of DR-DiffuSE."""
+    return Schedule(np.linspace(first, last, num_steps), np.arange(num_steps, dtype=np.float64))
+
+
+def align(beta, training: Schedule) -> Schedule:
+    """A schedule with betas of its own for a network trained on another one.
+
+    A level between two of training's gets the fractional step at which sqrt(alpha_bar), interpolated linearly, is
+    the same (Chen et al., "WaveGrad", ICLR 2021; Kong et al., "DiffWave", ICLR 2021, appendix B).
+
+    Raises:
+      ValueError: a level lies outside those of the training schedule.
+    """
+    beta = np.asarray(beta, np.float64)
+    level, known = np.sqrt(np.cumprod(1 - beta)), np.sqrt(training.alpha_bar)
+    slack = 1e-12
+    if level[0] > known[0] + slack or level[-1] < known[-1] - slack:
+        raise ValueError(f'noise levels from {level[0]:.4f} to {level[-1]:.4f} (sqrt of alpha_bar) lie outside those '
+                         f'of training, {known[0]:.4f} to {known[-1]:.4f}')
+    return Schedule(beta, np.interp(-level, -known, training.t))
+
+
+def from_alpha_bar(alpha_bar, training: Schedule) -> Schedule:
+    """The aligned schedule with the levels `alpha_bar`, decreasing."""
+    alpha_bar = np.asarray(alpha_bar, np.float64)
+    return align(1 - alpha_bar / np.append(1.0, alpha_bar[:-1]), training)
+
+
+def respaced(training: Schedule, num_steps: int) -> Schedule:
+    """`num_steps` levels of `training` at equal distances, the noisiest among them.
+
+    With one step that is the noisiest alone, with all of them `training` itself. In between, levels lie between those
+    of training, at equidistant fractional steps (sqrt of alpha_bar interpolated, as in `align`).
+
+    Raises:
+      ValueError: `num_steps` is not between 1 and the length of `training`.
+    """
+    _check(num_steps, len(training))
+    if num_steps == len(training):
+        return training
+    t = np.linspace(0, len(training) - 1, num_steps) if num_steps > 1 else np.array([len(training) - 1.0])
+    return from_alpha_bar(np.interp(t, training.t, np.sqrt(training.alpha_bar))**2, training)
+
+
+def fast(training: Schedule, num_steps: int = len(FAST_BETA)) -> Schedule:
+    """The released six-step schedule, and its shape with any other number of steps.
+
+    Six steps have `FAST_BETA`. As many as `training` has are `training` itself, the authors' other mode. Any other
+    number keeps the first and last level of the six and lies on the same curve: the log of the signal-to-noise ratio
+    alpha_bar / (1 - alpha_bar), drawn over the steps and interpolated linearly between the six. A single step is the
+    noisiest level. So the sampler begins as far from the condition as with six steps, and only the walk back is finer
+    or coarser. `respaced` begins at the end of training's schedule instead.
+
+    Raises:
+      ValueError: `num_steps` is not between 1 and the length of `training`.
+    """
+    _check(num_steps, len(training))
+    if num_steps == len(training):
+        return training
+    six = align(FAST_BETA, training)
+    if num_steps == len(six):
+        return six
+    log_snr = np.log(six.alpha_bar) - np.log1p(-six.alpha_bar)
+    place = np.linspace(0, len(six) - 1, num_steps) if num_steps > 1 else np.array([len(six) - 1.0])
+    return from_alpha_bar(1 / (1 + np.exp(-np.interp(place, np.arange(len(six)), log_snr))), training)
+
+
+def _check(num_steps: int, longest: int) -> None:
+    if not 1 <= num_steps <= longest:
+        raise ValueError(f'expected 1 to {longest} sampling steps, got {num_steps}')
