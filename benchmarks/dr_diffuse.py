@@ -7,6 +7,7 @@ front to see what `launch.use_huge_pages` is worth.
 """
 
 import argparse
+import functools
 import resource
 import statistics
 import time
@@ -46,12 +47,13 @@ def make_inputs(batch: int, num_samples: int) -> dict[str, jax.Array]:
             'clean_spec': front_end.analyze(clean, lengths), 'noisy_spec': front_end.analyze(noisy, lengths)}
 
 
-def measure_stage(system: DrDiffuse, inputs: dict[str, jax.Array], repeats: int) -> None:
+def measure_stage(system: DrDiffuse, inputs: dict[str, jax.Array], repeats: int, steps: list[int],
+                  training: bool) -> None:
     """Prints one line per measurement of a stage's own network, enhancement and training step."""
     noisy, lengths, spec = inputs['noisy'], inputs['num_samples'], inputs['noisy_spec']
     size = f'{len(noisy)} x {noisy.shape[1] / system.sample_rate:g} s'
     config = state_lib.OptimizerConfig()
-    state = state_lib.create(system, config, 0.0, jax.jit(system.init)(jax.random.key(0)))
+    state = state_lib.create(system, config, 0.0, system.init(jax.random.key(0)))
     group = next(iter(system.losses))
     keys = jax.random.split(jax.random.key(0), len(noisy))
 
@@ -62,10 +64,15 @@ def measure_stage(system: DrDiffuse, inputs: dict[str, jax.Array], repeats: int)
     seconds = median_seconds(lambda: forward(state.variables, arguments), repeats)
     print(f'{group}, forward {size}: {seconds:.3f} s ({note})', flush=True)
 
-    enhance, note = compiled(jax.jit(system.enhance), state.variables, noisy, lengths, keys)
-    seconds = median_seconds(lambda: enhance(state.variables, noisy, lengths, keys), repeats)
-    print(f'{system.stage}, waveform to waveform {size}: {seconds:.3f} s, real-time factor '
-          f'{seconds * system.sample_rate / noisy.size:.3f} ({note})', flush=True)
+    for count in steps if system.default_steps else [None]:
+        enhance = jax.jit(functools.partial(system.enhance, steps=count))
+        enhance, note = compiled(enhance, state.variables, noisy, lengths, keys)
+        seconds = median_seconds(lambda enhance=enhance: enhance(state.variables, noisy, lengths, keys), repeats)
+        sampled, factor = f', {count} sampling steps' if count else '', seconds * system.sample_rate / noisy.size
+        print(f'{system.stage}, waveform to waveform {size}{sampled}: {seconds:.3f} s, real-time factor {factor:.3f} '
+              f'({note})', flush=True)
+    if not training:
+        return
 
     parallel = Parallel(devices=jax.devices()[:1])
     batch = parallel.shard(inputs)
@@ -81,6 +88,9 @@ def main() -> None:
     parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'))
     parser.add_argument('--repeats', type=int, default=5)
     parser.add_argument('--stages', default='c_gen,diffusion,refiner')
+    parser.add_argument('--steps', type=lambda text: [int(n) for n in text.split(',')], default=[6], metavar='A,B,...',
+                        help='numbers of sampling steps (default: 6)')
+    parser.add_argument('--no-training', action='store_true', help='leave the training steps out')
     args = parser.parse_args()
     wait_for_each_step()
     print(f'{jax.devices()[0].device_kind}, {len(jax.devices())} device(s), jax {jax.__version__}')
@@ -90,7 +100,7 @@ def main() -> None:
 
     inputs = make_inputs(args.batch, round(args.seconds * 16_000))
     for stage in args.stages.split(','):
-        measure_stage(DrDiffuse(stage, dtype=args.dtype), inputs, args.repeats)
+        measure_stage(DrDiffuse(stage, dtype=args.dtype), inputs, args.repeats, args.steps, not args.no_training)
     print(f'peak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB')
 
 

@@ -221,10 +221,13 @@ class Enhancer:
         return self._rms(streams.from_array(waveform[:, None], self.sample_rate, name))[0]
 
     def _rows(self, length: int, count: int) -> int:
-        """Rows of a batch: about as many samples on each device as a chunk has, equally many on all devices."""
+        """Rows of a batch: about as many samples on each device as a chunk has, equally many on all devices.
+
+        No more than spread `count` pieces evenly over the batches: rows without a piece cost as much as others.
+        """
         devices = jax.local_device_count()
-        rows = min(max(1, self._chunk // length) * devices, count)
-        return -(-rows // devices) * devices
+        batches = -(-count // (max(1, self._chunk // length) * devices))
+        return -(-count // (batches * devices)) * devices
 
     def _bucket(self, num_samples: int) -> int:
         """The padded length: 1, 2, 3, 4, 6, 9 ... seconds, up to a chunk; few, as each is compiled."""

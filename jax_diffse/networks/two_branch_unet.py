@@ -267,14 +267,19 @@ class ConditionalUNet(nn.Module):
         if self.two_branch:
             self.delivery = TwoBranchUNet(*fields)
 
-    def features(self, x_t, condition, t, num_frames=None, *, train=False) -> Features:
+    def deliver(self, condition, num_frames=None, *, train=False) -> Features | None:
+        """Features of the condition, which are the same at every step; None without the second branch."""
+        return self.delivery.features(condition, num_frames, train=train) if self.two_branch else None
+
+    def features(self, x_t, condition, t, num_frames=None, delivered=None, *, train=False) -> Features:
         """As `__call__`, with every intermediate feature, before it meets those of the condition."""
-        delivered = self.delivery.features(condition, num_frames, train=train) if self.two_branch else None
+        if delivered is None:
+            delivered = self.deliver(condition, num_frames, train=train)
         given = Conditioning(self.embedding(t), delivered)
         x = self.preprocess(jnp.concatenate([x_t, condition], axis=-1))
         return self.unet.features(x, num_frames, given, train=train)
 
-    def __call__(self, x_t, condition, t, num_frames=None, *, train=False) -> jax.Array:
+    def __call__(self, x_t, condition, t, num_frames=None, delivered=None, *, train=False) -> jax.Array:
         """Estimates noise.
 
         Args:
@@ -282,8 +287,9 @@ class ConditionalUNet(nn.Module):
           condition: `[B, T, F, 2]`, noisy or enhanced spectrograms.
           t: `[B]`, steps from 0 to 199, whole or fractional.
           num_frames, train: see `TwoBranchUNet`.
+          delivered: what `deliver` gave, for samplers, that would otherwise compute it at every step.
 
         Returns:
           `[B, T, F, 2]` float32.
         """
-        return self.features(x_t, condition, t, num_frames, train=train).output
+        return self.features(x_t, condition, t, num_frames, delivered, train=train).output

@@ -151,10 +151,13 @@ class DrDiffuse(System):
         return self._network(group).apply(_own(group, variables), *inputs, frames if self.mask_padding else None)
 
     def _sample(self, variables, condition, frames, draw, steps=None):
-        def denoise(x, t):
-            return self._apply('denoiser', variables, frames, x, condition, t)
+        network, own = self._network('denoiser'), _own('denoiser', variables)
+        mask, levels = frames if self.mask_padding else None, self._schedule(steps)
+        delivered = network.apply(own, condition, mask, method='deliver')  # once, not at every step
 
-        levels = self._schedule(steps)
+        def denoise(x, t):
+            return network.apply(own, x, condition, t, mask, delivered)
+
         x = ddpm.start(condition, levels, draw, from_condition=self.start == 'condition')
         return ddpm.sample(denoise, x, levels, draw, condition=condition, guidance=self._guidance())
 

@@ -129,6 +129,16 @@ def test_many_needs_few_programs():
     assert enhancer.compile_seconds == compiled
 
 
+def test_batches_are_filled():
+    """Six utterances of 3 s, of which five fit into a batch, make two batches of three, not of five."""
+    enhancer, devices = _enhancer(toys.Toy(), chunk_seconds=16.0), jax.local_device_count()
+    assert enhancer._rows(3 * RATE, 6 * devices) == 3 * devices
+    for count in range(1, 60):
+        rows = enhancer._rows(3 * RATE, count)
+        batches = -(-count // rows)
+        assert rows % devices == 0 and rows <= 5 * devices and rows * batches - count < devices * batches
+
+
 def test_stages_come_in_the_order_of_the_system_whatever_the_length():
     lengths = [500, RATE, 3 * RATE + 7, 10, 2 * RATE]  # with 2 s at a time one of them is enhanced in chunks
     waveforms = [_noise(n, seed=i) for i, n in enumerate(lengths)]
