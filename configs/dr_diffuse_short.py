@@ -6,9 +6,10 @@ Command:   python train.py --config configs/dr_diffuse_short.py --workdir runs/d
 Networks, losses and sampler are those of dr_diffuse.py; only the training is shorter than the paper's.
 
 Measured:  speech and noise of a mini corpus (50 minutes of LibriSpeech, LibriTTS, VCTK, LJ Speech and CMU ARCTIC from
-           191 speakers; 28 minutes of 32 kinds of noise), evaluated on 12 of the 824 test pairs of VoiceBank-DEMAND: the
-           first three by name of either speaker with 2 to 3 s, and with 3 to 4 s. S is the number of sampling steps, that
-           is, of evaluations of the denoiser; x0 guidance; "worse" counts files with a lower pesq_wb than c_gen's.
+           191 speakers; 28 minutes of 32 kinds of noise), evaluated on 12 of the 824 test pairs of VoiceBank-DEMAND:
+           the first three by name of either speaker with 2 to 3 s, and with 3 to 4 s. S is the number of sampling
+           steps, that is, of evaluations of the denoiser; x0 guidance; "worse" counts files with a lower pesq_wb than
+           c_gen's.
 
                           S   pesq_wb  worse  stoi   estoi  si_sdr   ssnr  csig   cbak   covl
            noisy              1.191           0.833  0.609    3.52  -1.80  2.095  1.731  1.570
@@ -41,12 +42,12 @@ Measured:  speech and noise of a mini corpus (50 minutes of LibriSpeech, LibriTT
            diffusion      2.153    0.886  0.766   13.05  6.82  3.362  2.861  2.734
            refined        2.172    0.890  0.770   13.03  6.73  3.372  2.862  2.746
 
-           pesq_wb is lower than c_gen's for 19 of the 38 files after diffusion and for 13 after refinement, si_sdr for 32
-           and for 19.
+           pesq_wb is lower than c_gen's for 19 of the 38 files after diffusion and for 13 after refinement, si_sdr for
+           32 and for 19.
            Validation error of the noise after 1000 steps of the DDPM: 0.175 (the authors show 0.088 after 48 000).
-Hardware:  two cores of an AMD EPYC (AVX-512), shared with other work: c_gen 60 minutes (dr_diffuse_c_gen_short.py), the
-           DDPM about 60 minutes, the refiner 13. The DDPM was stopped and continued twice: up to step 361 its rate fell as
-           for 1400 steps in all, up to 480 as for 1200, from there as below.
+Hardware:  two cores of an AMD EPYC (AVX-512), shared with other work: c_gen 60 minutes (dr_diffuse_c_gen_short.py),
+           the DDPM about 60 minutes, the refiner 13. The DDPM was stopped and continued twice: up to step 361 its rate
+           fell as for 1400 steps in all, up to 480 as for 1200, from there as below.
 Not comparable with published figures: other training data, a fraction of the training, and a part of the test set.
 Variants as in dr_diffuse.py; quick also reads your folders.
 """
