@@ -3,8 +3,19 @@
 Command:   make demo
 Data:      spoken_demo: sentences spoken by espeak-ng, mixed with generated noises; test voices, sentences and two of
            the noises do not occur in training. Made on the first use, nothing is downloaded.
-Measured:  TODO
-Hardware:  TODO
+Measured:  on the 36 test files, with six sampling steps:
+
+                        pesq_wb  stoi   estoi  si_sdr  ssnr
+           noisy        1.126    0.886  0.739   10.00  7.71
+           condition    1.734    0.902  0.787   13.98  9.42
+           diffusion    1.745    0.901  0.785   13.89  9.38
+           refined      1.729    0.905  0.796   13.82  9.22
+
+           Against the condition generator alone, diffusion lowered pesq_wb for 5 files and estoi for 33, refinement
+           pesq_wb for 20 and estoi for 7. llr is undefined for 7 files, whose speech holds digital silence. Synthetic
+           speech: nothing follows for recordings.
+Hardware:  two cores of an AMD EPYC: 25 minutes from a fresh clone, installation included, while the machine was also
+           running tests (28 minutes of CPU time in all).
 Variants as in dr_diffuse.py.
 """
 
