@@ -38,7 +38,7 @@ def as_quick(words: list[str]) -> list[str]:
         words += ['--limit', '2']
     words = [re.sub(r'(batch_size)=\d+', r'\1=8', word) for word in words]
     if 'train.py' in words:
-        words += ['--config.train.steps=4', '--config.train.eval_every=4', '--config.log.audio_examples=1']
+        words += ['--config.train.steps=4', '--config.train.eval_every=4', '--config.log.audio_examples=0']
     return words
 
 
