@@ -1,7 +1,8 @@
 """Evaluates a run: `python evaluate.py --workdir RUN --output DIR` writes a report, DIR/index.html.
 
 By default on the test split of the data that the run was trained on; with --clean and --noisy on folders of equally
-named files, and with --speech and --noise on mixtures of all that is in these folders.
+named files, and with --speech and --noise on mixtures of all that is in these folders. The report on mixtures has
+tables of noise seen and unseen in training by SNR, where the noise folder that the run was trained on is still there.
 """
 
 import argparse
@@ -47,6 +48,9 @@ def _parse() -> argparse.Namespace:
     data.add_argument('--noise', metavar='DIR', help='noise to mix it with, one folder per class')
     data.add_argument('--snr-db', type=_levels, metavar='A,B,...',
                       help='levels to mix at, --snr-db=-5,0 where the first is negative (default: those of the run)')
+    data.add_argument('--clip-seconds', type=float, metavar='S',
+                      help='cut longer utterances to their middle S seconds before they are mixed, 0: whole (default: '
+                           'as in the run)')
     data.add_argument('--skip-bad', action='store_true', help='leave out files that cannot be used, rather than stop')
     data.add_argument('--limit', type=int, metavar='N', help='at most N files, spread evenly over the data')
     parser.add_argument('--metrics', metavar='A,B,...', help='some of the metrics (default: all)')
@@ -68,8 +72,9 @@ def _data(args: argparse.Namespace, run):
     if tuple(folders) not in ((), ('clean', 'noisy'), ('speech', 'noise')):
         raise UserError(f'{" ".join(f"--{name}" for name in folders)} given, expected --clean and --noisy, or --speech '
                         'and --noise')
-    if args.snr_db and 'speech' not in folders:
-        raise UserError('--snr-db given, but the SNR is only chosen where --speech and --noise are mixed')
+    for flag, value in (('--snr-db', args.snr_db), ('--clip-seconds', args.clip_seconds)):
+        if value is not None and 'speech' not in folders:
+            raise UserError(f'{flag} given, which is only of use where --speech and --noise are mixed')
     if not folders:
         split = args.split or 'test'
         if own.name == FOLDERS and split == 'test' and own.test == Folders():
@@ -78,8 +83,10 @@ def _data(args: argparse.Namespace, run):
         return own, split, _describe(own, split)
     if args.split:
         raise UserError(f"--split={args.split} given with --{next(iter(folders))}: a split is of the run's own data")
-    config = dataclasses.replace(own, name=FOLDERS, test=Folders(**folders), sample_rate=run.system.sample_rate,
-                                 test_snr_db=args.snr_db or own.test_snr_db)
+    config = dataclasses.replace(
+        own, name=FOLDERS, train=own.train if own.name == FOLDERS else Folders(), test=Folders(**folders),
+        sample_rate=run.system.sample_rate, test_snr_db=args.snr_db or own.test_snr_db,
+        clip_seconds=own.clip_seconds if args.clip_seconds is None else args.clip_seconds)
     return config, 'test', _describe(config, 'test')
 
 
@@ -88,9 +95,11 @@ def _describe(config, split: str) -> str:
 
     if config.name != FOLDERS:
         return f'{config.name}, {split} split'
-    named = dataclasses.asdict(getattr(config, split))
-    folders = ', '.join(f'{name} {path}' for name, path in named.items() if path)
-    return folders or f'{split} split, held out of {config.train.clean or config.train.speech}'
+    named = {name: path for name, path in dataclasses.asdict(getattr(config, split)).items() if path}
+    folders = ', '.join(f'{name} {path}' for name, path in named.items())
+    mixed = 'speech' in named if named else config.train.speech
+    clips = f', cut to {config.clip_seconds:g} s' if mixed and config.clip_seconds else ''
+    return (folders or f'{split} split, held out of {config.train.clean or config.train.speech}') + clips
 
 
 def main() -> None:

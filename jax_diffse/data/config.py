@@ -1,6 +1,7 @@
 """What a run's data are: `config.data`, checked."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,6 +52,7 @@ class DataConfig:
     snr_db: tuple[float, ...] = (0.0, 5.0, 10.0, 15.0)  # drawn from when mixing; VoiceBank-DEMAND's training levels
     snr_uniform: bool = False  # draw from the whole range between the lowest and the highest of snr_db
     test_snr_db: tuple[float, ...] = (2.5, 7.5, 12.5, 17.5)  # of the listed test mixtures; VoiceBank-DEMAND's
+    clip_seconds: float = 0.0  # of listed mixtures (validation, test): the middle of longer utterances; 0: whole
     sample_rate: int = 16_000  # Hz, which every file must have
     min_seconds: float = 0.25  # shorter files are bad; PESQ needs this much
     skip_bad: bool = False  # leave bad files out instead of stopping
@@ -62,6 +64,9 @@ class DataConfig:
             raise UserError(f'config.data.held_out: expected a share between 0 and 1, got {self.held_out}')
         if self.sample_rate <= 0:
             raise UserError(f'config.data.sample_rate: expected a positive number of Hz, got {self.sample_rate}')
+        if self.clip_seconds and not self.min_seconds <= self.clip_seconds < math.inf:
+            raise UserError(f'config.data.clip_seconds (evaluate.py: --clip-seconds): expected 0 (whole utterances) or '
+                            f'at least {self.min_seconds:g} (config.data.min_seconds), got {self.clip_seconds:g}')
         for key in ('snr_db', 'test_snr_db'):
             levels = getattr(self, key)
             if not levels or not all(type(level) in (int, float) for level in levels):

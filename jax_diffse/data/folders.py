@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import logging
 import os
 import pathlib
 import zlib
@@ -9,11 +10,14 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from jax_diffse import audio
 from jax_diffse.data.config import DataConfig
 from jax_diffse.data.scan import AudioFile, is_silent, settle, survey
 from jax_diffse.errors import UserError
 
 _TRIES = 10  # random places looked at before the loudest one of a file is taken
+
+log = logging.getLogger(__name__)
 
 
 def mix(clean: np.ndarray, noise: np.ndarray, snr_db: float) -> tuple[np.ndarray, np.ndarray]:
@@ -74,15 +78,22 @@ class PairSource:
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """A fixed mixture of a whole utterance; `id` also seeds the place in the noise file."""
+    """A fixed mixture of the middle of an utterance; `id` also seeds the place in the noise file."""
 
     id: str
     speech: AudioFile
     noise: AudioFile
     snr_db: float
+    num_samples: int  # of the utterance's, that many in the middle
 
-    def rng(self) -> np.random.Generator:
-        return np.random.default_rng(zlib.crc32(self.id.encode()))
+    @property
+    def speech_start(self) -> int:
+        """The sample of the utterance that the mixture starts at."""
+        return (self.speech.num_samples - self.num_samples) // 2
+
+    def read_noise(self) -> tuple[np.ndarray, int]:
+        """The piece of noise `[num_samples]`, and the sample of its file that it starts at."""
+        return crop(self.noise, self.num_samples, np.random.default_rng(zlib.crc32(self.id.encode())))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,21 +105,28 @@ class MixSource:
     noise: Sequence[AudioFile]  # what `draw` takes noise from
     snr_db: tuple[float, ...]  # what `draw` takes SNRs from
     snr_uniform: bool = False  # from the range of `snr_db` instead
+    seen: frozenset[str] | None = None  # noise classes of training, where the mixtures are to be told apart by them
 
     def __len__(self) -> int:
         return len(self.mixtures)
 
     def info(self, i: int) -> dict:
-        """`{'id', 'num_samples', 'snr_db', 'noise'}` of the fixed mixture i; 'noise' is the noise's folder."""
+        """`{'id', 'num_samples', 'snr_db', 'noise'}` of the fixed mixture i; 'noise' is the noise's folder.
+
+        With `seen` also 'noise_kind': 'seen' in training, or 'unseen'.
+        """
         mixture = self.mixtures[i]
-        return {'id': mixture.id, 'num_samples': mixture.speech.num_samples, 'snr_db': mixture.snr_db,
+        info = {'id': mixture.id, 'num_samples': mixture.num_samples, 'snr_db': mixture.snr_db,
                 'noise': mixture.noise.folder}
+        if self.seen is not None:
+            info['noise_kind'] = 'seen' if mixture.noise.folder in self.seen else 'unseen'
+        return info
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """The fixed mixture i, whole: (clean `[N]`, noisy `[N]`)."""
+        """The fixed mixture i: (clean `[N]`, noisy `[N]`)."""
         mixture = self.mixtures[i]
-        clean = mixture.speech.read()
-        return mix(clean, crop(mixture.noise, len(clean), mixture.rng())[0], mixture.snr_db)
+        clean = mixture.speech.read(mixture.speech_start, mixture.speech_start + mixture.num_samples)
+        return mix(clean, mixture.read_noise()[0], mixture.snr_db)
 
     def draw(self, i: int, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A random crop of utterance i, at most `num_samples` long, with noise and SNR (over the crop) drawn anew."""
@@ -122,11 +140,10 @@ class MixSource:
 
     def write_manifest(self, path: str | os.PathLike) -> None:
         """Writes the list of fixed mixtures as tab-separated values, atomically."""
-        lines = ['id\tspeech\tnoise\tnoise_start\tnoise_class\tsnr_db']
+        lines = ['id\tspeech\tnoise\tnoise_start\tnoise_class\tsnr_db\tspeech_start\tnum_samples']
         for mixture in self.mixtures:
-            start = crop(mixture.noise, mixture.speech.num_samples, mixture.rng())[1]
-            lines.append(f'{mixture.id}\t{mixture.speech.path}\t{mixture.noise.path}\t{start}\t'
-                         f'{mixture.noise.folder}\t{mixture.snr_db:g}')
+            lines.append(f'{mixture.id}\t{mixture.speech.path}\t{mixture.noise.path}\t{mixture.read_noise()[1]}\t'
+                         f'{mixture.noise.folder}\t{mixture.snr_db:g}\t{mixture.speech_start}\t{mixture.num_samples}')
         path = pathlib.Path(path)
         partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
         partial.write_text('\n'.join(lines) + '\n')
@@ -134,11 +151,12 @@ class MixSource:
 
 
 def list_mixtures(speech: Sequence[AudioFile], noise: Sequence[AudioFile], snr_db: Sequence[float],
-                  count: int) -> list[Mixture]:
+                  count: int, clip: int = 0) -> list[Mixture]:
     """A fixed list of `count` mixtures, spread evenly over the utterances and over (noise folder, SNR).
 
-    With `count` of at least the number of these conditions, each of them is in the list. The order of the conditions
-    is shuffled, so that they do not follow the order of the speakers.
+    With `count` of at least the number of these conditions, each of them is in the list, and none more than once more
+    often than another. Their order is shuffled, so that they do not follow the order of the speakers. Longer
+    utterances are cut to `clip` samples, unless it is 0.
     """
     classes = {}
     for file in noise:
@@ -151,7 +169,8 @@ def list_mixtures(speech: Sequence[AudioFile], noise: Sequence[AudioFile], snr_d
             order = rng.permutation(len(conditions))
         files, snr = conditions[order[k % len(conditions)]]
         utterance, file = speech[k % len(speech)], files[rng.integers(len(files))]
-        mixtures.append(Mixture(f'{utterance.name}_{file.name.replace("/", "-")}_{snr:g}dB', utterance, file, snr))
+        mixtures.append(Mixture(f'{utterance.name}_{file.name.replace("/", "-")}_{snr:g}dB', utterance, file, snr,
+                                min(utterance.num_samples, clip or utterance.num_samples)))
     return mixtures
 
 
@@ -199,8 +218,29 @@ def _open_mix(config, split, folders, shared) -> MixSource:
     snr_db = config.test_snr_db if split == 'test' else config.snr_db
     conditions = len({file.folder for file in noise}) * len(snr_db)
     count = len(speech) if split == 'train' else max(len(speech), conditions)
-    return MixSource(config.sample_rate, list_mixtures(speech, noise, snr_db, count), noise, snr_db,
-                     config.snr_uniform)
+    mixtures = list_mixtures(speech, noise, snr_db, count, round(config.clip_seconds * config.sample_rate))
+    seen = _training_classes(config, noise) if split == 'test' else None
+    return MixSource(config.sample_rate, mixtures, noise, snr_db, config.snr_uniform, seen)
+
+
+def _training_classes(config, noise) -> frozenset[str] | None:
+    """The classes of the noise in training, from the names of its files alone.
+
+    None, and a line that says why, where they are not known or `noise` has files outside of folders of their class.
+    """
+    root = config.train.noise
+    shared = not config.validation.kind('config.data.validation')
+    try:
+        if not root:
+            raise UserError('config.data.train.noise names no directory')
+        names = _choose([_name(path, root) for path in audio.find(root)], config, 'train', root, shared, by_file=True)
+        for where, those in ((root, names), (config.test.noise, [file.name for file in noise])):
+            if not all('/' in name for name in those):
+                raise UserError(f'{where}: files outside of folders of their class')
+        return frozenset(name.split('/')[-2] for name in names)
+    except UserError as error:
+        log.warning('not known which noise was seen in training: %s', error)
+        return None
 
 
 def _name(path, root) -> str:

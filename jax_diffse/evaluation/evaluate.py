@@ -35,7 +35,7 @@ MARKS = 5  # lines of progress per phase where there is no terminal
 class Utterance(NamedTuple):
     """One file of a data set."""
 
-    info: dict  # 'id', and where known 'snr_db' and 'noise'
+    info: dict  # 'id', and where known 'snr_db', 'noise' and 'noise_kind'
     clean: np.ndarray  # [N]
     noisy: np.ndarray  # [N]
 
@@ -157,6 +157,7 @@ def _summarise(run, results, utterances, sample_rate, data, steps, seconds) -> d
         'statistics': results.statistics(),
         'groups': {name: {label: {'files': len(files), 'statistics': results.statistics(files)}
                           for label, files in groups.items()} for name, groups in results.groups().items()},
+        'noise_kinds': results.by_kind(),
         'failures': results.failures(),
         'seconds': seconds,
         'real_time_factor': seconds['enhancing'] / duration,

@@ -11,13 +11,14 @@ import numpy as np
 LOWER_IS_BETTER = ('llr', 'wss')
 DECIMALS = {'si_sdr': 2, 'ssnr': 2, 'wss': 2}  # others: 3
 MAX_LEVELS = 12  # more SNRs than these are grouped into steps of 5 dB
+KINDS_NOTE = 'Seen: noise of a class that was in training. Avg: the mean over the SNRs, n/a where one of them is.'
 
 
 @dataclasses.dataclass(frozen=True)
 class Results:
     """Every metric of every file at every stage; NaN where it could not be computed."""
 
-    infos: Sequence[dict]  # per file: 'id', and where known 'snr_db' and 'noise'
+    infos: Sequence[dict]  # per file: 'id', and where known 'snr_db', 'noise' and 'noise_kind'
     stages: Sequence[str]  # the noisy input, then those of the system in their order
     metrics: Sequence[str]
     values: np.ndarray  # [files, stages, metrics], float64
@@ -66,6 +67,24 @@ class Results:
         by_noise = self._group([info.get('noise') or None for info in self.infos], lambda noise: (noise, noise))
         return {name: group for name, group in (('snr_db', by_snr), ('noise', by_noise)) if group}
 
+    def by_kind(self) -> dict[str, dict[str, dict]]:
+        """Noise kind ('seen' in training, 'unseen') -> SNR, lowest first, then 'Avg' -> {'files', 'statistics'}.
+
+        'Avg' is the average over the SNRs: its means and differences are the means of theirs, NaN where one of them
+        is, its numbers of files are sums. Files that lack either property are left out; empty where all do.
+        """
+        kinds = [info.get('noise_kind') for info in self.infos]
+        levels = {label: [i for i in files if kinds[i]] for label, files in self.groups().get('snr_db', {}).items()
+                  if label != 'unknown'}
+        levels = {label: files for label, files in levels.items() if files}
+        table = {}
+        for kind in sorted({kinds[i] for files in levels.values() for i in files}):
+            cells = {label: [i for i in files if kinds[i] == kind] for label, files in levels.items()}
+            table[kind] = {label: {'files': len(cell), 'statistics': self.statistics(cell)}
+                           for label, cell in cells.items()}
+            table[kind]['Avg'] = _average(list(table[kind].values()))
+        return table
+
     def _group(self, properties, key) -> dict[str, list[int]]:
         known = sorted({key(value) for value in properties if value is not None})
         groups = {label: [] for _, label in known}
@@ -100,6 +119,13 @@ def _mean(values) -> tuple[float, int]:
     return (float(finite.mean()), len(finite)) if len(finite) else (math.nan, 0)
 
 
+def _average(trees):
+    """Over trees of one shape: the means of what is a float, the sums of what is a count."""
+    if isinstance(trees[0], dict):
+        return {key: _average([tree[key] for tree in trees]) for key in trees[0]}
+    return sum(trees) / len(trees) if isinstance(trees[0], float) else sum(trees)
+
+
 def _level(snr_db: float) -> tuple[float, str]:
     return float(snr_db), f'{snr_db:g}'
 
@@ -118,12 +144,12 @@ def to_csv(results: Results) -> str:
     """One line per file and stage; 'nan' where a metric could not be computed, with the reasons in the last column."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(['id', 'stage', 'snr_db', 'noise', *results.metrics, 'reasons'])
+    writer.writerow(['id', 'stage', 'snr_db', 'noise', 'noise_kind', *results.metrics, 'reasons'])
     for i, info in enumerate(results.infos):
         for s, stage in enumerate(results.stages):
             reasons = '; '.join(f'{metric}: {reason}' for metric, reason in results.reasons[i][s].items())
             writer.writerow([info['id'], stage, info.get('snr_db', ''), info.get('noise', ''),
-                             *map(repr, results.values[i, s].tolist()), reasons])
+                             info.get('noise_kind', ''), *map(repr, results.values[i, s].tolist()), reasons])
     return text.getvalue()
 
 
@@ -132,39 +158,60 @@ def summary_tables(results: Results) -> str:
 
     Below each difference stands the number of files that the stage made worse.
     """
-    rows = []
-    for row, (stage, earlier) in zip(_difference_rows(results), results.pairs, strict=True):
-        losses = [str(entry['against'][earlier]['worse']) for entry in results.statistics()[stage].values()]
-        rows += [row, ['files made worse', str(len(results.infos)), *losses]]
-    return '\n\n'.join([_table(results, ['stage'], _mean_rows(results)), _table(results, ['difference'], rows)])
+    statistics, total, rows = results.statistics(), len(results.infos), []
+    for row, (stage, earlier) in zip(_difference_rows(statistics, total, results.pairs), results.pairs, strict=True):
+        losses = [str(entry['against'][earlier]['worse']) for entry in statistics[stage].values()]
+        rows += [row, ['files made worse', str(total), *losses]]
+    return '\n\n'.join([_table(results, ['stage'], _mean_rows(statistics, total)),
+                        _table(results, ['difference'], rows)])
 
 
 def to_markdown(results: Results, title: str, notes: Sequence[str]) -> str:
-    """The summary, then two tables per grouping, as a Markdown document."""
+    """The summary, two tables per grouping, and a table per metric by noise kind and SNR, as a Markdown document."""
     parts = [f'# {title}', '\n'.join(f'- {note}' for note in notes), summary_tables(results),
              'Arrows point to the better side. A mean over fewer files than its row names is followed by their number. '
              'Differences are means over the files that have both values.']
     for name, groups in results.groups().items():
         heading = {'snr_db': 'SNR (dB)', 'noise': 'noise'}[name]
-        parts.append(f'## By {heading}')
-        for what, rows_of in (('stage', _mean_rows), ('difference', _difference_rows)):
-            rows = [[_cell(label), *row] for label, files in groups.items() for row in rows_of(results, files)]
-            parts.append(_table(results, [heading, what], rows))
-    return '\n\n'.join(parts) + '\n'
+        means, differences = [], []
+        for label, files in groups.items():
+            group = results.statistics(files), len(files)
+            means += [[_cell(label), *row] for row in _mean_rows(*group)]
+            differences += [[_cell(label), *row] for row in _difference_rows(*group, results.pairs)]
+        parts += [f'## By {heading}', _table(results, [heading, 'stage'], means),
+                  _table(results, [heading, 'difference'], differences)]
+    return '\n\n'.join(parts + _kind_tables(results)) + '\n'
 
 
-def _mean_rows(results: Results, files: Sequence[int] | None = None) -> list[list[str]]:
-    """A row per stage."""
-    total = len(results.infos if files is None else files)
+def _kind_tables(results: Results) -> list[str]:
+    """The numbers of files by noise kind and SNR, then for each metric the means and the differences to noisy."""
+    kinds = results.by_kind()
+    if not kinds:
+        return []
+    columns = list(next(iter(kinds.values())))
+    counts = [[_cell(kind), *(str(cell['files']) for cell in cells.values())] for kind, cells in kinds.items()]
+    tables = [_grid(['files', *columns], 1, counts)]
+    to_first = [(stage, earlier) for stage, earlier in results.pairs if earlier == results.stages[0]]
+    by_cell = {kind: [_mean_rows(cell['statistics'], cell['files'])
+                      + _difference_rows(cell['statistics'], cell['files'], to_first) for cell in cells.values()]
+               for kind, cells in kinds.items()}
+    for m, metric in enumerate(results.metrics):
+        rows = [[_cell(kind), same[0][0], *(row[2 + m] for row in same)]
+                for kind, cells in by_cell.items() for same in zip(*cells, strict=True)]
+        tables.append(_grid([_heading(metric), 'stage', *columns], 2, rows))
+    return ['## By noise kind and SNR (dB)', KINDS_NOTE, *tables]
+
+
+def _mean_rows(statistics: dict, total: int) -> list[list[str]]:
+    """A row per stage: its name, the number of files, then a cell per metric."""
     return [[stage, str(total), *(_with_count(number(entry['mean'], metric), entry['files'], total)
-                                  for metric, entry in entries.items())]
-            for stage, entries in results.statistics(files).items()]
+                                  for metric, entry in entries.items())] for stage, entries in statistics.items()]
 
 
-def _difference_rows(results: Results, files: Sequence[int] | None = None) -> list[list[str]]:
-    """A row per pair of stages."""
-    total, statistics, rows = len(results.infos if files is None else files), results.statistics(files), []
-    for stage, earlier in results.pairs:
+def _difference_rows(statistics: dict, total: int, pairs: Sequence[tuple[str, str]]) -> list[list[str]]:
+    """A row per pair of stages, likewise."""
+    rows = []
+    for stage, earlier in pairs:
         entries = {metric: entry['against'][earlier] for metric, entry in statistics[stage].items()}
         rows.append([f'{stage} - {earlier}', str(total), *(
             _with_count(number(entry['difference'], metric, sign=True), entry['paired'], total)
@@ -185,14 +232,18 @@ def _cell(text: str) -> str:
 
 
 def _table(results: Results, labels: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table with columns of text, then the number of files and the metrics; padded, to be read as it is."""
-    header = [*labels, 'files', *map(_heading, results.metrics)]
+    """Columns of text, then the number of files and the metrics."""
+    return _grid([*labels, 'files', *map(_heading, results.metrics)], len(labels), rows)
+
+
+def _grid(header: list[str], num_labels: int, rows: list[list[str]]) -> str:
+    """A Markdown table of `num_labels` columns of text and others of numbers; padded, to be read as it is."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
     def line(cells):
-        return '| ' + ' | '.join(cell.ljust(width) if i < len(labels) else cell.rjust(width)
+        return '| ' + ' | '.join(cell.ljust(width) if i < num_labels else cell.rjust(width)
                                  for i, (cell, width) in enumerate(zip(cells, widths, strict=True))) + ' |'
 
-    rule = '|' + '|'.join('-' * (width + 2) if i < len(labels) else '-' * (width + 1) + ':'
+    rule = '|' + '|'.join('-' * (width + 2) if i < num_labels else '-' * (width + 1) + ':'
                           for i, width in enumerate(widths)) + '|'
     return '\n'.join([line(header), rule, *map(line, rows)])

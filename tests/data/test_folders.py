@@ -1,3 +1,5 @@
+import collections
+import dataclasses
 import subprocess
 import sys
 
@@ -67,6 +69,9 @@ def test_config_takes_lists_and_nested_dictionaries():
     ({'snr_db': []}, 'config.data.snr_db'),
     ({'name': 'voicebank'}, 'config.data.name'),
     ({'held_out': 1.5}, 'config.data.held_out'),
+    ({'clip_seconds': 0.1}, 'config.data.clip_seconds'),
+    ({'clip_seconds': -1.0}, 'config.data.clip_seconds'),
+    ({'clip_seconds': float('nan')}, 'config.data.clip_seconds'),
 ])
 def test_config_errors_name_the_key(values, names):
     with pytest.raises(UserError, match=names):
@@ -151,19 +156,92 @@ def test_test_mixtures_cover_every_condition_and_are_fixed(mix_folders, tmp_path
     assert all(np.array_equal(source.read(i), again.read(i)) for i in range(15))
 
 
+def test_conditions_are_filled_evenly(mix_folders):
+    source = open_source(DataConfig(test=mix_folders, test_snr_db=(-10.0, 20.0)), 'test')  # 12 utterances, 6 conditions
+    counts = collections.Counter((source.info(i)['noise'], source.info(i)['snr_db']) for i in range(len(source)))
+    assert set(counts.values()) == {2} and len(counts) == 6
+    speech, noise = [mixture.speech for mixture in source.mixtures], source.noise
+    counts = collections.Counter((mixture.noise.folder, mixture.snr_db)
+                                 for mixture in folders.list_mixtures(speech, noise, (-10.0, 20.0), 20))
+    assert sorted(counts.values()) == [3, 3, 3, 3, 4, 4]
+
+
+def test_listed_mixtures_are_cut_to_their_middle(mix_folders, tmp_path):
+    write(tmp_path / 'speech' / 'spk0' / 'long.wav', np.arange(12_000) / 32_768)
+    config = DataConfig(test=mix_folders, clip_seconds=0.6)
+    source = open_source(config, 'test')
+    for i, mixture in enumerate(source.mixtures):
+        clean, noisy = source.read(i)
+        assert len(clean) == len(noisy) == source.info(i)['num_samples'] == (
+            9_600 if mixture.speech.name == 'spk0/long' else 8_000)  # the others are shorter, and whole
+        assert wave_snr(clean, noisy) == pytest.approx(mixture.snr_db, abs=0.01)
+        if mixture.speech.name == 'spk0/long':  # 12 000 samples: 1200 go on either side
+            np.testing.assert_allclose(clean / clean[0] * 1200, np.arange(1200, 10_800), rtol=1e-4)
+    assert len(open_source(dataclasses.replace(config, train=mix_folders, validation=mix_folders), 'train').draw(
+        [mixture.speech.name for mixture in source.mixtures].index('spk0/long'), 12_000,
+        np.random.default_rng(0))[0]) >= 8_000
+
+
 def test_manifest_says_how_to_make_the_mixtures(mix_folders, tmp_path):
-    source = open_source(DataConfig(test=mix_folders), 'test')
+    source = open_source(DataConfig(test=mix_folders, clip_seconds=0.4), 'test')
     source.write_manifest(tmp_path / 'list.tsv')
     header, *rows = [line.split('\t') for line in (tmp_path / 'list.tsv').read_text().splitlines()]
-    assert header == ['id', 'speech', 'noise', 'noise_start', 'noise_class', 'snr_db']
+    assert header == ['id', 'speech', 'noise', 'noise_start', 'noise_class', 'snr_db', 'speech_start', 'num_samples']
     assert len(rows) == len(source)
-    for i, (name, speech, noise, start, noise_class, snr_db) in enumerate(rows):
+    for i, (name, speech, noise, start, noise_class, snr_db, speech_start, num_samples) in enumerate(rows):
         assert (name, noise_class) == (source.info(i)['id'], source.info(i)['noise'])
-        speech, noise = soundfile.read(speech)[0], soundfile.read(noise)[0]
+        speech = soundfile.read(speech)[0][int(speech_start):][:int(num_samples)]
+        noise = soundfile.read(noise)[0]
         noise = noise[np.arange(int(start), int(start) + len(speech)) % len(noise)]
         noise *= np.linalg.norm(speech) / np.linalg.norm(noise) / 10 ** (float(snr_db) / 20)
         np.testing.assert_allclose(source.read(i)[1], speech + noise, atol=1e-5)
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ['list.tsv']
+
+
+# --------------------------------------------------------------------------------------------------------- noise kinds
+
+
+@pytest.fixture
+def kinds_config(mix_folders, tmp_path):
+    """Tests with the noises rain, wind and fan, of which rain and wind (one file) were trained on, and bells."""
+    for name in ('rain/a', 'rain/b', 'wind/c', 'bells/d', 'bells/e'):
+        write(tmp_path / 'trained' / f'{name}.wav', wave(0))
+    train = dataclasses.replace(mix_folders, noise=str(tmp_path / 'trained'))
+    return DataConfig(train=train, validation=mix_folders, test=mix_folders)
+
+
+def kinds_of(config):
+    source = open_source(config, 'test')
+    return {source.info(i)['noise']: source.info(i).get('noise_kind') for i in range(len(source))}
+
+
+def test_test_mixtures_know_whether_their_noise_was_seen(kinds_config):
+    assert kinds_of(kinds_config) == {'rain': 'seen', 'wind': 'seen', 'fan': 'unseen'}
+    assert 'noise_kind' not in open_source(kinds_config, 'validation').info(0)
+
+
+def test_noise_held_out_of_training_is_unseen(kinds_config):
+    """At a share of 60 %, three of the five files are held out."""
+    config = dataclasses.replace(kinds_config, validation=Folders(), held_out=0.6)
+    trained = {file.folder for file in open_source(config, 'train').noise}
+    assert trained != {'rain', 'wind', 'bells'}
+    assert kinds_of(config) == {name: 'seen' if name in trained else 'unseen' for name in ('rain', 'wind', 'fan')}
+
+
+@pytest.mark.parametrize('change, reason', [
+    ('none', 'config.data.train.noise names no directory'),
+    ('gone', 'gone: no such directory'),
+    ('flat', 'trained: files outside of folders of their class'),
+    ('flat_test', 'noise: files outside of folders of their class'),
+])
+def test_where_the_noise_of_training_is_not_known_one_line_says_why(kinds_config, tmp_path, caplog, change, reason):
+    noise = {'none': '', 'gone': str(tmp_path / 'gone')}.get(change, kinds_config.train.noise)
+    if change.startswith('flat'):
+        write(tmp_path / ('noise' if change == 'flat_test' else 'trained') / 'loose.wav', wave(0))
+    train = Folders() if change == 'none' else dataclasses.replace(kinds_config.train, noise=noise)
+    assert set(kinds_of(dataclasses.replace(kinds_config, train=train)).values()) == {None}
+    line, = caplog.messages
+    assert line.endswith(reason) and '\n' not in line
 
 
 # -------------------------------------------------------------------------------------------------------------- pairs

@@ -16,11 +16,9 @@ from numpy.testing import assert_allclose
 
 from jax_diffse import audio
 from jax_diffse.errors import UserError
-from jax_diffse.evaluation import results as tables
 from jax_diffse.evaluation.enhancer import Enhancer
 from jax_diffse.evaluation.evaluate import evaluate
 from jax_diffse.evaluation.metrics import score
-from jax_diffse.evaluation.results import Results
 from jax_diffse.training import checkpoints
 from tests import toys
 
@@ -66,117 +64,6 @@ def strict_json(path):
         raise AssertionError(f'{name} is not JSON')
 
     return json.loads(path.read_text(), parse_constant=refuse)
-
-
-def by_hand(values, metrics=METRICS, infos=None):
-    values = np.array(values, np.float64)
-    infos = infos or [{'id': str(i)} for i in range(len(values))]
-    return Results(infos, ('noisy', 'enhanced', 'refined')[:values.shape[1]], metrics, values,
-                   [[{} for _ in stages] for stages in values])
-
-
-def test_statistics_by_hand():
-    results = by_hand([  # [noisy, enhanced, refined] of [si_sdr, llr]; a lower llr is better
-        [[1, 0.5], [3, 0.6], [2, 0.6]],
-        [[2, 0.5], [1, 0.1], [4, 0.2]],
-        [[NAN, 0.5], [5, 0.5], [4, 0.3]],
-        [[6, 0.5], [NAN, NAN], [8, 0.1]],
-    ])
-    found = results.statistics()
-    assert found['noisy'] == {'si_sdr': {'mean': 3, 'files': 3, 'against': {}},
-                              'llr': {'mean': 0.5, 'files': 4, 'against': {}}}
-    assert found['enhanced']['si_sdr'] == {
-        'mean': 3, 'files': 3, 'against': {'noisy': {'difference': 0.5, 'paired': 2, 'worse': 1}}}
-    assert found['refined']['si_sdr'] == {'mean': 4.5, 'files': 4, 'against': {
-        'noisy': {'difference': 5 / 3, 'paired': 3, 'worse': 0},
-        'enhanced': {'difference': 1 / 3, 'paired': 3, 'worse': 2}}}
-    for stage, earlier, difference, worse in (
-            ('enhanced', 'noisy', -0.1, 1), ('refined', 'noisy', -0.2, 1), ('refined', 'enhanced', -0.1 / 3, 1)):
-        entry = found[stage]['llr']['against'][earlier]
-        assert entry['worse'] == worse and entry['paired'] == (4 if (stage, earlier) == ('refined', 'noisy') else 3)
-        assert_allclose(entry['difference'], difference, atol=1e-12)
-
-
-def test_statistics_of_some_files():
-    results = by_hand([[[1, 0.5], [3, 0.6]], [[2, 0.5], [1, 0.1]], [[2, 0.5], [0, 0.5]]])
-    assert results.statistics([1, 2])['enhanced']['si_sdr'] == {
-        'mean': 0.5, 'files': 2, 'against': {'noisy': {'difference': -1.5, 'paired': 2, 'worse': 2}}}
-
-
-def test_every_stage_is_paired_with_every_earlier_one():
-    assert by_hand(np.zeros((1, 3, 2))).pairs == [('enhanced', 'noisy'), ('refined', 'noisy'), ('refined', 'enhanced')]
-
-
-def test_a_metric_that_no_file_has_is_nan_over_none():
-    entry = by_hand([[[NAN, 1], [NAN, 2]]]).statistics()['enhanced']['si_sdr']
-    against = entry['against']['noisy']
-    assert math.isnan(entry['mean']) and math.isnan(against['difference'])
-    assert (entry['files'], against['paired'], against['worse']) == (0, 0, 0)
-
-
-def test_groups_are_in_order_and_the_unknown_last():
-    infos = [{'id': 'a', 'snr_db': 10.0, 'noise': 'rain'}, {'id': 'b', 'noise': 'bus'}, {'id': 'c', 'snr_db': -5.0},
-             {'id': 'd', 'snr_db': 2.5, 'noise': 'bus'}]
-    groups = by_hand(np.zeros((4, 2, 2)), infos=infos).groups()
-    assert [(label, files) for label, files in groups['snr_db'].items()] == [
-        ('-5', [2]), ('2.5', [3]), ('10', [0]), ('unknown', [1])]
-    assert list(groups['noise'].items()) == [('bus', [1, 3]), ('rain', [0]), ('unknown', [2])]
-    assert by_hand(np.zeros((2, 2, 2))).groups() == {}
-
-
-def test_many_levels_are_grouped_in_steps():
-    levels = [-0.5, 0.0, 4.9, 5.0, *np.arange(12) / 10 + 21]
-    infos = [{'id': str(i), 'snr_db': float(level)} for i, level in enumerate(levels)]
-    groups = by_hand(np.zeros((len(levels), 2, 2)), infos=infos).groups()['snr_db']
-    assert {label: len(files) for label, files in groups.items()} == {
-        '-5 to 0': 1, '0 to 5': 2, '5 to 10': 1, '20 to 25': 12}
-    assert list(groups) == ['-5 to 0', '0 to 5', '5 to 10', '20 to 25']
-
-
-def test_files_are_ranked_by_gain_in_the_main_metric():
-    values = [[[2, 1], [1, 2]], [[2, 1], [5, NAN]], [[2, 1], [NAN, 1]], [[2, 1], [3, 1]]]
-    assert by_hand(values, ('si_sdr', 'llr')).ranked() == [1, 3, 0]
-    with_pesq = by_hand(values, ('llr', 'pesq_wb'))  # pesq_wb goes first, wherever it stands
-    assert with_pesq.metrics[with_pesq.main_metric()] == 'pesq_wb' and with_pesq.ranked() == [0, 2, 3]
-    assert by_hand(values, ('llr', 'si_sdr')).ranked() == [0, 3, 1]  # a lower llr is a gain
-    three = [[[0, 1], [9, 1], [1, 1]], [[0, 1], [1, 1], [2, 1]]]
-    assert by_hand(three).ranked() == [1, 0]  # from the first stage to the last, whatever lies between
-
-
-def cells(text):
-    """Rows of the tables in a Markdown text, one list of rows per table."""
-    blocks = [block.splitlines() for block in text.split('\n\n') if block.startswith('|')]
-    return [[[cell.strip() for cell in line.strip('|').split('|')] for line in block if not line.startswith('|-')]
-            for block in blocks]
-
-
-def test_markdown_has_the_noisy_row_first_and_counts_what_is_missing():
-    text = tables.summary_tables(by_hand([[[1, 0.5], [3, 0.6], [2, 0.6]], [[2, 0.5], [NAN, 0.1], [5, 0.2]]]))
-    assert cells(text) == [
-        [['stage', 'files', 'si_sdr ↑', 'llr ↓'],
-         ['noisy', '2', '1.50', '0.500'], ['enhanced', '2', '3.00 (1)', '0.350'], ['refined', '2', '3.50', '0.400']],
-        [['difference', 'files', 'si_sdr ↑', 'llr ↓'],
-         ['enhanced - noisy', '2', '+2.00 (1)', '-0.150'], ['files made worse', '2', '0', '1'],
-         ['refined - noisy', '2', '+2.00', '-0.100'], ['files made worse', '2', '0', '1'],
-         ['refined - enhanced', '2', '-1.00 (1)', '+0.050'], ['files made worse', '2', '1', '1']]]
-
-
-def test_markdown_has_means_and_differences_of_every_group():
-    infos = [{'id': 'a', 'snr_db': 5.0}, {'id': 'b', 'snr_db': -5.0}]
-    values = [[[1, 0.5], [3, 0.6]], [[2, 0.5], [1, 0.1]]]
-    _, _, means, differences = cells(tables.to_markdown(by_hand(values, infos=infos), 'Evaluation', ['x']))
-    assert means == [['SNR (dB)', 'stage', 'files', 'si_sdr ↑', 'llr ↓'],
-                     ['-5', 'noisy', '1', '2.00', '0.500'], ['-5', 'enhanced', '1', '1.00', '0.100'],
-                     ['5', 'noisy', '1', '1.00', '0.500'], ['5', 'enhanced', '1', '3.00', '0.600']]
-    assert differences == [['SNR (dB)', 'difference', 'files', 'si_sdr ↑', 'llr ↓'],
-                           ['-5', 'enhanced - noisy', '1', '-1.00', '-0.400'],
-                           ['5', 'enhanced - noisy', '1', '+2.00', '+0.100']]
-
-
-def test_markdown_survives_odd_names():
-    infos = [{'id': 'a', 'noise': 'a|b\nc'}]
-    text = tables.to_markdown(by_hand(np.zeros((1, 2, 2)), infos=infos), 'Evaluation', ['x'])
-    assert '| a\\|b c |' in text
 
 
 def test_scores_are_those_of_the_enhancer_and_round_trip(tmp_path):
@@ -337,9 +224,9 @@ def test_an_output_that_is_a_file_is_refused(tmp_path):
 # ---- the entry point ----
 
 
-def _main(monkeypatch, *arguments):
+def _main(monkeypatch, *arguments, run=None):
     """Runs evaluate.py on a toy run and returns its exit status."""
-    monkeypatch.setattr(checkpoints, 'load', lambda workdir, step, model: toy_run(**model))
+    monkeypatch.setattr(checkpoints, 'load', lambda workdir, step, model: run or toy_run(**model))
     monkeypatch.setattr(sys, 'argv', ['evaluate.py', '--workdir', 'toy', *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / 'evaluate.py'), run_name='__main__')
@@ -357,6 +244,11 @@ def folders(tmp_path):
             (tmp_path / folder).mkdir(parents=True, exist_ok=True)
             soundfile.write(tmp_path / folder / f'{name}.wav', samples, 16000)
     return tmp_path
+
+
+def _made(folder):
+    folder.mkdir(parents=True)
+    return folder
 
 
 def test_main_evaluates_paired_folders(folders, monkeypatch, capsys):
@@ -380,12 +272,38 @@ def test_main_mixes_folders(folders, monkeypatch):
     listed = (folders / 'out' / 'mixtures.tsv').read_text().splitlines()
     assert listed[0].startswith('id\tspeech\tnoise') and len(listed) == 1 + summary['files']
     assert_allclose(summary['groups']['snr_db']['5']['statistics']['noisy']['si_sdr']['mean'], 5, atol=0.3)
+    assert summary['noise_kinds'] == {}
+
+
+@pytest.mark.parametrize(('name', 'flags', 'seconds', 'kinds'), [
+    ('folders', [], 0.4, ['seen', 'unseen']),
+    ('folders', ['--clip-seconds', 0.3], 0.3, ['seen', 'unseen']),
+    ('folders', ['--clip-seconds', 0], 0.55, ['seen', 'unseen']),
+    ('spoken_demo', [], 0.4, []),  # a run that was not trained on these folders
+])
+def test_main_mixes_clips_and_knows_the_noise_of_training(folders, monkeypatch, name, flags, seconds, kinds):
+    soundfile.write(_made(folders / 'trained' / 'class_b') / 'x.wav', np.full(16000, 0.1), 16000)
+    soundfile.write(_made(folders / 'trained' / 'class_c') / 'x.wav', np.full(16000, 0.1), 16000)
+    train = {'speech': 'gone', 'noise': str(folders / 'trained')}
+    data = {'name': name, 'train': train, 'validation': train, 'clip_seconds': 0.4}
+    run = dataclasses.replace(toy_run(), config=ConfigDict({'data': data}))
+    assert _main(monkeypatch, '--output', folders / 'out', '--speech', folders / 'clean', '--noise', folders / 'noise',
+                 '--snr-db=-5,5', '--metrics', 'si_sdr', '--workers', 0, *flags, run=run) == 0
+    summary = strict_json(folders / 'out' / 'summary.json')
+    assert_allclose(summary['audio_seconds'], summary['files'] * seconds)
+    assert list(summary['noise_kinds']) == kinds
+    assert ('id="kinds"' in (folders / 'out' / 'index.html').read_text()) == bool(kinds)
+    for kind, noise in zip(kinds, ('class_b', 'class_a')):
+        assert summary['noise_kinds'][kind]['Avg']['files'] == summary['groups']['noise'][noise]['files'] == 2
+        assert_allclose(summary['noise_kinds'][kind]['-5']['statistics']['noisy']['si_sdr']['mean'], -5, atol=0.5)
 
 
 @pytest.mark.parametrize(('arguments', 'words'), [
     (['--clean', 'x'], ['--clean', '--noisy']),
     (['--clean', 'x', '--noise', 'y'], ['--clean --noise given']),
     (['--snr-db', '0'], ['--snr-db', '--speech']),
+    (['--clean', 'x', '--noisy', 'y', '--clip-seconds', '3'], ['--clip-seconds', '--speech']),
+    (['--speech', 'x', '--noise', 'y', '--clip-seconds', '0.1'], ['clip-seconds', '0.25']),
     (['--clean', 'x', '--noisy', 'y', '--split', 'test'], ['--split=test']),
     (['--clean', 'no_such_folder', '--noisy', 'y'], ['no_such_folder']),
     (['--metrics', 'pesq'], ['pesq', 'pesq_wb']),

@@ -52,7 +52,8 @@ def render(stages=('noisy', 'enhanced'), ids=('a', HOSTILE, 'c', 'd')):
     values[:, -1, 0] = [2.1, 2.4, 1.8, NAN]
     reasons = [[{} for _ in stages] for _ in ids]
     reasons[3][-1] = {'pesq_wb': f'broken: {HOSTILE}'}
-    infos = [{'id': name, 'snr_db': 5.0 - i, 'noise': HOSTILE} for i, name in enumerate(ids)]
+    infos = [{'id': name, 'snr_db': 5.0 - i, 'noise': HOSTILE, 'noise_kind': kind}
+             for i, (name, kind) in enumerate(zip(ids, ('seen', 'unseen', HOSTILE, 'seen'), strict=True))]
     results = Results(infos, stages, ('pesq_wb', 'llr'), values, reasons)
     summary = {
         'data': HOSTILE, 'files': 4, 'audio_seconds': 1.0, 'sample_rate': 16000, 'date': '2026-01-01T00:00:00+00:00',
@@ -60,6 +61,7 @@ def render(stages=('noisy', 'enhanced'), ids=('a', HOSTILE, 'c', 'd')):
         'statistics': results.statistics(), 'failures': results.failures(), 'seconds': {'enhancing': 1.0},
         'groups': {name: {label: {'files': len(files), 'statistics': results.statistics(files)}
                           for label, files in groups.items()} for name, groups in results.groups().items()},
+        'noise_kinds': results.by_kind(),
         'real_time_factor': 0.1, 'device': 'cpu', 'versions': {'jax': '1'}, 'config': {'name': HOSTILE}}
     rng = np.random.default_rng(0)
     examples = [page.Example(label, i, {name: 0.1 * rng.standard_normal(LENGTHS[i]) for name in ('clean', *stages)})
@@ -180,13 +182,24 @@ def test_more_stages_get_rows_and_players_of_their_own():
         'refined − noisy', 'refined − condition', 'refined − diffusion')]
 
 
-def test_groups_have_the_differences_of_their_files():
-    text, _ = render()
+def test_groups_have_the_differences_of_their_files(rendered):
+    text, _ = rendered
     table = text[text.index('aria-label="Paired differences by SNR (dB)"'):]
     rows = re.findall(r'<tr>(.*?)</tr>', table[:table.index('</table>')], re.DOTALL)[1:]  # SNRs of 2, 3, 4 and 5 dB
     assert [words(row) for row in rows] == [
         '2 1 enhanced − noisy n/a +0.000 0 worse', '3 1 enhanced − noisy −0.200 1 worse +0.000 0 worse',
         '4 1 enhanced − noisy +0.400 0 worse +0.000 0 worse', '5 1 enhanced − noisy +0.100 0 worse +0.000 0 worse']
+
+
+def test_kinds_have_a_table_per_metric(rendered):
+    text, _ = rendered
+    assert {'id': 'kinds', 'aria-labelledby': 'h-kinds'} in Page(text).all('section') and 'href="#kinds"' in text
+    table = text[text.index('aria-label="pesq_wb by noise kind and SNR"'):]
+    header, *rows = re.findall(r'<tr.*?>(.*?)</tr>', table[:table.index('</table>')], re.DOTALL)
+    assert words(header) == 'stage 2 3 4 5 Avg'
+    seen = [words(row) for row in rows][3:6]  # at 5 dB, and at 2 dB without a score; no average over empty cells
+    assert seen == ['seen , files 1 0 0 1 2', 'noisy 2.000 n/a n/a 2.000 n/a',
+                    'enhanced n/a 0 files n/a n/a n/a n/a n/a 2.100 +0.100 n/a 1 file n/a']
 
 
 # ---- figures ----

@@ -11,7 +11,7 @@ import markupsafe
 import numpy as np
 
 from jax_diffse.evaluation.report import figures
-from jax_diffse.evaluation.results import DECIMALS, LOWER_IS_BETTER, Results, number
+from jax_diffse.evaluation.results import DECIMALS, KINDS_NOTE, LOWER_IS_BETTER, Results, number
 
 HERE = pathlib.Path(__file__).parent
 MAX_SECONDS = 30  # of an example; beyond that the page would grow too large
@@ -62,7 +62,7 @@ def render(results: Results, summary: dict, examples: list[Example], sample_rate
         cards=[_card(results, m) for m in range(len(results.metrics))], width=figures.WIDTH, row=figures.ROW,
         examples=[_show(example, sample_rate) for example in examples], max_seconds=MAX_SECONDS,
         range_db=figures.RANGE_DB, colour_scale=figures.colour_scale(), table=_per_file(results),
-        failures=_by_reason(summary['failures']))
+        failures=_by_reason(summary['failures']), kinds_note=KINDS_NOTE)
 
 
 def _inline(name: str) -> markupsafe.Markup:

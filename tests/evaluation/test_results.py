@@ -1,0 +1,180 @@
+import csv
+import io
+import math
+
+import numpy as np
+from numpy.testing import assert_allclose
+
+from jax_diffse.evaluation import results as tables
+from jax_diffse.evaluation.results import Results
+
+METRICS = ('si_sdr', 'llr')
+NAN = math.nan
+
+
+def by_hand(values, metrics=METRICS, infos=None):
+    values = np.array(values, np.float64)
+    infos = infos or [{'id': str(i)} for i in range(len(values))]
+    return Results(infos, ('noisy', 'enhanced', 'refined')[:values.shape[1]], metrics, values,
+                   [[{} for _ in stages] for stages in values])
+
+
+def test_statistics_by_hand():
+    results = by_hand([  # [noisy, enhanced, refined] of [si_sdr, llr]; a lower llr is better
+        [[1, 0.5], [3, 0.6], [2, 0.6]],
+        [[2, 0.5], [1, 0.1], [4, 0.2]],
+        [[NAN, 0.5], [5, 0.5], [4, 0.3]],
+        [[6, 0.5], [NAN, NAN], [8, 0.1]],
+    ])
+    found = results.statistics()
+    assert found['noisy'] == {'si_sdr': {'mean': 3, 'files': 3, 'against': {}},
+                              'llr': {'mean': 0.5, 'files': 4, 'against': {}}}
+    assert found['enhanced']['si_sdr'] == {
+        'mean': 3, 'files': 3, 'against': {'noisy': {'difference': 0.5, 'paired': 2, 'worse': 1}}}
+    assert found['refined']['si_sdr'] == {'mean': 4.5, 'files': 4, 'against': {
+        'noisy': {'difference': 5 / 3, 'paired': 3, 'worse': 0},
+        'enhanced': {'difference': 1 / 3, 'paired': 3, 'worse': 2}}}
+    for stage, earlier, difference, worse in (
+            ('enhanced', 'noisy', -0.1, 1), ('refined', 'noisy', -0.2, 1), ('refined', 'enhanced', -0.1 / 3, 1)):
+        entry = found[stage]['llr']['against'][earlier]
+        assert entry['worse'] == worse and entry['paired'] == (4 if (stage, earlier) == ('refined', 'noisy') else 3)
+        assert_allclose(entry['difference'], difference, atol=1e-12)
+
+
+def test_statistics_of_some_files():
+    results = by_hand([[[1, 0.5], [3, 0.6]], [[2, 0.5], [1, 0.1]], [[2, 0.5], [0, 0.5]]])
+    assert results.statistics([1, 2])['enhanced']['si_sdr'] == {
+        'mean': 0.5, 'files': 2, 'against': {'noisy': {'difference': -1.5, 'paired': 2, 'worse': 2}}}
+
+
+def test_every_stage_is_paired_with_every_earlier_one():
+    assert by_hand(np.zeros((1, 3, 2))).pairs == [('enhanced', 'noisy'), ('refined', 'noisy'), ('refined', 'enhanced')]
+
+
+def test_a_metric_that_no_file_has_is_nan_over_none():
+    entry = by_hand([[[NAN, 1], [NAN, 2]]]).statistics()['enhanced']['si_sdr']
+    against = entry['against']['noisy']
+    assert math.isnan(entry['mean']) and math.isnan(against['difference'])
+    assert (entry['files'], against['paired'], against['worse']) == (0, 0, 0)
+
+
+def test_groups_are_in_order_and_the_unknown_last():
+    infos = [{'id': 'a', 'snr_db': 10.0, 'noise': 'rain'}, {'id': 'b', 'noise': 'bus'}, {'id': 'c', 'snr_db': -5.0},
+             {'id': 'd', 'snr_db': 2.5, 'noise': 'bus'}]
+    groups = by_hand(np.zeros((4, 2, 2)), infos=infos).groups()
+    assert [(label, files) for label, files in groups['snr_db'].items()] == [
+        ('-5', [2]), ('2.5', [3]), ('10', [0]), ('unknown', [1])]
+    assert list(groups['noise'].items()) == [('bus', [1, 3]), ('rain', [0]), ('unknown', [2])]
+    assert by_hand(np.zeros((2, 2, 2))).groups() == {}
+
+
+def test_many_levels_are_grouped_in_steps():
+    levels = [-0.5, 0.0, 4.9, 5.0, *np.arange(12) / 10 + 21]
+    infos = [{'id': str(i), 'snr_db': float(level)} for i, level in enumerate(levels)]
+    groups = by_hand(np.zeros((len(levels), 2, 2)), infos=infos).groups()['snr_db']
+    assert {label: len(files) for label, files in groups.items()} == {
+        '-5 to 0': 1, '0 to 5': 2, '5 to 10': 1, '20 to 25': 12}
+    assert list(groups) == ['-5 to 0', '0 to 5', '5 to 10', '20 to 25']
+
+
+def test_files_are_ranked_by_gain_in_the_main_metric():
+    values = [[[2, 1], [1, 2]], [[2, 1], [5, NAN]], [[2, 1], [NAN, 1]], [[2, 1], [3, 1]]]
+    assert by_hand(values, ('si_sdr', 'llr')).ranked() == [1, 3, 0]
+    with_pesq = by_hand(values, ('llr', 'pesq_wb'))  # pesq_wb goes first, wherever it stands
+    assert with_pesq.metrics[with_pesq.main_metric()] == 'pesq_wb' and with_pesq.ranked() == [0, 2, 3]
+    assert by_hand(values, ('llr', 'si_sdr')).ranked() == [0, 3, 1]  # a lower llr is a gain
+    three = [[[0, 1], [9, 1], [1, 1]], [[0, 1], [1, 1], [2, 1]]]
+    assert by_hand(three).ranked() == [1, 0]  # from the first stage to the last, whatever lies between
+
+
+def cells(text):
+    """Rows of the tables in a Markdown text, one list of rows per table."""
+    blocks = [block.splitlines() for block in text.split('\n\n') if block.startswith('|')]
+    return [[[cell.strip() for cell in line.strip('|').split('|')] for line in block if not line.startswith('|-')]
+            for block in blocks]
+
+
+def test_markdown_has_the_noisy_row_first_and_counts_what_is_missing():
+    text = tables.summary_tables(by_hand([[[1, 0.5], [3, 0.6], [2, 0.6]], [[2, 0.5], [NAN, 0.1], [5, 0.2]]]))
+    assert cells(text) == [
+        [['stage', 'files', 'si_sdr ↑', 'llr ↓'],
+         ['noisy', '2', '1.50', '0.500'], ['enhanced', '2', '3.00 (1)', '0.350'], ['refined', '2', '3.50', '0.400']],
+        [['difference', 'files', 'si_sdr ↑', 'llr ↓'],
+         ['enhanced - noisy', '2', '+2.00 (1)', '-0.150'], ['files made worse', '2', '0', '1'],
+         ['refined - noisy', '2', '+2.00', '-0.100'], ['files made worse', '2', '0', '1'],
+         ['refined - enhanced', '2', '-1.00 (1)', '+0.050'], ['files made worse', '2', '1', '1']]]
+
+
+def test_markdown_has_means_and_differences_of_every_group():
+    infos = [{'id': 'a', 'snr_db': 5.0}, {'id': 'b', 'snr_db': -5.0}]
+    values = [[[1, 0.5], [3, 0.6]], [[2, 0.5], [1, 0.1]]]
+    _, _, means, differences = cells(tables.to_markdown(by_hand(values, infos=infos), 'Evaluation', ['x']))
+    assert means == [['SNR (dB)', 'stage', 'files', 'si_sdr ↑', 'llr ↓'],
+                     ['-5', 'noisy', '1', '2.00', '0.500'], ['-5', 'enhanced', '1', '1.00', '0.100'],
+                     ['5', 'noisy', '1', '1.00', '0.500'], ['5', 'enhanced', '1', '3.00', '0.600']]
+    assert differences == [['SNR (dB)', 'difference', 'files', 'si_sdr ↑', 'llr ↓'],
+                           ['-5', 'enhanced - noisy', '1', '-1.00', '-0.400'],
+                           ['5', 'enhanced - noisy', '1', '+2.00', '+0.100']]
+
+
+def test_markdown_survives_odd_names():
+    infos = [{'id': 'a', 'noise': 'a|b\nc'}]
+    text = tables.to_markdown(by_hand(np.zeros((1, 2, 2)), infos=infos), 'Evaluation', ['x'])
+    assert '| a\\|b c |' in text
+
+
+def by_kind():
+    """Seen noise: two files at -5 dB and one at 10; unseen: one at each, that at 10 without an llr of its output."""
+    infos = [{'id': str(i), 'snr_db': snr_db, 'noise_kind': kind} for i, (kind, snr_db) in enumerate([
+        ('unseen', 10.0), ('seen', -5.0), ('seen', 10.0), ('seen', -5.0), ('unseen', -5.0)])]
+    infos += [{'id': 'no kind', 'snr_db': 0.0}, {'id': 'no level', 'noise_kind': 'other'}]
+    values = [[[9, 0.5], [12, NAN]], [[-4, 0.9], [1, 0.7]], [[10, 0.4], [13, 0.1]], [[-6, 0.7], [2, 0.5]],
+              [[-5, 0.8], [-6, 0.6]], [[7, 7], [7, 7]], [[7, 7], [7, 7]]]
+    return by_hand(values, infos=infos)
+
+
+def test_means_by_noise_kind_and_level():
+    found = by_kind().by_kind()
+    assert [(kind, list(cells)) for kind, cells in found.items()] == [
+        ('seen', ['-5', '10', 'Avg']), ('unseen', ['-5', '10', 'Avg'])]
+    assert [[cell['files'] for cell in cells.values()] for cells in found.values()] == [[2, 1, 3], [1, 1, 2]]
+    low, high, average = found['seen'].values()
+    assert low['statistics'] == by_kind().statistics([1, 3])
+    assert high['statistics']['enhanced']['si_sdr'] == {
+        'mean': 13, 'files': 1, 'against': {'noisy': {'difference': 3, 'paired': 1, 'worse': 0}}}
+    # of the levels, -5 and 10 at first, 1.5 and 13 after: the two files at -5 dB count as one
+    assert average['statistics']['noisy']['si_sdr'] == {'mean': 2.5, 'files': 3, 'against': {}}
+    assert average['statistics']['enhanced']['si_sdr'] == {
+        'mean': 7.25, 'files': 3, 'against': {'noisy': {'difference': 4.75, 'paired': 3, 'worse': 0}}}
+
+
+def test_no_average_over_levels_of_which_one_is_missing():
+    unseen = by_kind().by_kind()['unseen']['Avg']['statistics']
+    assert_allclose(unseen['noisy']['llr']['mean'], 0.65)
+    assert math.isnan(unseen['enhanced']['llr']['mean']) and unseen['enhanced']['llr']['files'] == 1
+    assert math.isnan(unseen['enhanced']['llr']['against']['noisy']['difference'])
+
+
+def test_kinds_need_both_properties():
+    infos = [{'id': 'a', 'noise_kind': 'seen'}, {'id': 'b', 'snr_db': 5.0}]
+    results = by_hand(np.zeros((2, 2, 2)), infos=infos)
+    assert results.by_kind() == {} and 'kind' not in tables.to_markdown(results, 'Evaluation', ['x'])
+
+
+def test_markdown_has_a_table_of_kinds_and_levels_for_every_metric():
+    text = tables.to_markdown(by_kind(), 'Evaluation', ['x'])
+    files, si_sdr, llr = cells(text[text.index('## By noise kind and SNR (dB)'):])
+    assert files == [['files', '-5', '10', 'Avg'], ['seen', '2', '1', '3'], ['unseen', '1', '1', '2']]
+    assert si_sdr == [
+        ['si_sdr ↑', 'stage', '-5', '10', 'Avg'],
+        ['seen', 'noisy', '-5.00', '10.00', '2.50'], ['seen', 'enhanced', '1.50', '13.00', '7.25'],
+        ['seen', 'enhanced - noisy', '+6.50', '+3.00', '+4.75'],
+        ['unseen', 'noisy', '-5.00', '9.00', '2.00'], ['unseen', 'enhanced', '-6.00', '12.00', '3.00'],
+        ['unseen', 'enhanced - noisy', '-1.00', '+3.00', '+1.00']]
+    assert llr[5:] == [['unseen', 'enhanced', '0.600', 'n/a (0)', 'n/a (1)'],
+                       ['unseen', 'enhanced - noisy', '-0.200', 'n/a (0)', 'n/a (1)']]
+
+
+def test_csv_has_the_kind_of_the_noise():
+    rows = list(csv.DictReader(io.StringIO(tables.to_csv(by_kind()))))
+    assert [row['noise_kind'] for row in rows[::2]] == ['unseen', 'seen', 'seen', 'seen', 'unseen', '', 'other']
