@@ -38,7 +38,15 @@ def load(path: str, overrides: Sequence[str] = ()):
         values(argv)
         return values['config'].value
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f'--config={path}: {" ".join(str(error).split())}') from error
+        raise UserError(f'--config={path}: {_reason(error)}') from error
+
+
+def _reason(error: Exception) -> str:
+    """The message in one line; of an error inside the config file, which holds a traceback, the end of that."""
+    text = str(error).strip()
+    if 'Error whilst parsing config file' in text:
+        text = text.splitlines()[-1].removeprefix('ValueError: ')
+    return ' '.join(text.split())
 
 
 def stage_config(config, name: str):

@@ -47,6 +47,26 @@ def _reflect(x: jax.Array, pad: int, end: jax.Array | None) -> jax.Array:
     return jnp.concatenate([jnp.flip(x[:, 1:pad + 1], axis=1), jax.vmap(one)(x, end)], axis=1)
 
 
+def _frames(x: jax.Array, size: int, hop: int, count: int) -> jax.Array:
+    """`count` frames of `size` samples (a multiple of `hop`), `hop` apart, of `[B, N]` -> `[B, count, size]`."""
+    x = jnp.pad(x, ((0, 0), (0, max(0, (count - 1) * hop + size - x.shape[1]))))
+    return jnp.concatenate([x[:, k * hop:(k + count) * hop].reshape(-1, count, hop) for k in range(size // hop)],
+                           axis=-1)
+
+
+def _overlap_add(frames: jax.Array, hop: int) -> jax.Array:
+    """The inverse gesture: `[B, T, size]` -> `[B, (T - 1) * hop + size]`, overlapping samples added."""
+    batch, total, size = frames.shape
+    parts = size // hop
+    pieces = frames.reshape(batch, total, parts, hop)
+    return sum(jnp.pad(pieces[:, :, k].reshape(batch, total * hop), ((0, 0), (k * hop, (parts - 1 - k) * hop)))
+               for k in range(parts))
+
+
+def _window(size: int) -> jax.Array:
+    return jnp.asarray(hann(size), jnp.float32)[None, None]
+
+
 def stft(x: jax.Array, n_fft: int, hop: int, end: jax.Array | None = None) -> jax.Array:
     """Short-time Fourier transform: periodic Hann of n_fft samples, centred, reflect padding, not normalised.
 
@@ -65,12 +85,8 @@ def stft(x: jax.Array, n_fft: int, hop: int, end: jax.Array | None = None) -> ja
         raise ValueError(f'n_fft must be a multiple of hop, got {n_fft} and {hop}')
     num_frames = x.shape[1] // hop + 1
     x = _reflect(x, n_fft // 2, end)
-    x = jnp.pad(x, ((0, 0), (0, max(0, (num_frames - 1) * hop + n_fft - x.shape[1]))))
-    frames = jnp.concatenate([
-        x[:, k * hop:(k + num_frames) * hop].reshape(-1, num_frames, hop) for k in range(n_fft // hop)], axis=-1)
-    spec = jnp.fft.rfft(frames * jnp.asarray(hann(n_fft), jnp.float32)[None, None])
-    spec = jnp.stack([spec.real, spec.imag], axis=-1)
-    return mask_frames(spec, None if end is None else end // hop + 1)
+    spec = jnp.fft.rfft(_frames(x, n_fft, hop, num_frames) * _window(n_fft))
+    return mask_frames(_pairs(spec), None if end is None else end // hop + 1)
 
 
 def istft(spec: jax.Array, hop: int, num_frames: jax.Array | None = None) -> jax.Array:
@@ -86,21 +102,57 @@ def istft(spec: jax.Array, hop: int, num_frames: jax.Array | None = None) -> jax
     """
     batch, total, bins, _ = spec.shape
     n_fft = 2 * (bins - 1)
-    window = jnp.asarray(hann(n_fft), jnp.float32)[None, None]
+    window = _window(n_fft)
     spec = mask_frames(spec, num_frames)
     frames = jnp.fft.irfft(jax.lax.complex(spec[..., 0], spec[..., 1]), n=n_fft) * window
     weight = mask_frames(jnp.broadcast_to(window**2, (batch, total, n_fft)), num_frames)
-
-    def overlap_add(frames):
-        parts = n_fft // hop
-        pieces = frames.reshape(batch, total, parts, hop)
-        return sum(jnp.pad(pieces[:, :, k].reshape(batch, total * hop), ((0, 0), (k * hop, (parts - 1 - k) * hop)))
-                   for k in range(parts))
-
     # Every kept sample lies between the centres of two frames, where the weight is at least 0.5.
-    y = overlap_add(frames) / jnp.maximum(overlap_add(weight), 1e-8)
+    y = _overlap_add(frames, hop) / jnp.maximum(_overlap_add(weight, hop), 1e-8)
     y = y[:, n_fft // 2:n_fft // 2 + (total - 1) * hop]
     return mask_frames(y, None if num_frames is None else (num_frames - 1) * hop)
+
+
+def _pairs(spec: jax.Array) -> jax.Array:
+    return jnp.stack([spec.real, spec.imag], axis=-1)
+
+
+def conv_stft(x: jax.Array, window: int, hop: int, n_fft: int) -> jax.Array:
+    """Transform of zero-padded frames: `window - hop` zeros at both ends, a periodic Hann window, not normalised.
+
+    The `ConvSTFT` of DCCRN: every sample lies in `window / hop` frames. `[B, N]`, N a multiple of `hop` ->
+    `[B, N // hop + window // hop - 1, n_fft // 2 + 1, 2]`; frame t ends with sample `(t + 1) * hop - 1`.
+    """
+    x = jnp.pad(x, ((0, 0), (window - hop, 0)))
+    return analyze_frames(_frames(x, window, hop, x.shape[1] // hop), n_fft)
+
+
+def analyze_frames(frames: jax.Array, n_fft: int) -> jax.Array:
+    """Windowed transform of frames, placed in the first of `n_fft` points: `[B, T, window]` -> `[B, T, F, 2]`."""
+    return _pairs(jnp.fft.rfft(frames * _window(frames.shape[-1]), n=n_fft))
+
+
+def conv_istft(spec: jax.Array, window: int, hop: int) -> jax.Array:
+    """Inverse of `conv_stft`: `[B, T, F, 2]` -> `[B, (T - window // hop + 1) * hop]`."""
+    return _overlap_add(synthesize_frames(spec, window, hop), hop)[:, window - hop:hop - window or None]
+
+
+def synthesize_frames(spec: jax.Array, window: int, hop: int) -> jax.Array:
+    """Frames to overlap and add: `[B, T, F, 2]` -> `[B, T, window]`, windowed and normalised.
+
+    Each frame is the least-squares inverse of the transform of `window` of its n points, as in DCCRN: the
+    pseudo-inverse of the [2 F, window] matrix A of real and imaginary rows. With A^T A = n/2 I + (u u^T + v v^T) / 2,
+    u constant and v alternating, that is the inverse transform cut to `window` samples, corrected along u and v.
+    """
+    n_fft = 2 * (spec.shape[-2] - 1)
+    ends = np.stack([np.ones(window), 1.0 - 2.0 * (np.arange(window) % 2)]).astype(np.float32)  # u and v
+    real, imag = spec[..., 0], spec[..., 1]
+    frames = jnp.fft.irfft(jax.lax.complex(real, imag), n=n_fft)[..., :window]
+    frames += jnp.matmul(real[..., ::n_fft // 2], ends, precision='highest') / n_fft
+    # Products, not sums: with sums XLA:CPU (JAX 0.10.2) computes some shapes wrongly.
+    both = jnp.matmul(frames, ends.T, precision='highest')
+    frames -= jnp.matmul(both, ends, precision='highest') / (n_fft + window)
+    # Overlapping squared Hann windows add up to a constant.
+    return frames * _window(window) / (np.sum(hann(window)**2) / hop + 1e-8)
 
 
 def compress(spec: jax.Array, kind: str) -> jax.Array:
@@ -137,8 +189,8 @@ def rms_gain(x: jax.Array, num_samples: jax.Array) -> jax.Array:
 class FrontEnd:
     """How a system turns waveforms into what its network reads.
 
-    A waveform of n samples is zero-extended to whole hops, at least one window, so that each of its samples lies
-    between two frames and comes back from `synthesize`; padding behind it changes nothing.
+    A waveform of n samples is zero-extended to whole hops so that each of its samples comes back from `synthesize`;
+    padding behind it changes nothing.
     """
 
     sample_rate: int = 16_000  # Hz
@@ -146,23 +198,38 @@ class FrontEnd:
     hop: int = 160  # samples
     compression: str = 'sqrt'
     unit_rms: bool = True  # scale noisy (and clean alike) to unit RMS of noisy
+    window: int | None = None  # samples, in zero-padded frames (`conv_stft`); None: n_fft, centred frames (`stft`)
 
     def __post_init__(self):
         if self.compression not in COMPRESSIONS:
             raise ValueError(f'compression must be one of {COMPRESSIONS}, got {self.compression!r}')
+        window = self.window or self.n_fft
+        if window % self.hop or window > self.n_fft:
+            raise ValueError(f'expected a window of whole hops and at most n_fft samples, got {window} samples, hop '
+                             f'{self.hop}, n_fft {self.n_fft}')
 
     @property
     def num_bins(self) -> int:
         return self.n_fft // 2 + 1
 
+    @property
+    def shortest(self) -> int:
+        """Samples that are transformed at least."""
+        return self.n_fft if self.window is None else self.hop
+
+    @property
+    def extra_frames(self) -> int:
+        """Frames beyond one per hop."""
+        return 1 if self.window is None else self.window // self.hop - 1
+
     def extended(self, num_samples):
         """Samples after the extension to whole hops; an int or an array."""
         whole = -(-num_samples // self.hop) * self.hop
-        return max(whole, self.n_fft) if isinstance(whole, int) else jnp.maximum(whole, self.n_fft)
+        return max(whole, self.shortest) if isinstance(whole, int) else jnp.maximum(whole, self.shortest)
 
     def num_frames(self, num_samples):
         """Real frames of a waveform of `num_samples`; an int or an array."""
-        return self.extended(num_samples) // self.hop + 1
+        return self.extended(num_samples) // self.hop + self.extra_frames
 
     def gain(self, noisy: jax.Array, num_samples: jax.Array) -> jax.Array:
         """The gain `[B]` to apply to noisy and clean before `analyze`."""
@@ -171,9 +238,17 @@ class FrontEnd:
     def analyze(self, x: jax.Array, num_samples: jax.Array) -> jax.Array:
         """Waveforms `[B, N]` (zero beyond `num_samples [B]`) -> compressed spectrogram `[B, T, F, 2]`."""
         x = jnp.pad(x, ((0, 0), (0, self.extended(x.shape[1]) - x.shape[1])))
-        return compress(stft(x, self.n_fft, self.hop, self.extended(num_samples)), self.compression)
+        if self.window is None:
+            spec = stft(x, self.n_fft, self.hop, self.extended(num_samples))
+        else:
+            spec = conv_stft(x, self.window, self.hop, self.n_fft)
+        return compress(spec, self.compression)
 
     def synthesize(self, spec: jax.Array, num_samples: jax.Array, length: int) -> jax.Array:
         """Compressed spectrogram `[B, T, F, 2]` -> waveforms `[B, length]`, zero beyond `num_samples [B]`."""
-        y = istft(decompress(spec, self.compression), self.hop, self.num_frames(num_samples))
+        spec = decompress(spec, self.compression)
+        if self.window is None:
+            y = istft(spec, self.hop, self.num_frames(num_samples))
+        else:
+            y = conv_istft(spec, self.window, self.hop)
         return mask_frames(y[:, :length], num_samples)

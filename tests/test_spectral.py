@@ -1,5 +1,6 @@
 """Front ends: against the original PyTorch code (fixtures), librosa, and themselves."""
 
+import jax
 import jax.numpy as jnp
 import librosa
 import numpy as np
@@ -245,3 +246,54 @@ def test_gain_of_silence_is_one():
 def test_unknown_compression_is_named():
     with pytest.raises(ValueError, match="compression must be one of .*, got 'cube'"):
         FrontEnd(compression='cube')
+
+
+@pytest.mark.parity
+def test_conv_stft_and_its_inverse_of_dccrn():
+    fixture = reference.load('dccrn')
+
+    def to_torch(spec):
+        return np.concatenate([np.asarray(spec[..., part]).swapaxes(1, 2) for part in range(2)], axis=1)
+
+    def from_torch(stacked):
+        return jnp.asarray(np.stack(np.split(stacked, 2, axis=1), -1).swapaxes(1, 2))
+
+    wav = np.pad(fixture.inputs['clstm/wav'], ((0, 0), (0, 70)))  # to whole hops
+    spec = spectral.conv_stft(jnp.asarray(wav), 400, 100, 512)[:, :31]
+    fixture.check('stft/spec', to_torch(spec))
+    fixture.check('stft/mags', np.asarray(spectral.magnitude(spec)).swapaxes(1, 2))
+    fixture.check('istft/wav', spectral.conv_istft(spec, 400, 100)[:, None])
+    fixture.check('istft/wav_of_random_spec', spectral.conv_istft(
+        from_torch(fixture.inputs['random_spec']), 400, 100)[:, None])
+
+
+@pytest.mark.parametrize('frames', [9, 83, 200])  # 83: where XLA:CPU once computed something else
+def test_inverse_frames_are_those_of_the_pseudo_inverse(frames):
+    """Against NumPy's pseudo-inverse of the matrix of the transform, in float64."""
+    window, n_fft, hop = 400, 512, 100
+    spec = np.random.default_rng(0).standard_normal((1, frames, n_fft // 2 + 1, 2))
+    angles = -2j * np.pi * np.outer(np.arange(n_fft // 2 + 1), np.arange(window)) / n_fft
+    matrix = np.concatenate([np.exp(angles).real, np.exp(angles).imag])
+    hann = spectral.hann(window)
+    expected = np.concatenate([spec[..., 0], spec[..., 1]], -1) @ np.linalg.pinv(matrix).T * hann
+    expected /= np.sum(hann**2) / hop
+    for function in (spectral.synthesize_frames, jax.jit(spectral.synthesize_frames, static_argnums=(1, 2))):
+        np.testing.assert_allclose(function(jnp.asarray(spec, jnp.float32), window, hop), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('length', [1, 100, 2830])
+def test_zero_padded_front_end_returns_every_sample_and_ignores_padding(length):
+    front_end = spectral.FrontEnd(n_fft=512, hop=100, window=400, compression='none', unit_rms=False)
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((1, length)), jnp.float32)
+    lengths = jnp.array([length])
+    spec = front_end.analyze(x, lengths)
+    assert spec.shape == (1, front_end.num_frames(length), 257, 2)
+    np.testing.assert_allclose(front_end.synthesize(spec, lengths, length), x, atol=1e-5)
+    padded = front_end.analyze(jnp.pad(x, ((0, 0), (0, 777))), lengths)
+    np.testing.assert_allclose(padded[:, :spec.shape[1]], spec, atol=1e-5)
+    assert not np.any(padded[:, spec.shape[1]:])
+
+
+def test_windows_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match='expected a window of whole hops and at most n_fft samples, got 400 samples'):
+        spectral.FrontEnd(n_fft=320, hop=100, window=400)

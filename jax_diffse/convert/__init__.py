@@ -1,7 +1,6 @@
 """The authors' PyTorch checkpoints -> variables. The only package that knows torch, and only to read their files."""
 
 import dataclasses
-import functools
 import os
 import pickle
 from collections.abc import Callable, Mapping
@@ -10,7 +9,7 @@ from typing import Any
 import jax
 
 from jax_diffse import systems
-from jax_diffse.convert import dr_diffuse, layouts
+from jax_diffse.convert import dccrn, dr_diffuse, layouts
 from jax_diffse.errors import UserError
 
 
@@ -20,18 +19,20 @@ class Kind:
 
     system: str
     group: str
-    model: Mapping[str, Any]  # fields of a system that has the group
-    entries: Callable[[], list[layouts.Entry]]
+    model: Callable[[Mapping[str, Any]], dict[str, Any]]  # weights -> fields of a system that has the group
+    entries: Callable[[Mapping[str, Any]], list[layouts.Entry]]  # these fields -> the table
+
+
+def _dr_diffuse(group: str, entries: list[layouts.Entry], **fields) -> Kind:
+    return Kind('dr_diffuse', group, lambda weights: fields, lambda fields: entries)
 
 
 KINDS = {
-    'dr-diffuse-base': Kind('dr_diffuse', 'c_gen', {'stage': 'c_gen'}, functools.partial(dr_diffuse.base, 'c_gen')),
-    'dr-diffuse-diffuse': Kind('dr_diffuse', 'denoiser', {'stage': 'diffusion', 'denoiser': 'diffuse'},
-                               functools.partial(dr_diffuse.denoiser, True)),
-    'dr-diffuse-diffusec': Kind('dr_diffuse', 'denoiser', {'stage': 'diffusion', 'denoiser': 'diffusec'},
-                                functools.partial(dr_diffuse.denoiser, False)),
-    'dr-diffuse-refiner': Kind('dr_diffuse', 'refiner', {'stage': 'refiner'},
-                               functools.partial(dr_diffuse.base, 'refiner')),
+    'dr-diffuse-base': _dr_diffuse('c_gen', dr_diffuse.base('c_gen'), stage='c_gen'),
+    'dr-diffuse-diffuse': _dr_diffuse('denoiser', dr_diffuse.denoiser(True), stage='diffusion', denoiser='diffuse'),
+    'dr-diffuse-diffusec': _dr_diffuse('denoiser', dr_diffuse.denoiser(False), stage='diffusion', denoiser='diffusec'),
+    'dr-diffuse-refiner': _dr_diffuse('refiner', dr_diffuse.base('refiner'), stage='refiner'),
+    'dccrn': Kind('dccrn', 'dccrn', dccrn.model, dccrn.entries),
 }
 
 
@@ -49,28 +50,28 @@ def from_torch(kind: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
       UserError: an unknown kind, or weights that do not fit: every missing, extra or misshapen entry is named.
     """
     found = _kind(kind)
-    variables = jax.eval_shape(systems.build(found.system, found.model).init, jax.random.key(0))
+    fields = found.model(state_dict)
+    variables = jax.eval_shape(systems.build(found.system, fields).init, jax.random.key(0))
     shapes = {collection: {found.group: groups[found.group]} for collection, groups in variables.items()}
-    return layouts.convert(found.entries(), state_dict, shapes)
+    return layouts.convert(found.entries(fields), state_dict, shapes)
 
 
-def assemble(converted: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Several networks of one system -> the system's name, its fields (as config.model) and its variables.
+def describe(weights: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """The system that several networks make together: its name and fields (as config.model).
 
     Args:
-      converted: kind -> what `from_torch` made of it.
+      weights: kind -> state dict.
 
     Raises:
       UserError: an unknown kind, or kinds that do not make a system together.
     """
-    names = {_kind(kind).system for kind in converted}
+    names = {_kind(kind).system for kind in weights}
     if len(names) != 1:
-        raise UserError(f'{", ".join(converted)}: networks of different systems ({", ".join(sorted(names))})')
-    variables: dict[str, Any] = {}
-    for tree in converted.values():
-        for collection, groups in tree.items():
-            variables.setdefault(collection, {}).update(groups)
-    return names.pop(), dr_diffuse.model(list(converted)), variables
+        raise UserError(f'{", ".join(weights)}: networks of different systems ({", ".join(sorted(names))})')
+    if names == {'dr_diffuse'}:
+        return 'dr_diffuse', dr_diffuse.model(list(weights))
+    (kind, state_dict), = weights.items()
+    return names.pop(), _kind(kind).model(state_dict)
 
 
 def _kind(name: str) -> Kind:
@@ -80,7 +81,9 @@ def _kind(name: str) -> Kind:
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, Any]:
-    """The weights in a PyTorch file, a checkpoint with `model_state_dict` or a bare state dict; no code in it is run.
+    """The weights in a PyTorch file: a checkpoint with `model_state_dict` or `model`, or a bare state dict.
+
+    No code in it is run.
 
     Raises:
       UserError: the file is missing, damaged or not a checkpoint, or contains more than tensors.
@@ -97,7 +100,9 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Any]:
         raise UserError(f'{path}: refused, it is damaged or contains code besides tensors') from error
     except (EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f'{path}: not a PyTorch checkpoint, or damaged') from error
-    weights = checkpoint.get('model_state_dict', checkpoint) if isinstance(checkpoint, dict) else None
+    weights = None
+    if isinstance(checkpoint, dict):
+        weights = checkpoint.get('model_state_dict', checkpoint.get('model', checkpoint))
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise UserError(f'{path}: expected a dict with model_state_dict, or a state dict of tensors')
+        raise UserError(f'{path}: expected a dict with model_state_dict or model, or a state dict of tensors')
     return weights

@@ -29,14 +29,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--workdir', required=True, help='folder of the run to write')
     args = parser.parse_args(argv)
     paths = _paths(args.checkpoints)
-    converted = {}
+    weights = {kind: convert.read_state_dict(path) for kind, path in paths.items()}
+    system, model = convert.describe(weights)
+    variables: dict = {}
     for kind, path in paths.items():
-        weights = convert.read_state_dict(path)
         try:
-            converted[kind] = convert.from_torch(kind, weights)
+            converted = convert.from_torch(kind, weights[kind])
         except errors.UserError as error:
             raise errors.UserError(f'{path}: {error}') from error
-    system, model, variables = convert.assemble(converted)
+        for collection, groups in converted.items():
+            variables.setdefault(collection, {}).update(groups)
     model = dataclasses.asdict(systems.build(system, model))
     checkpoints.save_run(args.workdir, ConfigDict({'system': system, 'model': model}), variables)
     print(f'{", ".join(paths.values())} -> {args.workdir}')

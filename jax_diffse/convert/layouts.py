@@ -1,6 +1,7 @@
 """Tables from torch's names and layouts to ours, and their application in one pass with all errors listed together."""
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,8 +13,9 @@ from jax_diffse.errors import UserError
 
 Path = tuple[str, ...]  # in a variables tree: ('params', 'c_gen', 'encoder', ..., 'kernel')
 
-# Counters of torch's batch normalisation: they matter only without a fixed momentum.
-IGNORED = 'num_batches_tracked'
+# What torch saves that is not a weight: counters of batch normalisation (they matter only without a fixed momentum),
+# and the constants of DCCRN's transforms.
+IGNORED = re.compile(r'.*num_batches_tracked|i?stft\..*')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,9 @@ SCALAR = Layout((0,), squeezed=1)  # [1]: PReLU's one slope
 CONV_1D = Layout((2, 1, 0))  # [out, in, k]
 CONV_2D = Layout((2, 3, 1, 0))  # [out, in, kt, kf]
 CONV_TRANSPOSE_2D = Layout((2, 3, 0, 1))  # [in, out, kt, kf]
+# The same, frequency before time.
+CONV_2D_BY_FREQUENCY = Layout((3, 2, 1, 0))
+CONV_TRANSPOSE_2D_BY_FREQUENCY = Layout((3, 2, 0, 1))
 # Convolutions of kernel size 1, which are dense layers here.
 DENSE_1D = Layout((2, 1, 0), squeezed=1)
 DENSE_2D = Layout((2, 3, 1, 0), squeezed=2)
@@ -95,7 +100,7 @@ def convert(entries: Iterable[Entry], state_dict: Mapping[str, Any], shapes) -> 
         raise ValueError(f'the table does not match the system: {sorted(set(table) ^ set(wanted))}')
     expected = {entry.name: entry.layout.torch_shape(wanted[path]) for path, entry in table.items()}
     _check(expected, {name: tuple(np.shape(value)) for name, value in state_dict.items()
-                      if not name.endswith(IGNORED)})
+                      if not IGNORED.fullmatch(name)})
     filled = {path: entry.layout.from_torch(_to_numpy(state_dict[entry.name])) for path, entry in table.items()}
     return traverse_util.unflatten_dict(filled)
 

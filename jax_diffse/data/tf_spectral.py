@@ -19,6 +19,13 @@ def stft(x: tf.Tensor, n_fft: int, hop: int) -> tf.Tensor:
     return _pairs(tf.signal.rfft(frames * tf.constant(hann(n_fft), tf.float32)))
 
 
+def conv_stft(x: tf.Tensor, window: int, hop: int, n_fft: int) -> tf.Tensor:
+    """Zero-padded frames, the window in the first of n_fft points: `[..., N]` -> `[..., T, n_fft // 2 + 1, 2]`."""
+    zeros = tf.zeros(tf.concat([tf.shape(x)[:-1], [window - hop]], 0))
+    frames = tf.signal.frame(tf.concat([zeros, x, zeros], axis=-1), window, hop)
+    return _pairs(tf.signal.rfft(frames * tf.constant(hann(window), tf.float32), [n_fft]))
+
+
 def compress(spec: tf.Tensor, kind: str) -> tf.Tensor:
     """Compresses magnitudes and keeps phases, `[..., 2]` -> `[..., 2]`; `kind` as in `spectral.compress`."""
     if kind == 'none':
@@ -43,19 +50,23 @@ def rms_gain(x: tf.Tensor) -> tf.Tensor:
 
 def num_frames(front_end: FrontEnd, num_samples: tf.Tensor) -> tf.Tensor:
     """Frames of a waveform of `num_samples`."""
-    return _extended(front_end, num_samples) // front_end.hop + 1
+    return _extended(front_end, num_samples) // front_end.hop + front_end.extra_frames
 
 
 def analyze(front_end: FrontEnd, x: tf.Tensor) -> tf.Tensor:
     """Waveforms `[..., N]` -> compressed spectrograms `[..., front_end.num_frames(N), F, 2]`."""
     num_samples = tf.shape(x)[-1]
     silence = tf.zeros(tf.concat([tf.shape(x)[:-1], [_extended(front_end, num_samples) - num_samples]], 0))
-    spec = stft(tf.concat([x, silence], axis=-1), front_end.n_fft, front_end.hop)
+    x = tf.concat([x, silence], axis=-1)
+    if front_end.window is None:
+        spec = stft(x, front_end.n_fft, front_end.hop)
+    else:
+        spec = conv_stft(x, front_end.window, front_end.hop, front_end.n_fft)
     return compress(spec, front_end.compression)
 
 
 def _extended(front_end, num_samples):
-    return tf.maximum(-(-num_samples // front_end.hop) * front_end.hop, front_end.n_fft)
+    return tf.maximum(-(-num_samples // front_end.hop) * front_end.hop, front_end.shortest)
 
 
 def _pairs(spec):

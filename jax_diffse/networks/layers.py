@@ -1,10 +1,11 @@
 """Layers that several networks share. Arrays are channels last: `[B, T, F, C]` or `[B, T, C]`.
 
-Convolutions are written as matrix products over shifted copies of the input. On CPUs this is several times faster than
-XLA's native kernel gradient and transposed convolution, and on accelerators it costs nothing.
+On CPUs XLA's kernel gradients and transposed convolutions are several times slower than matrix products over shifted
+copies, so those are written as products there.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -57,46 +58,122 @@ class ConvParams(nn.Module):
         return conv_params(self, self.shape)
 
 
-def causal_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolution, causal in time, stride 2 over frequency without padding.
+def conv(x: jax.Array, kernel: jax.Array, padding: int = 0) -> jax.Array:
+    """Convolution with stride 2 over frequency, causal where the caller puts kt - 1 frames before the first one.
+
+    Args:
+      x: `[B, T + kt - 1, F, C]`.
+      kernel: `[kt, kf, C, D]`.
+      padding: zeros at both ends of the frequency axis.
+
+    Returns:
+      `[B, T, (F + 2 padding - kf) // 2 + 1, D]`.
+    """
+    return _forms()[0](x, kernel, padding)
+
+
+def conv_transpose(x: jax.Array, kernel: jax.Array, padding: int = 0, extra: int = 0) -> jax.Array:
+    """The adjoint of `conv`: stride 2 over frequency, y[t] made of x[t] and the kt - 1 frames before it.
+
+    PyTorch's `ConvTranspose2d(kernel, stride=(1, 2), padding=(0, padding), output_padding=(0, extra))` on the frames
+    that lie within `x`.
 
     Args:
       x: `[B, T + kt - 1, F, C]`, already padded at the start of time.
       kernel: `[kt, kf, C, D]`.
+      padding: bins left out at both ends.
+      extra: bins, 0 or 1, that are kept at the upper end all the same.
 
     Returns:
-      `[B, T, (F - kf) // 2 + 1, D]`.
+      `[B, T, 2 (F - 1) + kf - 2 padding + extra, D]`.
     """
+    bins = 2 * (x.shape[2] - 1) + kernel.shape[1] - 2 * padding + extra
+    return _forms()[1](x, kernel, padding, bins)
+
+
+def _forms():
+    """`conv` and `conv_transpose` for the backend: on CPUs XLA's gradients and transposed convolutions are slow."""
+    return (_conv, _transpose) if jax.default_backend() == 'cpu' else (_native, _native_transpose)
+
+
+_AXES = ('NHWC', 'HWIO', 'NHWC')
+
+
+def _native(x, kernel, padding):
+    pads = ((0, 0), (padding, padding))
+    return jax.lax.conv_general_dilated(x, kernel, (1, 2), pads, dimension_numbers=_AXES)
+
+
+def _native_transpose(x, kernel, padding, bins):
+    before = kernel.shape[1] - 1 - padding
+    pads = ((0, 0), (before, bins - 2 * x.shape[2] + 1 + padding))
+    return jax.lax.conv_general_dilated(x, kernel[::-1, ::-1], (1, 1), pads, (1, 2), dimension_numbers=_AXES)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv(x, kernel, padding):
+    return _native(x, kernel, padding)
+
+
+def _conv_backward(padding, saved, gradient):
+    x, kernel = saved
+    to_x = _transpose(_pad_time(gradient, kernel), kernel.swapaxes(2, 3), padding, x.shape[2])
+    return to_x, _kernel_gradient(x, gradient, kernel.shape, padding)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _transpose(x, kernel, padding, bins):
+    """One product with all taps over frequency, whose outputs are shifted and added: even and odd bins, interleaved."""
     kt, kf, channels, features = kernel.shape
-    frames, bins = x.shape[1] - kt + 1, (x.shape[2] - kf) // 2 + 1
-    taps = [x[:, i:i + frames, j:j + 2 * bins - 1:2] for i in range(kt) for j in range(kf)]
-    return jnp.concatenate(taps, axis=-1) @ kernel.reshape(kt * kf * channels, features)
+    batch, frames, width = x.shape[0], x.shape[1] - kt + 1, x.shape[2]
+    x = jnp.concatenate([x[:, kt - 1 - i:kt - 1 - i + frames] for i in range(kt)], axis=-1)
+    products = x @ kernel.transpose(0, 2, 1, 3).reshape(kt * channels, kf * features)
+    pairs = -(-bins // 2)
+
+    def shifted(j, shift):
+        """What tap j adds to bins whose pair is `shift` below the input bin."""
+        along_frequency = (-shift, pairs + shift - width, 0)
+        return jax.lax.pad(products[..., j * features:(j + 1) * features], jnp.zeros((), x.dtype),
+                           ((0, 0, 0), (0, 0, 0), along_frequency, (0, 0, 0)))
+
+    phases = [sum(shifted(j, (phase + padding - j) // 2) for j in range((phase + padding) % 2, kf, 2))
+              for phase in range(2)]
+    return jnp.stack(phases, axis=3).reshape(batch, frames, 2 * pairs, features)[:, :, :bins]
 
 
-def causal_conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Transposed convolution, stride 2 over frequency, its last frames (those past the input's end) dropped.
+def _transpose_backward(padding, bins, saved, gradient):
+    del bins
+    x, kernel = saved
+    gradient = _pad_time(gradient, kernel)
+    to_kernel = _kernel_gradient(gradient, x, kernel.swapaxes(2, 3).shape, padding)
+    return _conv(gradient, kernel.swapaxes(2, 3), padding), to_kernel.swapaxes(2, 3)
 
-    Polyphase form: even and odd output bins are two stride-1 convolutions of the same input, computed as one product
-    and interleaved. PyTorch's `ConvTranspose2d(kernel, stride=(1, 2))` followed by cutting time to T.
 
-    Args:
-      x: `[B, T, F, C]`.
-      kernel: `[kt, kf, C, D]`, kf odd.
+def _pad_time(x, kernel):
+    return jnp.pad(x, ((0, 0), (kernel.shape[0] - 1,) * 2, (0, 0), (0, 0)))
 
-    Returns:
-      `[B, T, 2 F + kf - 2, D]`.
+
+def _kernel_gradient(fine, coarse, shape, padding):
+    """Sum over frames and bins of the products of `coarse` with each tap on `fine`: `shape` `[kt, kf, C, D]`.
+
+    One example after the other, so that the gathered taps stay small.
     """
-    kt, kf, channels, features = kernel.shape
-    batch, frames, bins, _ = x.shape
-    half = (kf + 1) // 2  # shifts needed for the even bins; the odd ones need one less
-    kernel = jnp.pad(kernel, ((0, 0), (0, 1), (0, 0), (0, 0))).reshape(kt, half, 2, channels, features)
-    kernel = kernel.transpose(0, 1, 3, 2, 4).reshape(kt * half * channels, 2 * features)
-    x = jnp.pad(x, ((0, 0), (kt - 1, 0), (half - 1, half - 1), (0, 0)))
-    out_bins = bins + half - 1
-    taps = [x[:, kt - 1 - i:kt - 1 - i + frames, half - 1 - j:half - 1 - j + out_bins]
-            for i in range(kt) for j in range(half)]
-    y = jnp.concatenate(taps, axis=-1) @ kernel
-    return y.reshape(batch, frames, 2 * out_bins, features)[:, :, :-1]
+    kt, kf, channels, features = shape
+    frames, bins = coarse.shape[1:3]
+
+    def add_one(total, example):
+        fine, coarse = example
+        fine = jnp.pad(fine, ((0, 0), (padding, padding + 1), (0, 0)))
+        taps = [fine[i:i + frames, j:j + 2 * bins - 1:2] for i in range(kt) for j in range(kf)]
+        taps = jnp.concatenate(taps, axis=-1).reshape(frames * bins, kt * kf * channels)
+        return total + coarse.reshape(frames * bins, features).T @ taps, None
+
+    zeros = jnp.zeros((features, kt * kf * channels), coarse.dtype)
+    return jax.lax.scan(add_one, zeros, (fine, coarse))[0].T.reshape(shape)
+
+
+_conv.defvjp(lambda x, kernel, *static: (_conv(x, kernel, *static), (x, kernel)), _conv_backward)
+_transpose.defvjp(lambda x, kernel, *static: (_transpose(x, kernel, *static), (x, kernel)), _transpose_backward)
 
 
 def dilated_conv(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
@@ -149,6 +226,26 @@ class PReLU(nn.Module):
         return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
 
 
+def frame_means(arrays: Sequence[jax.Array], num_frames: jax.Array | None, axis_name: str | None):
+    """Means of arrays `[B, T, ..., C]` of one shape over all but the last axis, over real frames only.
+
+    Args:
+      num_frames: `[B]`, or None where all frames are real.
+      axis_name: mapped axis that the means are over as well, if any.
+
+    Returns:
+      The means, `[C]` each, and the number of entries that each is over.
+    """
+    shape = arrays[0].shape
+    per_frame = arrays[0].size / (shape[0] * shape[1] * shape[-1])
+    frames = jnp.float32(shape[0] * shape[1]) if num_frames is None else jnp.sum(jnp.minimum(num_frames, shape[1]))
+    totals = [jnp.sum(mask_frames(x, num_frames), axis=tuple(range(x.ndim - 1))) for x in arrays]
+    count = frames * per_frame
+    if axis_name is not None:
+        totals, count = jax.lax.psum((totals, count), axis_name)
+    return [total / count for total in totals], count
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, with PyTorch's conventions (momentum 0.1, unbiased variance).
 
@@ -168,7 +265,10 @@ class BatchNorm(nn.Module):
         mean = self.variable('batch_stats', 'mean', jnp.zeros, channels, jnp.float32)
         var = self.variable('batch_stats', 'var', jnp.ones, channels, jnp.float32)
         if train:
-            batch_mean, batch_var, count = self._moments(x.astype(jnp.float32), num_frames)
+            wide = x.astype(jnp.float32)
+            (batch_mean, square), count = frame_means(
+                [wide, wide**2], num_frames, None if self.is_initializing() else self.axis_name)
+            batch_var = jnp.maximum(square - batch_mean**2, 0.0)
             if not self.is_initializing():
                 unbiased = batch_var * (count / jnp.maximum(count - 1, 1))
                 mean.value = (1 - self.momentum) * mean.value + self.momentum * batch_mean
@@ -178,17 +278,3 @@ class BatchNorm(nn.Module):
         gain = scale * jax.lax.rsqrt(batch_var + self.epsilon)
         x = along_last(jnp.multiply, x, gain.astype(x.dtype))
         return along_last(jnp.add, x, (bias - batch_mean * gain).astype(x.dtype))
-
-    def _moments(self, x, num_frames):
-        per_frame = x.size / (x.shape[0] * x.shape[1] * x.shape[-1])
-        axes = tuple(range(x.ndim - 1))
-        if num_frames is None:
-            count = jnp.float32(x.shape[0] * x.shape[1] * per_frame)
-        else:
-            count = jnp.sum(jnp.minimum(num_frames, x.shape[1])) * per_frame
-            x = mask_frames(x, num_frames)
-        total, squares = jnp.sum(x, axes), jnp.sum(x**2, axes)
-        if self.axis_name is not None and not self.is_initializing():
-            total, squares, count = jax.lax.psum((total, squares, count), self.axis_name)
-        mean = total / count
-        return mean, jnp.maximum(squares / count - mean**2, 0.0), count

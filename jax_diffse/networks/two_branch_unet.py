@@ -52,8 +52,11 @@ def _gated_conv(arrays, params, transposed):
     def dense(x, name):
         return layers.along_last(jnp.add, x @ kernels[name], biases[name])
 
-    conv = layers.causal_conv_transpose if transposed else layers.causal_conv
-    both = conv(dense(x, 'in'), jnp.concatenate([kernels['left'], kernels['right']], axis=-1))
+    x = dense(x, 'in')
+    if transposed:  # here the zero frame comes after it
+        x = jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))
+    conv = layers.conv_transpose if transposed else layers.conv
+    both = conv(x, jnp.concatenate([kernels['left'], kernels['right']], axis=-1))
     both = layers.along_last(jnp.add, both, jnp.concatenate([biases['left'], biases['right']]))
     left, right = jnp.split(both, 2, axis=-1)
     return dense(left * nn.sigmoid(dense(right, 'right_gate')) + right * nn.sigmoid(dense(left, 'left_gate')), 'out')

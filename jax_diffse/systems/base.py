@@ -39,6 +39,10 @@ class System(Protocol):
     default_steps: int | None = None  # sampling steps where `enhance` is given none; None: the system does not sample
     # Group -> groups of an earlier run that it may start from, in order of preference; others start from their own.
     origins: Mapping[str, tuple[str, ...]] = {}
+    # Of systems that can enhance a recording as it comes in; None: the whole of it is needed.
+    delay: int | None = None  # hops between the last one that is read and the last one that is ready
+    hop: int  # samples
+    look_ahead: int  # samples; input further ahead than that changes an output sample by less than 1e-4
 
     def init(self, key: jax.Array) -> Variables:
         """Draws initial variables."""
@@ -65,6 +69,23 @@ class System(Protocol):
 
         Returns:
           Stage -> `[B, N]`, at the level of `noisy`, zero beyond `num_samples`; the last stage is the enhancement.
+        """
+
+    def stream_start(self, batch: int) -> Any:
+        """The state of a streaming system before the first hop of `batch` recordings."""
+
+    def stream_step(self, variables: Variables, state: Any, samples: jax.Array,
+                    num_hops: jax.Array) -> tuple[jax.Array, Any]:
+        """The next hop in, an earlier one out; together the same as `enhance` of the whole.
+
+        Args:
+          variables: as made by `init`.
+          state: after the hops before.
+          samples: `[B, hop]`, zeros where the recording has ended.
+          num_hops: `[B]`, hops of the whole recording; as long as it goes on, any number beyond those given.
+
+        Returns:
+          The hop `delay` hops ago `[B, hop]` (anything before the first one), and the state.
         """
 
     def enhance(self, variables: Variables, noisy: jax.Array, num_samples: jax.Array, key: jax.Array, *,

@@ -9,22 +9,23 @@ import numpy as np
 import pytest
 import torch
 
-from jax_diffse import convert
+from jax_diffse import convert, systems
 from jax_diffse.convert import __main__ as entry_point
 from jax_diffse.convert import layouts
 from jax_diffse.errors import UserError
+from jax_diffse.systems.dccrn import Dccrn
 from jax_diffse.systems.dr_diffuse import DrDiffuse
 from jax_diffse.training import checkpoints
 from tests import reference
 
 KIND = 'dr-diffuse-base'
 PREFIXES = {KIND: 'c_gen/', 'dr-diffuse-diffuse': 'diffuse/', 'dr-diffuse-diffusec': 'diffusec/',
-            'dr-diffuse-refiner': 'refiner/'}
+            'dr-diffuse-refiner': 'refiner/', 'dccrn': 'clstm/'}
 
 
 def weights_of(kind):
-    fixture = 'dr_diffuse_sampling' if kind == 'dr-diffuse-refiner' else 'dr_diffuse_nets'
-    return reference.load(fixture).state_dict(PREFIXES[kind])
+    fixtures = {'dr-diffuse-refiner': 'dr_diffuse_sampling', 'dccrn': 'dccrn'}
+    return reference.load(fixtures.get(kind, 'dr_diffuse_nets')).state_dict(PREFIXES[kind])
 
 
 @pytest.fixture(scope='module')
@@ -44,10 +45,11 @@ def write(path, weights, step=7):
 def test_every_weight_is_used_once_and_comes_back(kind):
     weights, found = weights_of(kind), convert.KINDS[kind]
     variables = convert.from_torch(kind, weights)
-    shapes = jax.eval_shape(DrDiffuse(**found.model).init, jax.random.key(0))
+    fields = found.model(weights)
+    shapes = jax.eval_shape(systems.build(found.system, fields).init, jax.random.key(0))
     shapes = {collection: {found.group: groups[found.group].copy()} for collection, groups in shapes.items()}
     assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, shapes)
-    back = layouts.to_torch(found.entries(), variables)
+    back = layouts.to_torch(found.entries(fields), variables)
     assert set(back) == {name for name in weights if not name.endswith('num_batches_tracked')}
     for name, value in back.items():
         np.testing.assert_array_equal(value, weights[name], err_msg=name)
@@ -124,11 +126,34 @@ def test_several_files_become_one_run(tmp_path):
     (['dr-diffuse-refiner', 'dr-diffuse-diffusec'], ('refiner', 'diffusec', 'noisy')),
 ])
 def test_what_networks_make_together(kinds, expected):
-    name, model, variables = convert.assemble({kind: convert.from_torch(kind, weights_of(kind)) for kind in kinds})
+    name, model = convert.describe({kind: {} for kind in kinds})
     system = DrDiffuse(**model)
     assert name == 'dr_diffuse' and (system.stage, system.denoiser, system.condition) == expected
     shapes = jax.eval_shape(system.init, jax.random.key(0))
-    assert {c: set(groups) for c, groups in variables.items()} == {c: set(groups) for c, groups in shapes.items()}
+    assert set(shapes['params']) == {convert.KINDS[kind].group for kind in kinds}
+
+
+def test_a_released_dccrn_becomes_a_run(tmp_path):
+    """The authors' format, with the constants of their transforms; the configuration follows from the weights."""
+    weights = weights_of('dccrn') | {'stft.weight': np.zeros((514, 1, 400), np.float32),
+                                     'istft.window': np.zeros((1, 400, 1), np.float32)}
+    tensors = {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
+    torch.save({'model': tensors, 'optimizer': {}, 'epoch': 3}, tmp_path / 'chkpt_3.pt')
+    entry_point.main([f'dccrn={tmp_path}/chkpt_3.pt', '--workdir', str(tmp_path / 'run')])
+    run = checkpoints.load(tmp_path / 'run')
+    assert run.system == Dccrn(clamp=True, mask_padding=False)
+    kernel = run.variables['params']['dccrn']['encoder_0']['real']['kernel']
+    np.testing.assert_array_equal(kernel[1, 4, 0], weights['encoder.0.0.real_conv.weight'][:, 0, 4, 1])
+
+
+def test_networks_of_different_systems_are_refused():
+    with pytest.raises(UserError, match=r'dccrn, dr-diffuse-base: networks of different systems \(dccrn, dr_diffuse\)'):
+        convert.describe({'dccrn': {}, KIND: {}})
+
+
+def test_weights_of_another_network_are_named():
+    with pytest.raises(UserError, match='not the weights of this network; missing: decoder.0.0.imag_conv.bias'):
+        convert.from_torch('dccrn', {'en.conv1.l.weight': np.zeros(3)})
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
@@ -145,7 +170,7 @@ def test_arguments_that_are_no_pairs(arguments, message, tmp_path):
                                    ['dr-diffuse-diffuse', 'dr-diffuse-diffusec']])
 def test_networks_that_do_not_make_an_enhancer(kinds):
     with pytest.raises(UserError, match='do not make an enhancer: expected dr-diffuse-base'):
-        convert.assemble({kind: {} for kind in kinds})
+        convert.describe({kind: {} for kind in kinds})
 
 
 def test_errors_name_the_file_and_write_nothing(weights, tmp_path):
@@ -191,7 +216,7 @@ def test_files_that_are_no_checkpoints(tmp_path, content):
 @pytest.mark.parametrize('content', [[1, 2], {'model_state_dict': 3}, {'step': 3}])
 def test_checkpoints_without_weights(tmp_path, content):
     torch.save(content, tmp_path / 'x.pth')
-    with pytest.raises(UserError, match='x.pth: expected a dict with model_state_dict, or a state dict of tensors'):
+    with pytest.raises(UserError, match='x.pth: expected a dict with model_state_dict or model, or a state dict'):
         convert.read_state_dict(tmp_path / 'x.pth')
 
 

@@ -58,6 +58,15 @@ def test_analyze_equals_its_twin_eager_and_in_a_pipeline(compression, num_sample
         assert_close(spectral.decompress(np.asarray(actual), compression), spectral.decompress(expected, compression))
 
 
+@pytest.mark.parametrize('num_samples', [1, 100, 4321])
+def test_zero_padded_frames_equal_their_twin(num_samples):
+    front_end = FrontEnd(n_fft=512, hop=100, window=400, compression='none', unit_rms=False)
+    x = noise(2, num_samples)
+    spec = tf_spectral.analyze(front_end, tf.constant(x))
+    assert spec.shape[1] == tf_spectral.num_frames(front_end, tf.constant(num_samples))
+    assert_close(spec, np.asarray(front_end.analyze(x, np.full(2, num_samples))))
+
+
 def test_analyze_equals_the_twin_on_padded_waveforms():
     front_end = FrontEnd()
     lengths = np.array([3000, 4321])

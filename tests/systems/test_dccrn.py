@@ -1,0 +1,239 @@
+"""DCCRN: its losses and its training against the original PyTorch code, and the contract of a system."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_diffse import convert, systems
+from jax_diffse.convert import layouts
+from jax_diffse.errors import UserError
+from jax_diffse.losses import released
+from jax_diffse.systems.dccrn import Dccrn, LossWeights
+from tests import reference
+
+# The study's weights, as the specification of the released code gives them.
+MODES = {
+    'MSE': {'mse': 1}, 'SDR': {'sdr': 1}, 'SI-SNR': {'si_snr': 1}, 'SI-SDR': {'si_sdr': 1},
+    'MSE+LMS': {'mse': 1000, 'lms': 1}, 'MSE+SI-SNR': {'mse': 100, 'si_snr': 1}, 'MSE+PMSQE': {'mse': 1, 'pmsqe': 1},
+    'SI-SNR+SI-SDR': {'si_snr': 1, 'si_sdr': 1}, 'SDR+LMS': {'sdr': 1, 'lms': 2}, 'SDR+PMSQE': {'sdr': 1, 'pmsqe': 15},
+    'SI-SNR+LMS': {'si_snr': 1, 'lms': 2}, 'SI-SNR+PMSQE': {'si_snr': 1, 'pmsqe': 8},
+}
+# Programs that run once: most of their time is their compilation.
+jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 1})
+TINY = {'channels': (4, 8, 8), 'lstm_units': 8}
+
+
+def system_of(mode, **fields):
+    return Dccrn(loss=LossWeights(**{k: float(v) for k, v in MODES[mode].items()}), **fields)
+
+
+def make_batch(system, clean, noisy, lengths=None):
+    lengths = jnp.asarray([x.shape[0] for x in noisy] if lengths is None else lengths)
+    clean, noisy = jnp.asarray(clean), jnp.asarray(noisy)
+    return {'clean': clean, 'noisy': noisy, 'num_samples': lengths, 'index': jnp.arange(len(lengths)),
+            'clean_spec': system.front_end.analyze(clean, lengths),
+            'noisy_spec': system.front_end.analyze(noisy, lengths)}
+
+
+def mean_loss(system, estimate, batch):
+    """Of a batch of estimated waveforms, LMS on their spectra, as the authors' `loss` takes it."""
+    terms = system.terms(estimate, system.front_end.analyze(estimate, batch['num_samples']), batch)
+    weights = {name: getattr(system.loss, name) for name in terms}
+    return jnp.mean(sum(weights[name] * term for name, term in terms.items()) / sum(weights.values()))
+
+
+@jax.jit
+def released_losses(batch):
+    """Mode -> value and gradient; of all at once, as most of the time goes into compilation."""
+    return {mode: jax.value_and_grad(functools.partial(
+        mean_loss, system_of(mode, released_losses=True, mask_padding=False)))(batch['noisy'], batch) for mode in MODES}
+
+
+@pytest.mark.parity
+def test_released_losses_and_their_gradients():
+    fixture = reference.load('losses')
+    found = released_losses(make_batch(Dccrn(), fixture.inputs['label'], fixture.inputs['est']))
+    for mode, (value, gradient) in found.items():
+        fixture.check(f'mode/{mode}', value)
+        fixture.check(f'mode/{mode}/grad', gradient)
+
+
+@pytest.mark.parity
+def test_golden_losses_and_their_gradients():
+    golden = reference.load_golden('dccrn/losses.npz')
+    found = released_losses(make_batch(Dccrn(), golden['label'], golden['est']))
+    for mode, (value, gradient) in found.items():
+        golden.check(f'{mode}/value', value)
+        golden.check(f'{mode}/grad_strided', gradient[:, ::int(golden['grad_stride'])])
+
+
+@pytest.mark.parity
+def test_released_si_snr_of_pieces():
+    fixture = reference.load('losses')
+    found = released.si_snr_of_pieces(*(jnp.asarray(fixture.inputs[name]) for name in ('est', 'label')))
+    np.testing.assert_allclose(-found, np.mean(fixture['item/SI-SNR_of_chunks'], axis=1), rtol=1e-5)
+
+
+def train_step(system, variables, batch):
+    """Loss, statistics and gradients of one training step, the latter two under torch's names."""
+    def objective(params):
+        out = system.losses['dccrn']({**variables, 'params': params}, batch, None)
+        return jnp.mean(out.loss), out.batch_stats
+
+    mesh = jax.make_mesh((1,), ('data',), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
+    step = jax.shard_map(jax.value_and_grad(objective, has_aux=True), mesh=mesh, in_specs=jax.P(), out_specs=jax.P(),
+                         check_vma=False)
+    (loss, stats), gradients = jit(step)(variables['params'])
+    as_torch = functools.partial(layouts.to_torch, convert.KINDS['dccrn'].entries(dataclasses.asdict(system)))
+    return loss, as_torch({'batch_stats': stats}), as_torch({'params': gradients})
+
+
+def released_batch(system, noisy, clean):
+    """Without the tail beyond a multiple of the hop, which the released network drops; its last frames hear of it."""
+    length = noisy.shape[1] // system.hop * system.hop
+    batch = make_batch(system, clean[:, :length], noisy[:, :length])
+    tail = system.front_end.analyze(jnp.asarray(noisy), jnp.full(len(noisy), noisy.shape[1]))
+    return batch | {'noisy_spec': tail[:, :batch['noisy_spec'].shape[1]]}
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(('prefix', 'mode'), [('clstm/', 'SI-SNR'), ('clstm/', 'SI-SNR+LMS'), ('lstm/', 'SI-SNR'),
+                                              ('cbn/', 'SI-SNR')])
+def test_training_step_of_the_released_code(prefix, mode):
+    fixture = reference.load('dccrn_training')
+    weights = fixture.state_dict(prefix)
+    _, fields = convert.describe({'dccrn': weights})
+    system = systems.build('dccrn', fields | {'released_losses': True, 'loss': MODES[mode]})
+    batch = released_batch(system, fixture.inputs[f'{prefix}noisy'], fixture.inputs[f'{prefix}clean'])
+    loss, buffers, gradients = train_step(system, convert.from_torch('dccrn', weights), batch)
+    key = prefix if mode == 'SI-SNR' else f'{prefix}{mode}/'
+    fixture.check(f'{key}loss', loss)
+    zero = {str(name) for name in fixture[f'{prefix}grad/zero']}
+    largest = max(np.linalg.norm(gradient) for gradient in gradients.values())
+    for name in zero:  # in front of a normalisation: what is stored is rounding
+        assert np.linalg.norm(gradients[name]) < 1e-5 * largest, name
+        gradients[name] = np.zeros_like(gradients[name])
+    fixture.check_table(f'{key}grad', gradients, of_largest=2e-6)
+    if mode == 'SI-SNR':
+        fixture.check_table(f'{prefix}buffers', buffers)
+        for name in ('encoder.1.1', 'decoder.0.1'):
+            for kind in ('RMr', 'RMi', 'RVrr', 'RVri', 'RVii') if prefix == 'cbn/' else ('running_mean', 'running_var'):
+                fixture.check(f'{prefix}buffers/{name}.{kind}', buffers[f'{name}.{kind}'])
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('part', ['a_clstm', 'b_cbn', 'c_lstm'])
+def test_golden_training_step(part):
+    golden = reference.load_golden(f'dccrn/train_{part}.npz')
+    weights = convert.read_state_dict(reference.golden(f'dccrn/dccrn_{part[2:]}.pt'))
+    _, fields = convert.describe({'dccrn': weights})
+    system = systems.build('dccrn', fields | {'released_losses': True, 'loss': MODES[str(golden['loss_mode'])]})
+    loss, _, gradients = train_step(system, convert.from_torch('dccrn', weights),
+                                    released_batch(system, golden['noisy'], golden['clean']))
+    golden.check('loss', loss)
+    for key in golden.keys():
+        if key.startswith('grad/'):
+            golden.check(key, gradients[key.removeprefix('grad/')])
+
+
+@pytest.fixture(scope='module')
+def variables():
+    return reference.random_variables(jax.eval_shape(Dccrn(**TINY).init, jax.random.key(0)))
+
+
+def noise(batch, length, seed=0):
+    return jnp.asarray(0.1 * np.random.default_rng(seed).standard_normal((batch, length)), jnp.float32)
+
+
+def test_init_draws_what_the_specification_says():
+    """Convolutions N(0, 0.05^2) without bias, LSTMs uniform within 1 / sqrt(units), norms the identity."""
+    params = Dccrn(channels=(16, 32), lstm_units=64).init(jax.random.key(1))['params']['dccrn']
+    kernel = params['encoder_1']['real']['kernel']
+    assert np.std(kernel) == pytest.approx(0.05, rel=0.1) and not np.any(params['encoder_1']['real']['bias'])
+    recurrent = params['recurrent']['layer0_real']['recurrent']['kernel']
+    assert 0.9 * 32 ** -0.5 < np.max(np.abs(recurrent)) <= 32 ** -0.5
+    assert np.all(params['encoder_0']['norm']['scale'] == 1)
+
+
+def test_every_sample_comes_back_and_padding_changes_none(variables):
+    system = Dccrn(**TINY)
+    x = noise(2, 1730)
+    padded = jnp.pad(x, ((0, 0), (0, 1000))).at[1, 1234:].set(0)
+    enhance = jit(lambda x, lengths: system.enhance(variables, x, lengths, None))
+    enhanced = enhance(padded, jnp.array([1730, 1234]))
+    alone = [enhance(x[i:i + 1, :n], jnp.array([n]))[0] for i, n in enumerate((1730, 1234))]
+    for i, expected in enumerate(alone):
+        assert np.any(expected[-30:])
+        np.testing.assert_allclose(enhanced[i, :len(expected)], expected, atol=1e-6)
+        assert not np.any(enhanced[i, len(expected):])
+
+
+def test_silence_stays_silent_with_finite_gradients(variables):
+    system = Dccrn(**TINY, loss=LossWeights(1, 1, 1, 1, 1, 1))
+    zeros = np.zeros((1, 1600), np.float32)
+    lengths = jnp.array([1600])
+    assert not np.any(jit(lambda x: system.enhance(variables, x, lengths, None))(jnp.asarray(zeros)))
+    batch = make_batch(system, zeros, zeros)
+
+    def objective(params):
+        return jnp.mean(system.losses['dccrn']({**variables, 'params': params}, batch, None, train=False).loss)
+
+    value, gradient = jit(jax.value_and_grad(objective))(variables['params'])
+    assert np.isfinite(value) and all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+
+
+def test_padding_examples_have_no_weight_and_padding_no_part_in_the_loss(variables):
+    system = Dccrn(**TINY, loss=LossWeights(1, 1, 1, 1, 1, 1))
+    clean, noisy = noise(3, 2000), noise(3, 2000, seed=1)
+    lengths = np.array([2000, 1450, 0])
+    real = np.arange(2000) < lengths[:, None]
+    validate = jit(lambda batch: system.losses['dccrn'](variables, batch, None, train=False))
+    out = validate(make_batch(system, np.where(real, clean, 0), np.where(real, noisy, 0), lengths))
+    np.testing.assert_array_equal(out.weight, [1, 1, 0])
+    assert np.all(np.isfinite(out.loss))
+    alone = make_batch(system, clean[1:2, :1450], noisy[1:2, :1450])
+    expected = validate(alone)
+    np.testing.assert_allclose(out.loss[1], expected.loss[0], rtol=1e-4)
+    for name, term in expected.metrics.items():
+        np.testing.assert_allclose(out.metrics[name][1], term[0], rtol=1e-4, err_msg=name)
+
+
+def test_the_loss_is_the_weighted_mean_of_its_terms(variables):
+    system = Dccrn(**TINY, loss=LossWeights(mse=2.0, sdr=6.0))
+    batch = make_batch(system, noise(2, 900), noise(2, 900, seed=1))
+    out = jit(lambda batch: system.losses['dccrn'](variables, batch, None, train=False))(batch)
+    assert set(out.metrics) == {'mse', 'sdr'}
+    np.testing.assert_allclose(out.loss, (2 * out.metrics['mse'] + 6 * out.metrics['sdr']) / 8, rtol=1e-6)
+
+
+def test_only_the_released_output_is_clamped(variables):
+    x = 30 * noise(1, 800)
+    pair = [Dccrn(**TINY, masking='C', clamp=clamp) for clamp in (False, True)]
+    free, clamped = jit(lambda x: [system.enhance(variables, x, jnp.array([800]), None) for system in pair])(x)
+    assert np.max(np.abs(free)) > 1
+    np.testing.assert_allclose(clamped, np.clip(free, -1, 1))
+
+
+@pytest.mark.parametrize(('fields', 'message'), [
+    ({'masking': 'X'}, "config.model: masking must be one of .*, got 'X'"),
+    ({'channels': (4,) * 9}, 'config.model: channels: expected 1 or more blocks that halve 256 bins, got 9'),
+    ({'channels': (3, 4)}, 'expected even numbers, got'),
+    ({'loss': {'mse': 0.0, 'si_snr': 0.0}}, 'config.model.loss: expected weights of 0 or more, and not all 0'),
+    ({'loss': {'pesq': 1.0}}, 'config.model.loss.pesq: unknown key, expected one of mse, si_snr'),
+    ({'hop': 150}, 'expected a window of whole hops and at most n_fft samples, got 400 samples, hop 150'),
+    ({'n_fft': 256, 'window': 200, 'hop': 50, 'loss': {'lms': 1.0}}, 'loss.lms is defined for n_fft 512, got 256'),
+])
+def test_fields_that_do_not_fit_are_named(fields, message):
+    with pytest.raises(UserError, match=message):
+        systems.build('dccrn', fields)
+
+
+def test_it_takes_neither_steps_nor_a_preceding_enhancement(variables):
+    x = noise(1, 400)
+    for arguments, message in (({'steps': 3}, 'sampling steps'), ({'processed': x}, 'a preceding enhancement')):
+        with pytest.raises(ValueError, match=f'DCCRN does not take {message}'):
+            Dccrn(**TINY).enhance(variables, x, jnp.array([400]), None, **arguments)
