@@ -16,3 +16,21 @@ def use_huge_pages() -> None:
     if sys.platform == 'linux' and 'GLIBC_TUNABLES' not in os.environ:
         os.environ['GLIBC_TUNABLES'] = HUGE_PAGES
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def use_one_core() -> None:
+    """Keeps the process on one core, where the system can do that, and JAX on the CPU; call it before JAX is imported.
+
+    What is measured then holds for one core, and a stream's small steps gain nothing from more.
+    """
+    os.environ['JAX_PLATFORMS'] = 'cpu'
+    if hasattr(os, 'sched_setaffinity'):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def cores() -> str:
+    """The cores that the process is kept on, in words."""
+    if not hasattr(os, 'sched_getaffinity'):
+        return 'all cores, as this system cannot keep a process on one'
+    count = len(os.sched_getaffinity(0))
+    return 'one core' if count == 1 else f'{count} cores'

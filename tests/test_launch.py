@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from jax_diffse import launch
+
 ROOT = pathlib.Path(__file__).parents[1]
 SCRIPT = ('import os, sys\nfrom jax_diffse import launch\nlaunch.use_huge_pages()\n'
           "print(os.getpid(), os.environ['GLIBC_TUNABLES'], sys.argv[1:])")
@@ -21,6 +23,23 @@ def test_restart_keeps_process_arguments_and_the_users_setting(own, expected):
                           stdout=subprocess.PIPE) as process:
         output = process.communicate()[0]
     assert output == f"{process.pid} {expected} ['a b', '--c']\n"
+
+
+@pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'), reason='this system cannot pin a process')
+def test_one_core_and_the_cpu_are_for_this_process_alone():
+    script = ('import os\nfrom jax_diffse import launch\nlaunch.use_one_core()\n'
+              "print(len(os.sched_getaffinity(0)), launch.cores(), os.environ['JAX_PLATFORMS'], sep=',')")
+    before = os.sched_getaffinity(0)
+    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == '1,one core,cpu\n' and os.sched_getaffinity(0) == before
+
+
+def test_a_system_that_cannot_pin_says_so(monkeypatch):
+    monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
+    for name in ('sched_setaffinity', 'sched_getaffinity'):
+        monkeypatch.delattr(os, name, raising=False)
+    launch.use_one_core()
+    assert launch.cores() == 'all cores, as this system cannot keep a process on one'
 
 
 def test_user_errors_of_the_scripts_are_one_line_and_status_2(tmp_path):

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from rich import progress
 
-from jax_diffse import audio
+from jax_diffse import audio, launch
 from jax_diffse.errors import UserError
+from jax_diffse.evaluation import streaming
 from jax_diffse.evaluation.enhancer import Enhancer
 from jax_diffse.training import checkpoints
 
@@ -72,7 +73,7 @@ def _files(given: pathlib.Path, results) -> list[tuple[pathlib.Path, str]]:
 
 def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], output: str | os.PathLike, *,
             noise: str | os.PathLike | None = None, strength: float = 1.0, steps: int | None = None,
-            checkpoint: int | str = 'best', chunk_seconds: float = 16.0) -> int:
+            checkpoint: int | str = 'best', chunk_seconds: float | None = None, stream: bool = False) -> int:
     """Enhances files and folders, printing a line for each file and the real-time factor.
 
     Args:
@@ -83,7 +84,8 @@ def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], out
       strength: share of the enhanced signal in the result, 0 to 1.
       steps: sampling steps of a system that samples.
       checkpoint: 'best', 'latest' or a number.
-      chunk_seconds: how much is enhanced at a time; less needs less memory.
+      chunk_seconds: how much is enhanced at a time (default: 16); less needs less memory.
+      stream: enhance hop by hop, as a live stream; the real-time factors are then of the steps alone.
 
     Returns:
       The exit status: 1 where a file failed (it is listed at the end, the others are done), else 0.
@@ -93,21 +95,48 @@ def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], out
     """
     if not 0 <= strength <= 1:
         raise UserError(f'--strength={strength:g}: expected a number from 0 to 1')
+    if stream and (steps is not None or chunk_seconds is not None):
+        raise UserError(f'--stream: does not go together with --{"chunk-seconds" if steps is None else "steps"}; leave '
+                        'one of them out')
     jobs = plan(inputs, output, noise)
-    enhancer = Enhancer(checkpoints.load(workdir, step=checkpoint), chunk_seconds=chunk_seconds)
+    run = checkpoints.load(workdir, step=checkpoint)
+    enhancer = Enhancer(run, chunk_seconds=16.0 if chunk_seconds is None else chunk_seconds)
     _check_steps(enhancer, steps)
-    failures, seconds, started = [], 0.0, time.perf_counter()
+    streams = _Streams(run) if stream else None
+    failures, seconds, spent = [], 0.0, 0.0
     with progress.Progress(disable=not sys.stdout.isatty(), transient=True) as bar:
         for job in jobs:
             try:
-                seconds += _enhance_one(enhancer, job, strength, steps, bar)
+                duration, busy = _enhance_one(enhancer, job, strength, steps, streams, bar)
+                seconds, spent = seconds + duration, spent + busy
             except UserError as error:
                 failures.append(str(error))
             except jax.errors.JaxRuntimeError as error:  # memory, most likely
                 reason = str(error).splitlines()[0]
-                failures.append(f'{job.path}: {reason}; a smaller --chunk-seconds needs less memory')
-    _summarise(seconds, time.perf_counter() - started, enhancer.compile_seconds, failures)
+                failures.append(f'{job.path}: {reason}' + ('' if stream else
+                                                           '; a smaller --chunk-seconds needs less memory'))
+    where = f' on {launch.cores()}' if stream else ''
+    _summarise(seconds, spent, (streams if stream else enhancer).compile_seconds, where, failures)
     return 1 if failures else 0
+
+
+class _Streams(dict):
+    """Number of channels -> the streaming enhancer for it; prints how late and on how many cores they are."""
+
+    def __init__(self, run: checkpoints.Run):
+        super().__init__()
+        timing, hop = streaming.timing(run), run.system.hop / run.system.sample_rate
+        print(f'streaming on {launch.cores()}: look-ahead {1000 * timing.look_ahead:g} ms; with hops of '
+              f'{1000 * hop:g} ms a latency of {1000 * timing.latency:g} ms and the time that a hop takes', flush=True)
+        self.run = run
+
+    def __missing__(self, num_channels):
+        self[num_channels] = streaming.StreamingEnhancer(self.run, num_channels)
+        return self[num_channels]
+
+    @property
+    def compile_seconds(self) -> float:
+        return sum(stream.compile_seconds for stream in self.values())
 
 
 def _check_steps(enhancer: Enhancer, steps: int | None) -> None:
@@ -121,24 +150,33 @@ def _check_steps(enhancer: Enhancer, steps: int | None) -> None:
         raise UserError(f'--steps={steps}: {error}') from error
 
 
-def _enhance_one(enhancer: Enhancer, job: Job, strength, steps, bar: progress.Progress) -> float:
-    """Enhances one file, prints its line and returns its duration in seconds."""
-    started, compiled = time.perf_counter(), enhancer.compile_seconds
+def _enhance_one(enhancer: Enhancer, job: Job, strength, steps, streams: _Streams | None,
+                 bar: progress.Progress) -> tuple[float, float]:
+    """Enhances one file, prints its line and returns its duration and the time that it took, in seconds."""
     header = audio.info(job.path)
+    stream = None if streams is None else streams[header.num_channels]
+    before = _clock(enhancer, stream)
     task = bar.add_task(job.name, total=header.num_samples / header.sample_rate)
     try:
         seconds = enhancer.enhance_file(job.path, job.output, noise=job.noise, strength=strength, utterance=job.name,
-                                        steps=steps, on_progress=lambda done: bar.advance(task, done))
+                                        steps=steps, streaming=stream,
+                                        on_progress=lambda done: bar.advance(task, done))
     finally:
         bar.remove_task(task)
-    spent = time.perf_counter() - started - (enhancer.compile_seconds - compiled)
-    print(f'{job.output}: {seconds:.1f} s of audio in {spent:.1f} s', flush=True)
-    return seconds
+    spent = _clock(enhancer, stream) - before
+    print(f'{job.output}: {seconds:.1f} s of audio in {spent:.1f} s, real-time factor {spent / seconds:.3f}',
+          flush=True)
+    return seconds, spent
 
 
-def _summarise(seconds: float, spent: float, compiling: float, failures: list[str]) -> None:
+def _clock(enhancer: Enhancer, stream: streaming.StreamingEnhancer | None) -> float:
+    """Seconds that steps of a stream took, or that went by without compilation."""
+    return time.perf_counter() - enhancer.compile_seconds if stream is None else stream.step_seconds
+
+
+def _summarise(seconds: float, spent: float, compiling: float, where: str, failures: list[str]) -> None:
     if seconds:
-        print(f'real-time factor {(spent - compiling) / seconds:.3f}: {seconds:.1f} s of audio in '
-              f'{spent - compiling:.1f} s, and {compiling:.1f} s of compilation')
+        print(f'real-time factor {spent / seconds:.3f}{where}: {seconds:.1f} s of audio in {spent:.1f} s, and '
+              f'{compiling:.1f} s of compilation')
     for reason in failures:
         print(f'not enhanced: {reason}', file=sys.stderr)

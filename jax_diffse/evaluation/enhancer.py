@@ -17,6 +17,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSha
 from jax_diffse import audio
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation import streams
+from jax_diffse.evaluation.streaming import StreamingEnhancer
 from jax_diffse.training import checkpoints
 from jax_diffse.training.checkpoints import Run
 
@@ -100,7 +101,8 @@ class Enhancer:
 
     def enhance_file(self, path: str | os.PathLike, output: str | os.PathLike, *,
                      noise: str | os.PathLike | None = None, strength: float = 1.0, utterance: str = '',
-                     steps: int | None = None, on_progress: Callable[[float], None] = lambda seconds: None) -> float:
+                     steps: int | None = None, streaming: StreamingEnhancer | None = None,
+                     on_progress: Callable[[float], None] = lambda seconds: None) -> float:
         """Enhances a file of any length in bounded memory; the output has its rate, channels, format and subtype.
 
         Args:
@@ -108,6 +110,7 @@ class Enhancer:
           output: where the enhanced one goes; it appears when it is whole.
           noise: where what was removed (input - output) goes, if wanted.
           strength, utterance, steps: see `__call__`.
+          streaming: enhances hop by hop in place of chunk by chunk; of the same run, for the file's channels.
           on_progress: is told how many seconds of the file were written.
 
         Returns:
@@ -120,7 +123,7 @@ class Enhancer:
         with contextlib.ExitStack() as stack:
             write = stack.enter_context(streams.write(output, like))
             write_noise = stack.enter_context(streams.write(noise, like)) if noise else lambda samples: None
-            for dry, wet in self._stream(source, strength, utterance, steps):
+            for dry, wet in self._stream(source, strength, utterance, steps, streaming):
                 if like.subtype not in ('FLOAT', 'DOUBLE'):
                     wet = np.clip(wet, -1.0, 1.0)
                 write(wet)
@@ -174,11 +177,17 @@ class Enhancer:
                     outputs[i] = batch[:, row, :len(waveforms[i])]
         return outputs
 
-    def _stream(self, source: streams.Stream, strength, utterance, steps) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _stream(self, source: streams.Stream, strength, utterance, steps,
+                streaming=None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Consecutive pieces (noisy, output) `[n, C]` of a recording."""
         if not 0 <= strength <= 1:
             raise UserError(f'strength={strength}: expected a number from 0 to 1')
-        enhanced, start = self._chunks(source, utterance, steps), 0
+        if streaming is None:
+            enhanced = self._chunks(source, utterance, steps)
+        else:
+            self._rms(source)  # for its checks
+            enhanced = streaming.through(self._at_own_rate(source))
+        start = 0
         for wet in streams.resampled(enhanced, self._length(source), self.sample_rate, source.sample_rate):
             wet = wet[:source.num_samples - start]  # there and back may add a sample or two
             dry = source.read(start, start + len(wet))
@@ -243,10 +252,9 @@ class Enhancer:
         for i, piece in enumerate(pieces):
             noisy[i, :len(piece.samples)], num_samples[i], level[i] = piece.samples, len(piece.samples), piece.rms
             stamps[i] = zlib.crc32(piece.utterance.encode()), piece.channel, piece.chunk
-        program = self._program(rows, length, steps, all_stages)
-        if not noisy.any():
+        if not noisy.any() and (self._stages or not all_stages):  # else a program has to tell the stages
             return np.zeros((len(self._stages) if all_stages else 1, rows, length), np.float32)
-        enhanced = np.array(program(noisy, num_samples, level, stamps))
+        enhanced = np.array(self._program(rows, length, steps, all_stages)(noisy, num_samples, level, stamps))
         enhanced[:, ~noisy.any(axis=1)] = 0.0  # digital silence stays silent, whatever a network makes of it
         for i, piece in enumerate(pieces):
             if not np.all(np.isfinite(enhanced[:, i])):

@@ -3,6 +3,8 @@ import pathlib
 import runpy
 import sys
 
+import jax
+import ml_collections
 import numpy as np
 import pytest
 import soundfile
@@ -11,8 +13,10 @@ from numpy.testing import assert_allclose
 from jax_diffse import audio
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation import enhance
+from jax_diffse.evaluation.enhancer import Enhancer
+from jax_diffse.systems.dccrn import Dccrn
 from jax_diffse.training import checkpoints
-from tests import toys
+from tests import reference, toys
 
 ENTRY_POINT = pathlib.Path(__file__).resolve().parents[2] / 'enhance.py'
 
@@ -149,3 +153,55 @@ def test_a_result_of_an_earlier_run_is_replaced(tmp_path, system):
     for strength in (1.0, 0.0):
         assert enhance.enhance('run', [path], tmp_path / 'out', strength=strength) == 0
     assert_allclose(audio.read(tmp_path / 'out' / 'a.wav')[0], audio.read(path)[0], atol=2**-15)
+
+
+@pytest.fixture
+def pinned(monkeypatch):
+    """Records what processes are pinned to in place of pinning this one, which the other tests run in."""
+    cores = []
+    monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
+    monkeypatch.setattr(os, 'sched_setaffinity', lambda pid, mask: cores.append(mask), raising=False)
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: cores[-1] if cores else {3, 5}, raising=False)
+    return cores
+
+
+def test_streaming_gives_what_the_whole_file_gives(tmp_path, monkeypatch, capsys, pinned):
+    model = {'channels': (2, 4), 'lstm_units': 4, 'lstm_layers': 1}
+    variables = reference.random_variables(jax.eval_shape(Dccrn(**model).init, jax.random.key(0)))
+    config = ml_collections.ConfigDict({'system': 'dccrn', 'model': model})
+    checkpoints.save_run(tmp_path / 'run', config, variables)
+    paths = [_write(tmp_path / 'in' / 'a.wav', 3333), _write(tmp_path / 'in' / 'b.wav', 4444, seed=1)]
+    stereo = 0.1 * np.random.default_rng(2).standard_normal((5001, 2))
+    paths.append(tmp_path / 'in' / 'c.wav')
+    soundfile.write(paths[-1], stereo, 44100, subtype='FLOAT')
+    soundfile.write(tmp_path / 'in' / 'd.wav', np.array([0, np.nan]), 16000, subtype='FLOAT')
+    assert _main(monkeypatch, '--workdir', tmp_path / 'run', '--output', tmp_path / 'out', '--stream', '--strength',
+                 0.9, '--noise', tmp_path / 'noise', tmp_path / 'in') == 1
+    printed = capsys.readouterr()
+    assert pinned == [{3}]
+    enhancer = Enhancer(checkpoints.load(tmp_path / 'run'))
+    for path in paths:
+        noisy, rate = audio.read(path)
+        enhanced, expected = audio.read(tmp_path / 'out' / path.name)[0], enhancer(noisy, rate, strength=0.9)
+        assert_allclose(enhanced, expected, atol=1e-4)
+        assert_allclose(audio.read(tmp_path / 'noise' / path.name)[0], noisy - expected, atol=1e-4)
+    first, *files, last = printed.out.splitlines()
+    assert first.startswith('streaming on one core: look-ahead 30.5 ms')  # 2 + 3 hops of 100 samples, less 12
+    for line, path, seconds in zip(files, paths, ('0.2', '0.3', '0.1'), strict=True):
+        assert line.startswith(f'{tmp_path / "out" / path.name}: {seconds} s of audio in ')
+        assert 'real-time factor' in line
+    assert last.startswith('real-time factor ') and ' on one core: 0.6 s of audio in ' in last
+    assert printed.err == f'not enhanced: {tmp_path / "in" / "d.wav"}: holds samples that are NaN or infinite\n'
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['--steps', 3], '--stream: does not go together with --steps'),
+    (['--chunk-seconds', 16], '--stream: does not go together with --chunk-seconds'),
+    ([], 'toy: Toy needs the whole recording')])
+def test_what_does_not_go_together_with_streaming_is_refused(tmp_path, monkeypatch, capsys, system, pinned, arguments,
+                                                             message):
+    path = _write(tmp_path / 'a.wav')
+    assert _main(monkeypatch, '--workdir', 'run', '--output', tmp_path / 'out', '--stream', *arguments, path) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f'error: {message}') and printed.count('\n') == 1
+    assert not (tmp_path / 'out').exists()
