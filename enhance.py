@@ -40,5 +40,5 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    launch.use_huge_pages()
+    launch.tune()
     errors.exit_with(main)

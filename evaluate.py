@@ -124,5 +124,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    launch.use_huge_pages()
+    launch.tune()
     errors.exit_with(main)

@@ -8,7 +8,7 @@ import argparse
 import jax
 import jax.numpy as jnp
 
-from benchmarks.dr_diffuse import median_seconds
+from benchmarks.systems import median_seconds
 from jax_diffse.errors import exit_with
 from jax_diffse.losses import log_mel, pmsqe
 

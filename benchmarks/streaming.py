@@ -62,5 +62,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    launch.use_huge_pages()
+    launch.tune()
     exit_with(main)

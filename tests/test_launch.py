@@ -10,7 +10,7 @@ import pytest
 from jax_diffse import launch
 
 ROOT = pathlib.Path(__file__).parents[1]
-SCRIPT = ('import os, sys\nfrom jax_diffse import launch\nlaunch.use_huge_pages()\n'
+SCRIPT = ('import os, sys\nfrom jax_diffse import launch\nlaunch.tune()\n'
           "print(os.getpid(), os.environ['GLIBC_TUNABLES'], sys.argv[1:])")
 
 
@@ -23,6 +23,27 @@ def test_restart_keeps_process_arguments_and_the_users_setting(own, expected):
                           stdout=subprocess.PIPE) as process:
         output = process.communicate()[0]
     assert output == f"{process.pid} {expected} ['a b', '--c']\n"
+
+
+@pytest.mark.parametrize(('version', 'own', 'expected'), [
+    ('0.10.2', None, launch.THREADED_CONVOLUTIONS['0.10']),
+    ('0.10.2', '--a=1', f'--a=1 {launch.THREADED_CONVOLUTIONS["0.10"]}'),
+    ('0.10.2', '--xla_cpu_experimental_ynn_fusion_type=x', '--xla_cpu_experimental_ynn_fusion_type=x'),
+    ('0.12.0', '--a=1', '--a=1'),  # where the flag may not be known
+])
+def test_the_flag_for_convolutions_is_given_where_it_is_known(monkeypatch, version, own, expected):
+    monkeypatch.setenv('GLIBC_TUNABLES', '')  # no restart
+    monkeypatch.setenv('XLA_FLAGS', own or '')
+    monkeypatch.setattr(launch.metadata, 'version', lambda name: version)
+    launch.tune()
+    assert os.environ['XLA_FLAGS'] == expected
+
+
+def test_jax_accepts_the_flag():
+    script = 'from jax_diffse import launch\nlaunch.tune()\nimport jax\nprint(jax.device_count())'
+    env = os.environ | {'XLA_FLAGS': '', 'GLIBC_TUNABLES': ''}
+    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.stdout == '1\n', done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'), reason='this system cannot pin a process')

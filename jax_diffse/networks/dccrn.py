@@ -2,7 +2,8 @@
 (Lee et al., "DCCRN with various loss functions", JASK 40(2), 2021).
 
 A causal complex convolutional encoder, recurrent layers over time, and a decoder of transposed complex convolutions,
-each of which looks one frame ahead. Complex channels are stored as all real parts, then all imaginary parts.
+each of which looks one frame ahead. Complex arrays are pairs of real ones, (real, imaginary); channels are counted with
+both parts, all real ones before all imaginary ones.
 """
 
 import functools
@@ -19,15 +20,17 @@ from jax_diffse.spectral import magnitude, mask_frames
 
 KERNEL = (2, 5)  # time, frequency
 MASKINGS = ('E', 'C', 'R')
-MANY_CHANNELS, MANY_FRAMES = 128, 16  # where three products are faster than four; measured on CPUs
+MANY_FRAMES = 16  # from which on three products are faster than four; measured on CPUs
+
+Pair = tuple[jax.Array, jax.Array]
 
 
 class Streaming(NamedTuple):
     """What the network keeps of earlier frames; convolutions keep their last input frame."""
 
-    encoder: list[jax.Array]
-    decoder: list[jax.Array]
-    skips: list[jax.Array]  # encoder outputs that decoder block i takes up i frames later
+    encoder: list[Pair]
+    decoder: list[Pair]
+    skips: list[Pair]  # encoder outputs that decoder block i takes up i frames later
     recurrent: list[Any]  # per layer: (h, c)
 
 
@@ -55,25 +58,33 @@ def _ratio(x, size):
     return jnp.where(zero, 1.0, x / jnp.where(zero, 1.0, size))
 
 
-def _join(x, skip):
-    """Concatenates complex channels."""
-    halves = zip(jnp.split(x, 2, axis=-1), jnp.split(skip, 2, axis=-1), strict=True)
-    return jnp.concatenate([part for half in halves for part in half], axis=-1)
+def _both(function, *pairs):
+    """Applies a function to the real parts and to the imaginary parts."""
+    return tuple(function(*parts) for parts in zip(*pairs, strict=True))
 
 
-def _complex(linear, x, real, imag):
-    """A complex linear map from a real one, `linear(x, kernel)`, with kernel real + i imag.
+def _join(x: Pair, skip: Pair) -> Pair:
+    return _both(lambda *parts: jnp.concatenate(parts, axis=-1), x, skip)
 
-    With three products in place of four (Gauss) where products are what it costs: with many channels and frames. In
-    streaming reading the kernels is, so that each is read once.
+
+def _pad(x: Pair, before: int = 0, after: int = 0) -> Pair:
+    """Frames of zeros."""
+    return _both(lambda part: jnp.pad(part, ((0, 0), (before, after), (0, 0), (0, 0))), x)
+
+
+def _complex(linear, x: Pair, kernel: Pair) -> Pair:
+    """A complex linear map from a real one, `linear(x, kernel)`.
+
+    Of many frames with three products in place of four (Gauss), as they are what it costs. Of few frames, in
+    streaming, reading the kernels is, so that each is read once.
     """
-    if x.shape[-1] >= MANY_CHANNELS and x.shape[1] >= MANY_FRAMES:
-        x_real, x_imag = jnp.split(x, 2, axis=-1)
+    (x_real, x_imag), (real, imag) = x, kernel
+    if x_real.shape[1] >= MANY_FRAMES:
         both = linear(x_real + x_imag, real)
-        return jnp.concatenate([both - linear(x_imag, real + imag), both + linear(x_real, imag - real)], axis=-1)
-    y = linear(jnp.concatenate(jnp.split(x, 2, axis=-1)), jnp.concatenate([real, imag], axis=-1))
+        return both - linear(x_imag, real + imag), both + linear(x_real, imag - real)
+    y = linear(jnp.concatenate(x), jnp.concatenate(kernel, axis=-1))
     (a, b), (c, d) = (jnp.split(part, 2, axis=-1) for part in jnp.split(y, 2))
-    return jnp.concatenate([a - d, b + c], axis=-1)
+    return a - d, b + c
 
 
 class _Weights(nn.Module):
@@ -98,8 +109,8 @@ class ComplexBatchNorm(nn.Module):
     momentum: float = 0.1
 
     @nn.compact
-    def __call__(self, x, train: bool, num_frames=None):
-        shape = (x.shape[-1] // 2,)
+    def __call__(self, x: Pair, train: bool, num_frames=None) -> Pair:
+        shape = x[0].shape[-1:]
         scale = [self.param(f'scale_{name}', init, shape, jnp.float32) for name, init in (
             ('real', nn.initializers.ones), ('cross', nn.initializers.zeros), ('imag', nn.initializers.ones))]
         bias = [self.param(f'bias_{name}', nn.initializers.zeros, shape, jnp.float32) for name in ('real', 'imag')]
@@ -107,7 +118,7 @@ class ComplexBatchNorm(nn.Module):
             ('mean_real', jnp.zeros), ('mean_imag', jnp.zeros),
             ('var_real', jnp.ones), ('cov', jnp.zeros), ('var_imag', jnp.ones))]
         if train:
-            moments = self._moments(x.astype(jnp.float32), num_frames)
+            moments = self._moments(*(part.astype(jnp.float32) for part in x), num_frames)
             if not self.is_initializing():
                 for stat, moment in zip(stats, moments, strict=True):
                     stat.value += self.momentum * (moment - stat.value)
@@ -115,8 +126,7 @@ class ComplexBatchNorm(nn.Module):
             moments = [stat.value for stat in stats]
         return self._whiten(x, moments, scale, bias)
 
-    def _moments(self, x, num_frames):
-        real, imag = jnp.split(x, 2, axis=-1)
+    def _moments(self, real, imag, num_frames):
         axis_name = None if self.is_initializing() else self.axis_name
         (r, i, rr, ri, ii), _ = layers.frame_means([real, imag, real**2, real * imag, imag**2], num_frames, axis_name)
         return r, i, rr - r * r, ri - r * i, ii - i * i
@@ -130,12 +140,15 @@ class ComplexBatchNorm(nn.Module):
         a, b, c = (ii + root) * norm, -ri * norm, (rr + root) * norm  # the inverse root: [[a, b], [b, c]]
         p, q, s = scale
         product = [[p * a + q * b, p * b + q * c], [q * a + s * b, q * b + s * c]]
-        centred = [layers.along_last(jnp.subtract, part, mean.astype(x.dtype)) for part, mean in zip(
-            jnp.split(x, 2, axis=-1), (mean_real, mean_imag), strict=True)]
-        return jnp.concatenate([layers.along_last(jnp.add, sum(
-            layers.along_last(jnp.multiply, part, factor.astype(x.dtype))
-            for part, factor in zip(centred, row, strict=True)), offset.astype(x.dtype))
-            for row, offset in zip(product, bias, strict=True)], axis=-1)
+        centred = _both(lambda part, mean: layers.along_last(jnp.subtract, part, mean.astype(part.dtype)), x,
+                        (mean_real, mean_imag))
+
+        def row(factors, offset):
+            y = sum(layers.along_last(jnp.multiply, part, factor.astype(part.dtype))
+                    for part, factor in zip(centred, factors, strict=True))
+            return layers.along_last(jnp.add, y, offset.astype(y.dtype))
+
+        return _both(row, product, bias)
 
 
 class Block(nn.Module):
@@ -145,7 +158,7 @@ class Block(nn.Module):
     Reads `[B, T + 1, F, C]`: the caller puts a frame before the first one, or behind the last one to look ahead.
     """
 
-    features: int  # real and imaginary parts together
+    features: int
     transposed: bool = False
     last: bool = False
     norm: str = 'real'
@@ -153,22 +166,23 @@ class Block(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, train, num_frames):
-        shape = (*KERNEL, x.shape[-1] // 2, self.features // 2)
+    def __call__(self, x: Pair, train, num_frames) -> Pair:
+        shape = (*KERNEL, x[0].shape[-1], self.features // 2)
         (real, bias_real), (imag, bias_imag) = (_Weights(shape, name=name)() for name in ('real', 'imag'))
-        x, kernels = x.astype(self.dtype), (real.astype(self.dtype), imag.astype(self.dtype))
         if self.transposed:
             linear = functools.partial(layers.conv_transpose, padding=2, extra=1)
         else:
             linear = functools.partial(layers.conv, padding=2)
-        x = _complex(linear, x, *kernels)
+        x, kernel = (_both(lambda part: part.astype(self.dtype), pair) for pair in (x, (real, imag)))
         # Either real convolution has its bias, in both of its uses.
-        bias = jnp.concatenate([bias_real - bias_imag, bias_real + bias_imag])
-        x = layers.along_last(jnp.add, x, bias.astype(self.dtype))
+        x = _both(lambda part, bias: layers.along_last(jnp.add, part, bias.astype(self.dtype)),
+                  _complex(linear, x, kernel), (bias_real - bias_imag, bias_real + bias_imag))
         if self.last:
             return x
         norm = {'real': BatchNorm, 'complex': ComplexBatchNorm}[self.norm]
-        return PReLU(name='act')(norm(self.axis_name, name='norm')(x, train, num_frames))
+        x = norm(self.axis_name, name='norm')(x, train, num_frames)
+        act = PReLU(name='act')
+        return _both(act, x)
 
 
 class _Linear(nn.Module):
@@ -286,17 +300,17 @@ class Dccrn(nn.Module):
 
     def __call__(self, spec, num_frames=None, train=False):
         """`[B, T, F, 2]` -> mask `[B, T, F, 2]`; frames beyond `num_frames` `[B]` (default: T) influence no others."""
-        x, skips = spec[:, :, 1:], []
+        x, skips = _from_spec(spec), []
         for block in self.encoder:
             x = block(_pad(x, before=1), train, num_frames)
             skips.append(x)
-        x, _ = self._over_time(x, self._carries(x.shape[0]))
+        x, _ = self._over_time(x, self._carries(len(spec)))
         early = int(train)  # the frame before the first one counts in the statistics alone, as in the released code
         for block, skip in zip(self.decoder, reversed(skips), strict=True):
-            x = mask_frames(_join(x, skip), num_frames)
+            x = _both(lambda part: mask_frames(part, num_frames), _join(x, skip))
             x = block(_pad(x, before=early, after=1), train, None if num_frames is None else num_frames + early)
-            x = x[:, early:]
-        return jnp.pad(x.astype(jnp.float32), ((0, 0), (0, 0), (1, 0), (0, 0)))
+            x = _both(lambda part: part[:, early:], x)
+        return _to_mask(x)
 
     def start(self, batch: int, num_bins: int) -> Streaming:
         """The state before the first frame."""
@@ -304,7 +318,7 @@ class Dccrn(nn.Module):
         inputs = (2, *self.channels)
 
         def zeros(frames, i, channels):
-            return jnp.zeros((batch, frames, bins[i], channels), self.dtype)
+            return (jnp.zeros((batch, frames, bins[i], channels // 2), self.dtype),) * 2
 
         return Streaming(
             encoder=[zeros(1, i, inputs[i]) for i in range(depth)],
@@ -324,13 +338,12 @@ class Dccrn(nn.Module):
         Returns:
           The mask of the frames from `first - D` on, D blocks of the decoder, and the state.
         """
-        x, skips, count = spec[:, :, 1:].astype(self.dtype), [], spec.shape[1]
-        new = Streaming([], [], [], [])
+        x, skips, count, new = _from_spec(spec), [], spec.shape[1], Streaming([], [], [], [])
 
         def extend(x, held, kept):
             """Puts the held frames before `x`, and keeps the last ones as many."""
-            x = jnp.concatenate([held, x], axis=1)
-            kept.append(x[:, x.shape[1] - held.shape[1]:])
+            x = _both(lambda *parts: jnp.concatenate(parts, axis=1), held, x)
+            kept.append(_both(lambda part, old: part[:, part.shape[1] - old.shape[1]:], x, held))
             return x
 
         for block, held in zip(self.encoder, state.encoder, strict=True):
@@ -338,11 +351,10 @@ class Dccrn(nn.Module):
             skips.append(x)
         x, carries = self._over_time(x, state.recurrent)
         for i, (block, skip) in enumerate(zip(self.decoder, reversed(skips), strict=True)):
-            skip = extend(skip, state.skips[i], new.skips)[:, :count]
-            x = mask_frames(_join(x, skip), num_frames - (first - i))
+            skip = _both(lambda part: part[:, :count], extend(skip, state.skips[i], new.skips))
+            x = _both(lambda part, left=num_frames - (first - i): mask_frames(part, left), _join(x, skip))
             x = block(extend(x, state.decoder[i], new.decoder), False, None)
-        mask = jnp.pad(x.astype(jnp.float32), ((0, 0), (0, 0), (1, 0), (0, 0)))
-        return mask, new._replace(recurrent=carries)
+        return _to_mask(x), new._replace(recurrent=carries)
 
     def _parts(self):
         return 2 if self.lstm == 'complex' else 1
@@ -352,14 +364,21 @@ class Dccrn(nn.Module):
         zeros = jnp.zeros((parts, parts * batch, self.lstm_units // parts))
         return [(zeros, zeros)] * self.lstm_layers
 
-    def _over_time(self, x, carries):
+    def _over_time(self, x: Pair, carries):
         """The recurrent layers, in float32, on `[B, T, F, C]`; their features are ordered channel before frequency."""
-        batch, frames, bins, channels = x.shape
-        x = x.astype(jnp.float32).transpose(0, 1, 3, 2).reshape(batch, frames, self._parts(), -1)
-        x, carries = self.recurrent(jnp.moveaxis(x, 2, 0), carries)
-        x = jnp.moveaxis(x, 0, 2).reshape(batch, frames, channels, bins)
-        return x.transpose(0, 1, 3, 2).astype(self.dtype), carries
+        batch, frames, bins, channels = x[0].shape
+        features = [part.astype(jnp.float32).transpose(0, 1, 3, 2).reshape(batch, frames, -1) for part in x]
+        features = jnp.stack(features) if self._parts() == 2 else jnp.concatenate(features, axis=-1)[None]
+        features, carries = self.recurrent(features, carries)
+        features = features if self._parts() == 2 else jnp.split(features[0], 2, axis=-1)
+        return tuple(part.reshape(batch, frames, channels, bins).transpose(0, 1, 3, 2) for part in features), carries
 
 
-def _pad(x, before=0, after=0):
-    return jnp.pad(x, ((0, 0), (before, after), (0, 0), (0, 0)))
+def _from_spec(spec) -> Pair:
+    """Without the DC bin."""
+    return spec[:, :, 1:, :1], spec[:, :, 1:, 1:]
+
+
+def _to_mask(x: Pair):
+    """With a DC bin of zeros."""
+    return jnp.pad(jnp.concatenate(x, axis=-1).astype(jnp.float32), ((0, 0), (0, 0), (1, 0), (0, 0)))

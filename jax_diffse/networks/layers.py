@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.typing import Dtype
 
 from jax_diffse.spectral import mask_frames
@@ -227,7 +228,7 @@ class PReLU(nn.Module):
 
 
 def frame_means(arrays: Sequence[jax.Array], num_frames: jax.Array | None, axis_name: str | None):
-    """Means of arrays `[B, T, ..., C]` of one shape over all but the last axis, over real frames only.
+    """Means of arrays `[B, T, ..., C]` over all but the last axis, over real frames only.
 
     Args:
       num_frames: `[B]`, or None where all frames are real.
@@ -250,7 +251,7 @@ class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, with PyTorch's conventions (momentum 0.1, unbiased variance).
 
     Statistics are in float32, over real frames only where `num_frames` is given, and averaged over `axis_name` when
-    the axis is bound.
+    the axis is bound. Several arrays are treated as one with all their channels, and returned as a tuple.
     """
 
     axis_name: str | None = None
@@ -259,16 +260,14 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool, num_frames=None):
-        channels = x.shape[-1:]
+        arrays = x if isinstance(x, tuple) else (x,)
+        channels = (sum(array.shape[-1] for array in arrays),)
         scale = self.param('scale', nn.initializers.ones, channels, jnp.float32)
         bias = self.param('bias', nn.initializers.zeros, channels, jnp.float32)
         mean = self.variable('batch_stats', 'mean', jnp.zeros, channels, jnp.float32)
         var = self.variable('batch_stats', 'var', jnp.ones, channels, jnp.float32)
         if train:
-            wide = x.astype(jnp.float32)
-            (batch_mean, square), count = frame_means(
-                [wide, wide**2], num_frames, None if self.is_initializing() else self.axis_name)
-            batch_var = jnp.maximum(square - batch_mean**2, 0.0)
+            batch_mean, batch_var, count = self._moments(arrays, num_frames)
             if not self.is_initializing():
                 unbiased = batch_var * (count / jnp.maximum(count - 1, 1))
                 mean.value = (1 - self.momentum) * mean.value + self.momentum * batch_mean
@@ -276,5 +275,18 @@ class BatchNorm(nn.Module):
         else:
             batch_mean, batch_var = mean.value, var.value
         gain = scale * jax.lax.rsqrt(batch_var + self.epsilon)
-        x = along_last(jnp.multiply, x, gain.astype(x.dtype))
-        return along_last(jnp.add, x, (bias - batch_mean * gain).astype(x.dtype))
+        return self._affine(x, arrays, gain, bias - batch_mean * gain)
+
+    def _moments(self, arrays, num_frames):
+        axis_name = None if self.is_initializing() else self.axis_name
+        wide = [array.astype(jnp.float32) for array in arrays]
+        means, count = frame_means([*wide, *(array**2 for array in wide)], num_frames, axis_name)
+        mean, square = (jnp.concatenate(half) for half in (means[:len(arrays)], means[len(arrays):]))
+        return mean, jnp.maximum(square - mean**2, 0.0), count
+
+    def _affine(self, x, arrays, gain, offset):
+        places = np.cumsum([array.shape[-1] for array in arrays])[:-1]
+        parts = zip(arrays, jnp.split(gain, places), jnp.split(offset, places), strict=True)
+        y = tuple(along_last(jnp.add, along_last(jnp.multiply, array, g.astype(array.dtype)), o.astype(array.dtype))
+                  for array, g, o in parts)
+        return y if isinstance(x, tuple) else y[0]

@@ -1,9 +1,8 @@
-"""Time and memory of DR-DiffuSE: `python -m benchmarks.dr_diffuse [--batch 4] [--seconds 3]`.
+"""Time and memory of the systems: `python -m benchmarks.systems [--systems dccrn,c_gen] [--batch 4] [--seconds 3]`.
 
-Forward passes of both networks, enhancement from waveform to waveform of the condition generator alone and of the whole
-chain, and the training step of every stage. Prints medians, what compilation took and the compiler's temporaries, and a
-2048 x 2048 float32 matrix product to compare machines by. TensorFlow is not needed. Run it with `GLIBC_TUNABLES=` in
-front to see what `launch.use_huge_pages` is worth.
+Enhancement from waveform to waveform, and the training step; DR-DiffuSE by its stages. Prints medians, what compilation
+took and the compiler's temporaries, and a 2048 x 2048 float32 matrix product to compare machines by. TensorFlow is not
+needed. Run it with `GLIBC_TUNABLES=` in front to see what `launch.tune` is worth.
 """
 
 import argparse
@@ -16,9 +15,14 @@ import jax
 import jax.numpy as jnp
 
 from jax_diffse import launch
+from jax_diffse.systems.base import System
+from jax_diffse.systems.dccrn import Dccrn
 from jax_diffse.systems.dr_diffuse import DrDiffuse
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.parallel import Parallel, wait_for_each_step
+
+SYSTEMS = {'c_gen': functools.partial(DrDiffuse, 'c_gen'), 'diffusion': functools.partial(DrDiffuse, 'diffusion'),
+           'refiner': functools.partial(DrDiffuse, 'refiner'), 'dccrn': Dccrn}
 
 
 def median_seconds(function, repeats: int) -> float:
@@ -39,37 +43,29 @@ def compiled(function, *args):
     return program, f'compiled in {seconds:.1f} s, temporaries {memory.temp_size_in_bytes / 1e9:.2f} GB'
 
 
-def make_inputs(batch: int, num_samples: int) -> dict[str, jax.Array]:
+def make_inputs(system: System, batch: int, num_samples: int) -> dict[str, jax.Array]:
     """A batch of noise."""
-    front_end, lengths = DrDiffuse().front_end, jnp.full(batch, num_samples)
-    clean, noisy = (jax.random.normal(jax.random.key(i), (batch, num_samples)) for i in range(2))
-    return {'noisy': noisy, 'num_samples': lengths, 'index': jnp.arange(batch),
+    front_end, lengths = system.front_end, jnp.full(batch, num_samples)
+    clean, noisy = (0.1 * jax.random.normal(jax.random.key(i), (batch, num_samples)) for i in range(2))
+    return {'clean': clean, 'noisy': noisy, 'num_samples': lengths, 'index': jnp.arange(batch),
             'clean_spec': front_end.analyze(clean, lengths), 'noisy_spec': front_end.analyze(noisy, lengths)}
 
 
-def measure_stage(system: DrDiffuse, inputs: dict[str, jax.Array], repeats: int, steps: list[int],
-                  training: bool) -> None:
-    """Prints one line per measurement of a stage's own network, enhancement and training step."""
-    noisy, lengths, spec = inputs['noisy'], inputs['num_samples'], inputs['noisy_spec']
+def measure(name: str, system: System, inputs: dict[str, jax.Array], repeats: int, steps: list[int],
+            training: bool) -> None:
+    """Prints a line for enhancement, at each number of sampling steps, and one for the training step."""
+    noisy, lengths = inputs['noisy'], inputs['num_samples']
     size = f'{len(noisy)} x {noisy.shape[1] / system.sample_rate:g} s'
     config = state_lib.OptimizerConfig()
     state = state_lib.create(system, config, 0.0, system.init(jax.random.key(0)))
-    group = next(iter(system.losses))
     keys = jax.random.split(jax.random.key(0), len(noisy))
-
-    arguments = (spec, spec, jnp.full(len(noisy), 50.0)) if group == 'denoiser' else (spec,)
-    frames = system.front_end.num_frames(lengths)
-    forward, note = compiled(
-        jax.jit(lambda variables, inputs: system._apply(group, variables, frames, *inputs)), state.variables, arguments)
-    seconds = median_seconds(lambda: forward(state.variables, arguments), repeats)
-    print(f'{group}, forward {size}: {seconds:.3f} s ({note})', flush=True)
 
     for count in steps if system.default_steps else [None]:
         enhance = jax.jit(functools.partial(system.enhance, steps=count))
         enhance, note = compiled(enhance, state.variables, noisy, lengths, keys)
         seconds = median_seconds(lambda enhance=enhance: enhance(state.variables, noisy, lengths, keys), repeats)
         sampled, factor = f', {count} sampling steps' if count else '', seconds * system.sample_rate / noisy.size
-        print(f'{system.stage}, waveform to waveform {size}{sampled}: {seconds:.3f} s, real-time factor {factor:.3f} '
+        print(f'{name}, waveform to waveform {size}{sampled}: {seconds:.3f} s, real-time factor {factor:.3f} '
               f'({note})', flush=True)
     if not training:
         return
@@ -78,7 +74,7 @@ def measure_stage(system: DrDiffuse, inputs: dict[str, jax.Array], repeats: int,
     batch = parallel.shard(inputs)
     step, note = compiled(parallel.map(state_lib.make_train_step(system, config, steps=1, seed=0)), state, batch)
     seconds = median_seconds(lambda: step(state, batch), repeats)
-    print(f'{system.stage}, training step {size}: {seconds:.3f} s ({note})', flush=True)
+    print(f'{name}, training step {size}: {seconds:.3f} s ({note})', flush=True)
 
 
 def main() -> None:
@@ -87,7 +83,7 @@ def main() -> None:
     parser.add_argument('--seconds', type=float, default=3.0)
     parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'))
     parser.add_argument('--repeats', type=int, default=5)
-    parser.add_argument('--stages', default='c_gen,diffusion,refiner')
+    parser.add_argument('--systems', default=','.join(SYSTEMS), metavar='A,B,...', help='default: all of %(default)s')
     parser.add_argument('--steps', type=lambda text: [int(n) for n in text.split(',')], default=[6], metavar='A,B,...',
                         help='numbers of sampling steps (default: 6)')
     parser.add_argument('--no-training', action='store_true', help='leave the training steps out')
@@ -98,12 +94,13 @@ def main() -> None:
     product = jax.jit(jnp.matmul).lower(square, square).compile()
     print(f'matrix product 2048: {median_seconds(lambda: product(square, square), args.repeats):.3f} s')
 
-    inputs = make_inputs(args.batch, round(args.seconds * 16_000))
-    for stage in args.stages.split(','):
-        measure_stage(DrDiffuse(stage, dtype=args.dtype), inputs, args.repeats, args.steps, not args.no_training)
+    for name in args.systems.split(','):
+        system = SYSTEMS[name](dtype=args.dtype)
+        inputs = make_inputs(system, args.batch, round(args.seconds * system.sample_rate))
+        measure(name, system, inputs, args.repeats, args.steps, not args.no_training)
     print(f'peak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB')
 
 
 if __name__ == '__main__':
-    launch.use_huge_pages()
+    launch.tune()
     main()
