@@ -25,11 +25,11 @@ def train_chain(config, workdir) -> dict[str, dict[str, float]]:
     """
     workdir, results = pathlib.Path(workdir), {}
     configs = {name: stage_config(config, name) for name in config.chain}  # a mistake in a late one ends it here
+    init_from = config.init_from
     for i, (name, stage) in enumerate(configs.items(), start=1):
-        folder = workdir if i == len(configs) else workdir / name
+        folder, stage.init_from = workdir if i == len(configs) else workdir / name, init_from
         results[name] = train(stage, folder)
         if not results[name]['finished']:
             break
-        for later in list(configs.values())[i:i + 1]:
-            later.init_from = str(folder)
+        init_from = str(folder)
     return results

@@ -17,24 +17,25 @@ def initial_variables(system: System, key: jax.Array, init_from: str = '') -> Va
     Raises:
       UserError: no `init_from` for a system with frozen groups, it is not a run, lacks one of them or does not fit.
     """
-    variables = system.init(key)
-    frozen = [group for group in variables['params'] if group not in system.losses]
+    shapes = jax.eval_shape(system.init, key)
+    frozen = [group for group in shapes['params'] if group not in system.losses]
     if not init_from:
         if frozen:
             raise UserError(f'config.init_from: this stage builds on trained {" and ".join(frozen)}: name the run of '
                             'the stage before it')
-        return variables
+        return system.init(key)
     run = checkpoints.load(init_from)
     if run.system.front_end != system.front_end:
         raise UserError(f'config.init_from={init_from}: was trained on {run.system.front_end}, this config asks for '
                         f'{system.front_end}')
     known = run.variables['params']
     origins = {group: next((name for name in system.origins.get(group, (group,)) if name in known), None)
-               for group in variables['params']}
+               for group in shapes['params']}
     missing = [group for group in frozen if origins[group] is None]
     if missing:
         raise UserError(f'config.init_from={init_from}: holds {", ".join(known)}, but this stage needs '
                         f'{" and ".join(missing)} as well: name the run of the stage before it')
+    variables = system.init(key) if None in origins.values() else shapes  # drawing takes seconds
     return {collection: {group: _taken(run, collection, origins[group], tree) for group, tree in groups.items()}
             for collection, groups in variables.items()}
 

@@ -199,6 +199,15 @@ def test_silence_stays_silent():
     assert np.all(enhancer(np.zeros(100, np.float32), 44100) == 0)
 
 
+def test_nothing_is_compiled_for_silence():
+    enhancer = _enhancer(toys.Staged(), chunk_seconds=2.0)
+    silence = [np.zeros(n, np.float32) for n in (500, RATE + 1, 3 * RATE)]
+    assert not any(x.any() for x in enhancer.many(silence, ['a', 'b', 'c']))
+    assert not enhancer._programs
+    enhancer.stages(silence, ['a', 'b', 'c'])
+    assert len(enhancer._programs) == 1  # the first one tells what stages there are
+
+
 def test_steps_reach_the_system():
     noisy = _noise(1000)
     assert_allclose(_enhancer(toys.Stepped())(noisy, RATE, steps=4), noisy / 4, atol=1e-6)

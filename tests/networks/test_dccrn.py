@@ -52,7 +52,8 @@ def test_layers_masks_and_outputs_of_the_released_network(prefix):
     mask, state = system._network().apply(network, spec, capture_intermediates=True, mutable=['intermediates'])
     inner = state['intermediates']
     for ours, theirs in (('encoder_0', 'encoder.0'), ('encoder_5', 'encoder.5'), ('decoder_0', 'decoder.0')):
-        fixture.check(f'{prefix}{theirs}', np.asarray(inner[ours]['__call__'][0]).transpose(0, 3, 2, 1))
+        both_parts = np.concatenate(inner[ours]['__call__'][0], axis=-1)
+        fixture.check(f'{prefix}{theirs}', both_parts.transpose(0, 3, 2, 1))
     for part, name in enumerate(('mask_real', 'mask_imag')):
         fixture.check(f'{prefix}{name}', to_torch(mask[..., part]))
     check_modes(fixture, system, mask, spec, 'ECR' if prefix == 'clstm/' else 'E',
@@ -105,14 +106,15 @@ def test_complex_normalisation_whitens():
     """Real and imaginary part come out uncorrelated with unit variance, up to epsilon (Trabelsi et al., eq. 4)."""
     rng = np.random.default_rng(0)
     real = rng.standard_normal((4, 50, 6, 3))
-    x = jnp.asarray(np.concatenate([2 * real + 1, 0.5 * real + 0.1 * rng.standard_normal(real.shape)], -1), jnp.float32)
+    x = tuple(jnp.asarray(part, jnp.float32) for part in (
+        2 * real + 1, 0.5 * real + 0.1 * rng.standard_normal(real.shape)))
     norm = dccrn.ComplexBatchNorm()
     y, stats = norm.apply(norm.init(jax.random.key(0), x, False), x, True, mutable=['batch_stats'])
     for c in range(3):
-        pair = np.asarray(y[..., [c, 3 + c]], np.float64).reshape(-1, 2)
+        pair = np.stack([np.asarray(part[..., c], np.float64).ravel() for part in y], axis=-1)
         np.testing.assert_allclose(pair.mean(0), 0, atol=1e-4)
         np.testing.assert_allclose(np.cov(pair.T), np.eye(2), atol=5e-3)
-    mean = np.asarray(x[..., :3]).mean((0, 1, 2))
+    mean = np.asarray(x[0]).mean((0, 1, 2))
     np.testing.assert_allclose(stats['batch_stats']['mean_real'], 0.1 * mean, rtol=1e-4)
 
 

@@ -1,6 +1,7 @@
 """Runs of the loop on a few small files: resuming, stopping, refusing."""
 
 import os
+import shutil
 import signal
 import sys
 
@@ -39,7 +40,7 @@ def make_config(corpus, **train_keys) -> ConfigDict:
         'system': 'toy', 'model': {}, 'data': {'name': 'folders', 'train': folders, 'validation': {}},
         'train': {'steps': 6, 'batch_size': 4, 'crop_seconds': 0.25, 'eval_every': 3, 'save_every': 3, 'log_every': 2,
                   'ema_decay': 0.9, **train_keys},
-        'optimizer': {'learning_rate': 1e-3}, 'log': {'audio_examples': 1}, 'parallel': {}}).lock()
+        'optimizer': {'learning_rate': 1e-3}, 'log': {'audio_examples': 0}, 'parallel': {}}).lock()
 
 
 def weights(workdir, step):
@@ -55,12 +56,23 @@ def assert_same(a, b):
 def whole_run(corpus, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(systems.SYSTEMS, 'toy', Trainable)
-        workdir = tmp_path_factory.mktemp('whole')
-        return workdir, train(make_config(corpus), workdir)
+        workdir, config = tmp_path_factory.mktemp('whole'), make_config(corpus)
+        with config.unlocked():
+            config.log.audio_examples = 1
+        return workdir, train(config, workdir)
 
 
-def test_resumed_run_equals_the_uninterrupted_one(whole_run, corpus, tmp_path):
-    train(make_config(corpus, steps=3), tmp_path)
+@pytest.fixture(scope='module')
+def half_run(corpus, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(systems.SYSTEMS, 'toy', Trainable)
+        workdir = tmp_path_factory.mktemp('half')
+        train(make_config(corpus, steps=3), workdir)
+        return workdir
+
+
+def test_resumed_run_equals_the_uninterrupted_one(whole_run, half_run, corpus, tmp_path):
+    shutil.copytree(half_run, tmp_path, dirs_exist_ok=True)
     result = train(make_config(corpus), tmp_path)
     assert_same(weights(tmp_path, 6), weights(whole_run[0], 6))
     assert result == whole_run[1]
@@ -104,8 +116,15 @@ def test_fields_of_the_model_can_be_replaced_on_loading(whole_run):
         checkpoints.load(whole_run[0], model={'width': 5})
 
 
-def test_a_diverging_run_names_the_step_and_keeps_the_checkpoint(corpus, tmp_path):
-    train(make_config(corpus, steps=3), tmp_path)
+def test_a_value_of_another_type_is_named_on_loading(tmp_path):
+    config = ConfigDict({'system': 'toy', 'model': {'width': 4}})
+    checkpoints.save_run(tmp_path, config, Trainable().init(jax.random.key(0)))
+    with pytest.raises(UserError, match="config.model.width='x': "):
+        checkpoints.load(tmp_path, model={'width': 'x'})
+
+
+def test_a_diverging_run_names_the_step_and_keeps_the_checkpoint(half_run, corpus, tmp_path):
+    shutil.copytree(half_run, tmp_path, dirs_exist_ok=True)
     before = weights(tmp_path, 'latest')
     batches = pipeline.train_batches
 
