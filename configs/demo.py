@@ -27,7 +27,7 @@ from configs import dr_diffuse
 def get_config(variant: str = '') -> ConfigDict:
     """The chain with fewer channels and temporal units, trained shortly."""
     config = dr_diffuse.get_config(variant).unlock()
-    if 'quick' in variant:
+    if 'quick' in variant.split(','):
         return config.lock()
     config.model.update(channels=32, temporal_groups=1)
     config.data.name = 'spoken_demo'

@@ -63,7 +63,7 @@ def get_config(variant: str = '') -> ConfigDict:
     """The full experiment's config with a short training on mixtures made on the fly."""
     config = dr_diffuse.get_config(variant).unlock()
     config.data.update(name='folders', snr_db=(-5.0, 15.0), snr_uniform=True)
-    if 'quick' in variant:
+    if 'quick' in variant.split(','):
         return config.lock()
     config.train.update(
         steps=2300, batch_size=4, crop_seconds=2.0,
