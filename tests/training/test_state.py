@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from jax_diffse.errors import UserError
+from jax_diffse.systems.dccrn import Dccrn, LossWeights
 from jax_diffse.systems.dr_diffuse import DrDiffuse
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.parallel import AXIS, Parallel
@@ -66,13 +67,23 @@ def test_devices_and_mappers_give_the_same_run(one_device, devices, mapper):
         np.testing.assert_allclose(ours, reference, rtol=1e-3, atol=1e-3 * np.abs(reference).max())
 
 
-def test_devices_give_the_same_loss_and_statistics_of_a_real_system():
+@pytest.mark.parametrize('system', [
+    DrDiffuse(channels=4, temporal_groups=1),
+    Dccrn(channels=(4, 8), lstm_units=4, norm='complex', loss=LossWeights(si_snr=1.0, si_sdr=1.0),
+          released_losses=True),  # whose SI-SDR is of the batch
+], ids=['dr_diffuse', 'dccrn'])
+def test_devices_give_the_same_loss_and_statistics_of_a_real_system(system):
     """In training: every normalisation of the network averages over the devices."""
-    system, batch = DrDiffuse(channels=4, temporal_groups=1), make_batch()
+    waves, lengths = 0.1 * np.random.default_rng(0).standard_normal((2, 8, 4000)), jnp.asarray(LENGTHS)
+    waves = jnp.asarray(waves * (np.arange(4000) < LENGTHS[:, None]), jnp.float32)
+    specs = [system.front_end.analyze(x, lengths) for x in waves]
+    batch = {'clean': waves[0], 'noisy': waves[1], 'clean_spec': specs[0], 'noisy_spec': specs[1],
+             'num_samples': LENGTHS, 'index': np.arange(8)}
     variables = random_variables(jax.eval_shape(system.init, jax.random.key(0)))
+    loss, = system.losses.values()
 
     def forward(variables, batch):
-        out = system.losses['c_gen'](variables, batch, None)
+        out = loss(variables, batch, None)
         sums = jax.lax.psum((jnp.sum(out.weight * out.loss), jnp.sum(out.weight)), AXIS)
         return None, (sums, out.batch_stats)
 
