@@ -13,7 +13,7 @@ demo: .venv/demo.stamp
 	$(BIN)/python evaluate.py --workdir runs/demo --output runs/demo/report
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
