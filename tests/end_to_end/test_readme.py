@@ -92,9 +92,10 @@ def test_shell_blocks(clone, tmp_path_factory):
 def test_files_and_flags_in_the_text_exist():
     for path in re.findall(r'\]\((?!http)([^)#]+)\)', README):
         assert (ROOT / path).exists(), path
-    for name in re.findall(r'`(dr_\w+)`', README):
+    for name in re.findall(r'`((?:dr|dccrn)_\w+)[:`]', README):
         assert (ROOT / 'configs' / f'{name}.py').exists(), name
     sources = {name: (ROOT / name).read_text(encoding='utf-8') for name in ('train.py', 'enhance.py', 'evaluate.py')}
-    for script, flag in (('train.py', '--distributed'), ('enhance.py', '--strength'), ('enhance.py', '--noise'),
-                         ('enhance.py', '--steps'), ('evaluate.py', '--steps'), ('evaluate.py', '--model')):
+    flags = {'train.py': ['--distributed'], 'enhance.py': ['--strength', '--noise', '--steps', '--stream'],
+             'evaluate.py': ['--steps', '--model']}
+    for script, flag in ((script, flag) for script, own in flags.items() for flag in own):
         assert flag in README and f"'{flag}'" in sources[script]
