@@ -18,7 +18,7 @@ Variants, joined by commas:
             --config.model.loss.TERM=WEIGHT. The loss is the weighted mean of the terms.
   quick     the same code path, small, on the embedded spoken_demo data: a minute on two CPU cores.
   released  as the released code: its losses with their mistakes (docs/dccrn.md), the output clamped to [-1, 1],
-            padding taking part.
+            padding taking part in the training.
   voicebank VoiceBank-DEMAND in place of your folders, for comparison with the field.
 """
 
@@ -56,7 +56,7 @@ def get_config(variant: str = '') -> ConfigDict:
         'window': 400,  # samples
         'hop': 100,  # samples
         'n_fft': 512,
-        'mask_padding': not released,  # real samples do not depend on padding
+        'mask_padding': not released,  # in training; what is enhanced never depends on padding
         'clamp': released,  # the output to [-1, 1]
         'loss': {term: 0.0 for term in TERMS} | LOSSES[chosen[0] if chosen else 'si_snr'],
         'lms_power': False,  # log-mel of power, not of magnitude

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_diffse.losses.released import three_seconds
 from jax_diffse.spectral import hann, mask_frames
 
 SAMPLE_RATE = 16_000  # Hz; the tables hold for no other
@@ -194,8 +195,7 @@ def pairwise_released(estimate: jax.Array, target: jax.Array) -> jax.Array:
     Magnitudes stand where PMSQE expects powers, as in the released code.
     """
     def bark(x):
-        x = jnp.pad(x[:, :3 * SAMPLE_RATE], ((0, 0), (0, max(0, 3 * SAMPLE_RATE - x.shape[1]))))
-        spectra = jnp.sqrt(power_spectrum(x.reshape(-1, SAMPLE_RATE)) + 1e-8)
+        spectra = jnp.sqrt(power_spectrum(three_seconds(x).reshape(-1, SAMPLE_RATE)) + 1e-8)
         bark = bark_spectrum(equalize_level(spectra))
         return bark.reshape(-1, 3, *bark.shape[1:])
 

@@ -59,7 +59,7 @@ class Dccrn(System):
     window: int = 400  # samples
     hop: int = 100  # samples
     n_fft: int = 512
-    mask_padding: bool = True  # False: padding takes part in network and losses, as in the released code
+    mask_padding: bool = True  # False: padding takes part in the training, as in the released code
     clamp: bool = False  # to [-1, 1], as in the released code, which stops gradients there
     loss: LossWeights = LossWeights(si_snr=1.0)
     lms_power: bool = False  # log-mel of power spectra, not of magnitudes
@@ -115,7 +115,7 @@ class Dccrn(System):
             what = 'a preceding enhancement' if processed is not None else 'sampling steps'
             raise ValueError(f'DCCRN does not take {what}')
         spec = self.front_end.analyze(noisy, num_samples)
-        frames = self.front_end.num_frames(num_samples) if self.mask_padding else None
+        frames = self.front_end.num_frames(num_samples)  # the released code has no padding here
         estimate = self._masked(self._network().apply(_own(variables), spec, frames), spec)
         return {'enhanced': self._waveform(estimate, num_samples, noisy.shape[1])}
 
@@ -147,7 +147,7 @@ class Dccrn(System):
                            jnp.zeros((batch, depth, front_end.num_bins, 2)), held, jnp.int32(0))
 
     def stream_step(self, variables, state: StreamState, samples, num_hops):
-        """See `System.stream_step`; what follows the recording never takes part, as with `mask_padding`."""
+        """See `System.stream_step`."""
         front_end = self.front_end
         noisy = jnp.concatenate([state.noisy, samples], axis=1)
         specs = jnp.concatenate([state.specs, analyze_frames(noisy[:, None], front_end.n_fft)], axis=1)
