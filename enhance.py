@@ -1,7 +1,11 @@
 """Enhances recordings: `python enhance.py --workdir RUN --output DIR FILE_OR_DIR...`.
 
 Files may have any length, rate and number of channels; results keep them, with the file's format and encoding. Inputs
-are never overwritten. A file that cannot be read is reported at the end, and the exit status is then 1.
+are never overwritten. A file that cannot be read, or has no partner, is reported at the end, and the exit status is
+then 1.
+
+A run that refines what another enhancer made takes that from files of the same names, of any extension (--noisy and
+--processed in place of FILE_OR_DIR), or from a run (--preceding).
 
 With --stream a file goes through the system hop by hop, as a live stream would. The result is the same up to 1e-4 for
 files of one chunk; longer ones are otherwise cross-faded from several.
@@ -10,6 +14,7 @@ files of one chunk; longer ones are otherwise cross-faded from several.
 import argparse
 
 from jax_diffse import errors, launch
+from jax_diffse.config import setting
 
 
 def _checkpoint(text: str) -> int | str:
@@ -18,9 +23,15 @@ def _checkpoint(text: str) -> int | str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('inputs', nargs='+', metavar='FILE_OR_DIR', help='recordings, and folders of them')
+    parser.add_argument('inputs', nargs='*', metavar='FILE_OR_DIR', help='recordings, and folders of them')
     parser.add_argument('--workdir', required=True, metavar='RUN', help='a trained or converted run')
     parser.add_argument('--output', required=True, metavar='DIR', help='where the results go, under the same names')
+    parser.add_argument('--noisy', metavar='DIR', help='noisy recordings, a folder or a file; goes with --processed')
+    parser.add_argument('--processed', metavar='DIR',
+                        help='what another enhancer made of them, for a run that refines it')
+    parser.add_argument('--preceding', metavar='RUN', help='a run that enhances first, for a run that refines')
+    parser.add_argument('--model', type=setting, action='append', default=[], metavar='KEY=VALUE',
+                        help="in place of a value in the run's config.model, say guidance=none; may be repeated")
     parser.add_argument('--noise', metavar='DIR', help='also write what was removed (input - output) here')
     parser.add_argument('--strength', type=float, default=1.0, help='0: the input, 1: fully enhanced (default)')
     parser.add_argument('--steps', type=int, help="sampling steps, for systems that sample (default: the run's own)")
@@ -31,6 +42,7 @@ def main() -> int:
     parser.add_argument('--chunk-seconds', type=float, metavar='SECONDS',
                         help='how much is enhanced at a time (default: 16); less needs less memory')
     args = vars(parser.parse_args())
+    args['model'] = dict(args['model'])
     if args['stream']:
         launch.use_one_core()
 

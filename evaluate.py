@@ -3,28 +3,21 @@
 By default on the test split of the data that the run was trained on; with --clean and --noisy on folders of equally
 named files, and with --speech and --noise on mixtures of all that is in these folders. The report on mixtures has
 tables of noise seen and unseen in training by SNR, where the noise folder that the run was trained on is still there.
+
+A run that refines what another enhancer made takes that from a run (--preceding), or from a folder of files named by
+the ids of the report (--processed), such as DIR/audio/STAGE of an earlier report with --save-audio.
 """
 
 import argparse
-import ast
 import dataclasses
 
 from jax_diffse import errors, launch
+from jax_diffse.config import setting
 from jax_diffse.errors import UserError
 
 
 def _checkpoint(text: str) -> int | str:
     return text if text in ('best', 'latest') else int(text)
-
-
-def _setting(text: str) -> tuple[str, object]:
-    key, separator, value = text.partition('=')
-    if not separator:
-        raise argparse.ArgumentTypeError(f'expected KEY=VALUE, got {text!r}')
-    try:
-        return key, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return key, value
 
 
 def _levels(text: str) -> tuple[float, ...]:
@@ -38,8 +31,11 @@ def _parse() -> argparse.Namespace:
     parser.add_argument('--output', required=True, metavar='DIR', help='where the report goes')
     parser.add_argument('--checkpoint', type=_checkpoint, default='best', metavar='best|latest|N',
                         help='which of its checkpoints (default: best)')
-    parser.add_argument('--model', type=_setting, action='append', default=[], metavar='KEY=VALUE',
+    parser.add_argument('--model', type=setting, action='append', default=[], metavar='KEY=VALUE',
                         help="in place of a value in the run's config.model, say guidance=none; may be repeated")
+    parser.add_argument('--preceding', metavar='RUN', help='a run that enhances first, for a run that refines')
+    parser.add_argument('--processed', metavar='DIR',
+                        help='what another enhancer made of the noisy files, for a run that refines it')
     data = parser.add_argument_group('data')
     data.add_argument('--split', choices=('test', 'validation'), help="of the run's own data (default: test)")
     data.add_argument('--clean', metavar='DIR', help='clean speech; goes with --noisy')
@@ -107,6 +103,7 @@ def main() -> None:
 
     from jax_diffse.data import open_source
     from jax_diffse.data.folders import MixSource
+    from jax_diffse.evaluation.enhancer import Enhancer
     from jax_diffse.evaluation.evaluate import evaluate
     from jax_diffse.evaluation.metrics import METRICS
     from jax_diffse.evaluation.metrics.scores import check
@@ -114,11 +111,14 @@ def main() -> None:
 
     run = checkpoints.load(args.workdir, step=args.checkpoint, model=dict(args.model))
     metrics = tuple(METRICS) if args.metrics is None else tuple(dict.fromkeys(args.metrics.split(',')))
+    preceding = checkpoints.load(args.preceding) if args.preceding else None
     check(run.system.sample_rate, metrics)  # before the data, which may take long to prepare
+    Enhancer(run, preceding=preceding).check_processed(args.processed is not None)
     config, split, description = _data(args, run)
     source = open_source(config, split)
-    evaluate(run, source, args.output, data=description, metrics=metrics, steps=args.steps,
-             limit=args.limit, workers=args.workers, save_audio=args.save_audio)
+    evaluate(run, source, args.output, preceding=preceding, processed=args.processed, data=description,
+             metrics=metrics, steps=args.steps, limit=args.limit, workers=args.workers, save_audio=args.save_audio,
+             skip_bad=config.skip_bad)
     if isinstance(source, MixSource):
         source.write_manifest(f'{args.output}/mixtures.tsv')
 

@@ -5,11 +5,11 @@
 """
 
 
-def load(workdir, *, step='best'):
+def load(workdir, *, step='best', preceding=None):
     """The `Enhancer` of a run; see `jax_diffse.evaluation.enhancer.load`."""
     from jax_diffse.evaluation import enhancer  # imports JAX, which whoever only wants the package need not wait for
 
-    return enhancer.load(workdir, step=step)
+    return enhancer.load(workdir, step=step, preceding=preceding)
 
 
 def load_streaming(workdir, *, num_channels=1, step='best'):

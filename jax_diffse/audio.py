@@ -109,3 +109,18 @@ def find(root: str | os.PathLike) -> list[pathlib.Path]:
     return sorted(path for path in root.rglob('*')
                   if path.suffix.lower() in EXTENSIONS and path.is_file()
                   and not any(part.startswith('.') for part in path.relative_to(root).parts))
+
+
+def by_name(root: str | os.PathLike) -> dict[str, pathlib.Path]:
+    """All audio files below a directory by their name: the path below it, '/' between parts, without extension.
+
+    Raises:
+      UserError: there is no such directory, or two files have one name.
+    """
+    files: dict[str, pathlib.Path] = {}
+    for path in find(root):
+        name = path.relative_to(root).with_suffix('').as_posix()
+        if name in files:
+            raise UserError(f'{path}: has the same name as {files[name]}, expected one file of a name; remove one')
+        files[name] = path
+    return files

@@ -1,10 +1,12 @@
 """Configs: ConfigDicts with command-line overrides at the edge, frozen dataclasses inside."""
 
+import argparse
+import ast
 import dataclasses
 import json
 import os
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jax_diffse.errors import UserError
 
@@ -65,6 +67,38 @@ def stage_config(config, name: str):
     except (KeyError, AttributeError) as error:
         raise UserError(f'config.stages.{name}: {" ".join(str(error.args[0]).split())}') from error
     return stage
+
+
+def setting(text: str) -> tuple[str, object]:
+    """`KEY=VALUE` of a command line -> the key and the value, which is text where it is no Python literal.
+
+    Raises:
+      argparse.ArgumentTypeError: there is no '='.
+    """
+    key, separator, value = text.partition('=')
+    if not separator:
+        raise argparse.ArgumentTypeError(f'expected KEY=VALUE, got {text!r}')
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
+
+
+def override(model, changes: Mapping[str, object]) -> None:
+    """Sets fields of `config.model`, a ConfigDict; 'network.heads' is the field heads of its network.
+
+    Raises:
+      UserError: a value of another type, or a field of something that has none.
+    """
+    for key, value in changes.items():
+        *path, last = key.split('.')
+        try:
+            section = model
+            for name in path:
+                section = section[name]
+            section[last] = value
+        except (KeyError, TypeError) as error:
+            raise UserError(f'config.model.{key}={value!r}: {error}') from error
 
 
 def from_config_dict(cls: type[T], config, name: str) -> T:

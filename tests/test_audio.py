@@ -140,3 +140,14 @@ def test_find_in_a_missing_folder_is_a_user_error(tmp_path):
 def test_info_says_what_soundfile_says(tmp_path):
     soundfile.write(tmp_path / 'a.wav', np.zeros((7, 3)), 11_025, subtype='PCM_U8')
     assert audio.info(tmp_path / 'a.wav') == audio.AudioInfo(11_025, 7, 3, 'WAV', 'PCM_U8')
+
+
+def test_by_name_goes_by_the_path_without_extension(tmp_path):
+    for name in ('b.wav', 'a/c.FLAC', 'a/b.v2.wav'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b'')
+    assert audio.by_name(tmp_path) == {name.rpartition('.')[0]: tmp_path / name
+                                       for name in ('b.wav', 'a/c.FLAC', 'a/b.v2.wav')}
+    (tmp_path / 'b.flac').write_bytes(b'')
+    with pytest.raises(UserError, match='b.wav: has the same name as .*b.flac'):
+        audio.by_name(tmp_path)

@@ -3,6 +3,7 @@
 import pathlib
 
 import pytest
+from ml_collections import ConfigDict
 
 from jax_diffse import config, data, systems
 from jax_diffse.errors import UserError
@@ -14,7 +15,8 @@ CONFIGS = sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('[!_]*.py'
 
 def experiments():
     """Every config with the variants that its kind has."""
-    own = {'dccrn': ['mse+lms', 'sdr+pmsqe,released', 'voicebank', 'si_snr,quick']}
+    own = {'dccrn': ['mse+lms', 'sdr+pmsqe,released', 'voicebank', 'si_snr,quick'],
+           'diffiner': ['diffiner', 'released,diffiner', 'quick,diffiner']}
     for path in CONFIGS:
         kind = next((kind for kind in own if path.stem.startswith(kind)), None)
         for variant in ['', 'quick', 'released', *own.get(kind, ['noisy', 'quick,noisy'])]:
@@ -42,6 +44,31 @@ def test_losses_of_the_study_have_its_weights(variant, expected):
     """Those of the released code's table (`loss_mode`)."""
     loss = config.load(f'{CONFIGS[0].with_name("dccrn.py")}:{variant}').model.loss.to_dict()
     assert {term: weight for term, weight in loss.items() if weight} == expected
+
+
+@pytest.mark.parametrize(('variant', 'expected'), [
+    ('', ('diffiner+', 0.4, 0.6, False)), ('released', ('diffiner+', 0.4, 0.4, True)),
+    ('diffiner', ('diffiner', 0.9, 0.9, False)), ('released,diffiner', ('diffiner', 0.9, 0.9, True))])
+def test_samplers_of_diffiner_are_those_documented_and_those_run(variant, expected):
+    """The authors' Arguments.md, and their run_refiner.py, which passes eta_a for eta_b to Diffiner+."""
+    model = config.load(f'{CONFIGS[0].with_name("diffiner.py")}:{variant}').model
+    assert (model.sampler, model.eta_a, model.eta_b, model.released) == expected
+
+
+@pytest.mark.parametrize(('text', 'expected'), [
+    ('eta_b=0.4', ('eta_b', 0.4)), ('sampler=diffiner+', ('sampler', 'diffiner+')), ('a=b=c', ('a', 'b=c')),
+    ('network.attention=(1,2)', ('network.attention', (1, 2)))])
+def test_settings_of_a_command_line(text, expected):
+    assert config.setting(text) == expected
+
+
+def test_overriding_a_model():
+    model = ConfigDict({'eta_b': 0.6, 'network': {'heads': 4}})
+    config.override(model, {'network.heads': 8, 'eta_b': 0.5})
+    assert model.to_dict() == {'eta_b': 0.5, 'network': {'heads': 8}}
+    for key, value in (('network.heads', 'many'), ('eta_b.heads', 1), ('net.heads', 1)):
+        with pytest.raises(UserError, match=f'config.model.{key}={value!r}'):
+            config.override(model, {key: value})
 
 
 def test_stages_take_over_what_is_given_for_the_chain():

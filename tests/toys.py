@@ -93,6 +93,15 @@ class Stepped(Toy):
         return x / steps
 
 
+class Refiner(Toy):
+    """Half of `noisy` and a quarter of `processed`."""
+
+    refines = True
+
+    def enhance_stages(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
+        return {'refined': mask_frames(0.5 * noisy + 0.25 * processed, num_samples)}
+
+
 class Broken(Toy):
     """Gives NaN."""
 
@@ -167,5 +176,5 @@ class Trainable(System):
         return {'enhanced': self.front_end.synthesize(spec, num_samples, noisy.shape[1]) / gain}
 
 
-def run(system) -> Run:
-    return Run(system, system.init(None), None, 7, 'abc', pathlib.Path('toy'))
+def run(system, workdir='toy') -> Run:
+    return Run(system, system.init(None), None, 7, 'abc', pathlib.Path(workdir))

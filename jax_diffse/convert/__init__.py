@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from jax_diffse import systems
-from jax_diffse.convert import dccrn, dr_diffuse, layouts
+from jax_diffse.convert import dccrn, diffiner, dr_diffuse, layouts
 from jax_diffse.errors import UserError
 
 
@@ -33,6 +33,7 @@ KINDS = {
     'dr-diffuse-diffusec': _dr_diffuse('denoiser', dr_diffuse.denoiser(False), stage='diffusion', denoiser='diffusec'),
     'dr-diffuse-refiner': _dr_diffuse('refiner', dr_diffuse.base('refiner'), stage='refiner'),
     'dccrn': Kind('dccrn', 'dccrn', dccrn.model, dccrn.entries),
+    'diffiner': Kind('diffiner', 'prior', diffiner.model, diffiner.entries),
 }
 
 
@@ -44,7 +45,8 @@ def from_torch(kind: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
       state_dict: torch's names -> tensors or NumPy arrays in torch's layout.
 
     Returns:
-      The variables of its group, NumPy arrays: `{'params': {group: tree}, 'batch_stats': {group: tree}}`.
+      The variables of its group, NumPy arrays: `{'params': {group: tree}, 'batch_stats': {group: tree}}`, the latter
+      where it has any.
 
     Raises:
       UserError: an unknown kind, or weights that do not fit: every missing, extra or misshapen entry is named.
@@ -52,7 +54,8 @@ def from_torch(kind: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     found = _kind(kind)
     fields = found.model(state_dict)
     variables = jax.eval_shape(systems.build(found.system, fields).init, jax.random.key(0))
-    shapes = {collection: {found.group: groups[found.group]} for collection, groups in variables.items()}
+    shapes = {collection: {found.group: groups[found.group]} for collection, groups in variables.items()
+              if found.group in groups}
     return layouts.convert(found.entries(fields), state_dict, shapes)
 
 

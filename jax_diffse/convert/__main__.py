@@ -3,7 +3,7 @@
     python -m jax_diffse.convert KIND=CHECKPOINT.pth... --workdir RUN
 
 Several networks of one system make one run: dr-diffuse-base=base.pth dr-diffuse-diffuse=diffuse.pth
-dr-diffuse-refiner=refiner.pth.
+dr-diffuse-refiner=refiner.pth. What weights cannot tell is as in the published networks, unless --model says otherwise.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from jax_diffse import convert, errors, systems
+from jax_diffse.config import override, setting
 from jax_diffse.training import checkpoints
 
 
@@ -27,20 +28,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('checkpoints', nargs='+', metavar='KIND=FILE',
                         help=f"the authors' files; KIND is one of {', '.join(convert.KINDS)}")
     parser.add_argument('--workdir', required=True, help='folder of the run to write')
+    parser.add_argument('--model', type=setting, action='append', default=[], metavar='KEY=VALUE',
+                        help='a field of config.model that weights cannot tell, say network.heads=8; may be repeated')
     args = parser.parse_args(argv)
     paths = _paths(args.checkpoints)
     weights = {kind: convert.read_state_dict(path) for kind, path in paths.items()}
-    system, model = convert.describe(weights)
-    variables: dict = {}
+    system, fields = convert.describe(weights)
+    config = ConfigDict({'system': system, 'model': dataclasses.asdict(systems.build(system, fields))})
+    override(config.model, dict(args.model))
+    systems.build(system, config.model)  # refuses what does not fit
+    variables: dict = {'params': {}, 'batch_stats': {}}
     for kind, path in paths.items():
         try:
             converted = convert.from_torch(kind, weights[kind])
         except errors.UserError as error:
             raise errors.UserError(f'{path}: {error}') from error
         for collection, groups in converted.items():
-            variables.setdefault(collection, {}).update(groups)
-    model = dataclasses.asdict(systems.build(system, model))
-    checkpoints.save_run(args.workdir, ConfigDict({'system': system, 'model': model}), variables)
+            variables[collection].update(groups)
+    checkpoints.save_run(args.workdir, config, variables)
     print(f'{", ".join(paths.values())} -> {args.workdir}')
 
 

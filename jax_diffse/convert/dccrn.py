@@ -22,7 +22,8 @@ def model(weights: Mapping[str, Any]) -> dict[str, Any]:
     window of 25 / 32 of the transform. A wrong state dict gives fields that its weights do not fit.
     """
     shapes = {name: np.shape(value) for name, value in weights.items()}
-    blocks = [shapes.get(f'encoder.{i}.0.real_conv.weight', (1,)) for i in range(_count(weights, 'encoder.{}.0'))]
+    depth = layouts.count(weights, 'encoder.{}.0')
+    blocks = [shapes.get(f'encoder.{i}.0.real_conv.weight', (1,)) for i in range(depth)]
     is_complex = any(name.startswith('enhance.0.') for name in weights)
     layer = 'enhance.{}.real_lstm.weight_ih_l0' if is_complex else 'enhance.weight_ih_l{}'
     gates, features = shapes.get(layer.format(0), (8, 1024))
@@ -31,16 +32,8 @@ def model(weights: Mapping[str, Any]) -> dict[str, Any]:
     n_fft = 2 * (parts * features // channels[-1]) << len(channels)
     window = shapes.get('stft.weight', (0, 0, n_fft * 25 // 32))[-1]
     return {'channels': channels, 'lstm': 'complex' if is_complex else 'real', 'lstm_units': parts * gates // 4,
-            'lstm_layers': _count(weights, layer), 'norm': 'complex' if 'encoder.0.1.Wrr' in weights else 'real',
+            'lstm_layers': layouts.count(weights, layer), 'norm': 'complex' if 'encoder.0.1.Wrr' in weights else 'real',
             'n_fft': n_fft, 'window': window, 'hop': window // 4, 'clamp': True, 'mask_padding': False}
-
-
-def _count(weights: Mapping[str, Any], pattern: str) -> int:
-    """How many of the numbered names there are."""
-    count = 0
-    while any(name.startswith(pattern.format(count)) for name in weights):
-        count += 1
-    return count
 
 
 def entries(fields: Mapping[str, Any]) -> list[Entry]:

@@ -80,6 +80,14 @@ def prelu(path: Path, name: str) -> list[Entry]:
     return [Entry(('params', *path, 'slope'), f'{name}.weight', SCALAR)]
 
 
+def count(weights: Mapping[str, Any], pattern: str) -> int:
+    """How many of the numbered names there are."""
+    total = 0
+    while any(name.startswith(pattern.format(total)) for name in weights):
+        total += 1
+    return total
+
+
 def convert(entries: Iterable[Entry], state_dict: Mapping[str, Any], shapes) -> dict[str, Any]:
     """Fills a variables tree from a state dict.
 

@@ -15,7 +15,7 @@ SPLITS = ('train', 'validation', 'test')
 
 @dataclasses.dataclass(frozen=True)
 class Folders:
-    """Directories of one split: `clean` and `noisy` (pairs), or `speech` and `noise` (to mix), or none."""
+    """Directories of one split: `clean` and `noisy` (pairs), `speech` and `noise` (to mix), `speech` alone, or none."""
 
     clean: str = ''
     noisy: str = ''
@@ -23,15 +23,16 @@ class Folders:
     noise: str = ''
 
     def kind(self, key: str) -> str:
-        """'pairs', 'mix' or '' (nothing named).
+        """'pairs', 'mix', 'clean' (speech alone) or '' (nothing named).
 
         Raises:
           UserError: half a pair, or both; `key` names these folders in the message.
         """
         named = tuple(field.name for field in dataclasses.fields(self) if getattr(self, field.name))
-        kinds = {(): '', ('clean', 'noisy'): 'pairs', ('speech', 'noise'): 'mix'}
+        kinds = {(): '', ('clean', 'noisy'): 'pairs', ('speech', 'noise'): 'mix', ('speech',): 'clean'}
         if named not in kinds:
-            raise UserError(f'{key}: {" and ".join(named)} set, expected clean and noisy, or speech and noise')
+            raise UserError(f'{key}: {" and ".join(named)} set, expected clean and noisy, speech and noise, or speech '
+                            'alone')
         return kinds[named]
 
 

@@ -1,4 +1,4 @@
-"""Folders of wav and flac files as a `Source`: pairs of clean and noisy speech, or speech and noise to mix."""
+"""Folders of wav and flac files as a `Source`: pairs of clean and noisy speech, speech and noise to mix, or speech."""
 
 import dataclasses
 import hashlib
@@ -74,6 +74,29 @@ class PairSource:
         length = min(num_samples, self.clean[i].num_samples)
         start = int(rng.integers(self.clean[i].num_samples - length + 1))
         return self.clean[i].read(start, start + length), self.noisy[i].read(start, start + length)
+
+
+@dataclasses.dataclass(frozen=True)
+class CleanSource:
+    """Clean speech without a noisy counterpart, in whose place it stands itself: for priors."""
+
+    sample_rate: int  # Hz
+    clean: Sequence[AudioFile]
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def info(self, i: int) -> dict:
+        """`{'id', 'num_samples'}` of utterance i."""
+        return {'id': self.clean[i].name, 'num_samples': self.clean[i].num_samples}
+
+    def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """The whole utterance i, twice."""
+        return (self.clean[i].read(),) * 2
+
+    def draw(self, i: int, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A random crop of utterance i, at most `num_samples` long, twice."""
+        return (crop(self.clean[i], min(num_samples, self.clean[i].num_samples), rng)[0],) * 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +197,7 @@ def list_mixtures(speech: Sequence[AudioFile], noise: Sequence[AudioFile], snr_d
     return mixtures
 
 
-def open_folders(config: DataConfig, split: str) -> PairSource | MixSource:
+def open_folders(config: DataConfig, split: str) -> PairSource | MixSource | CleanSource:
     """Opens the folders of a split, or the part of the training folders that is held out for validation.
 
     Raises:
@@ -185,8 +208,10 @@ def open_folders(config: DataConfig, split: str) -> PairSource | MixSource:
     folders = config.train if shared else getattr(config, split)
     kind = folders.kind(key)
     if not kind:
-        raise UserError(f'{key}: no folders named, expected {key}.clean and .noisy, or {key}.speech and .noise')
-    return (_open_pairs if kind == 'pairs' else _open_mix)(config, split, folders, shared)
+        raise UserError(f'{key}: no folders named, expected {key}.clean and .noisy, {key}.speech and .noise, or '
+                        f'{key}.speech alone (for priors)')
+    openers = {'pairs': _open_pairs, 'mix': _open_mix, 'clean': _open_clean}
+    return openers[kind](config, split, folders, shared)
 
 
 def _open_pairs(config, split, folders, shared) -> PairSource:
@@ -221,6 +246,13 @@ def _open_mix(config, split, folders, shared) -> MixSource:
     mixtures = list_mixtures(speech, noise, snr_db, count, round(config.clip_seconds * config.sample_rate))
     seen = _training_classes(config, noise) if split == 'test' else None
     return MixSource(config.sample_rate, mixtures, noise, snr_db, config.snr_uniform, seen)
+
+
+def _open_clean(config, split, folders, shared) -> CleanSource:
+    speech, bad = survey(folders.speech, config.sample_rate, config.min_seconds)
+    settle(bad, len(speech) + len(bad), config.skip_bad)
+    return CleanSource(config.sample_rate,
+                       [speech[name] for name in _choose(speech, config, split, folders.speech, shared)])
 
 
 def _training_classes(config, noise) -> frozenset[str] | None:

@@ -14,7 +14,7 @@ class Source(Protocol):
         """Number of utterances."""
 
     def info(self, i: int) -> dict:
-        """`{'id': unique name, ...}` of utterance i, with 'snr_db' (float) and 'noise' (its class) where known."""
+        """`{'id': unique name, 'num_samples': length}` of utterance i, and where known 'snr_db' and 'noise' (class)."""
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """The whole utterance i, always the same: (clean `[N]`, noisy `[N]`)."""

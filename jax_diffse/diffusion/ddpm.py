@@ -18,6 +18,7 @@ Draw = Callable[[jax.Array, int], jax.Array]  # (level, which of its draws) -> s
 
 STEP, GUIDANCE, START = range(3)  # the draws of a level
 
+VARIANCES = ('posterior', 'beta')
 GUIDANCES = ('none', 'released', 'x0', 'gradient')
 
 
@@ -70,6 +71,20 @@ def draws(keys: jax.Array, shape: tuple[int, ...]) -> Draw:
     return draw
 
 
+def frame_draws(keys: jax.Array, shape: tuple[int, ...]) -> Draw:
+    """Like `draws`, for shapes `[T, ...]`: every frame has a key of its own, so that more of them change none."""
+
+    def draw(level, which):
+        def one(key):
+            key = jax.random.fold_in(jax.random.fold_in(key, level), which)
+            of_frames = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(shape[0]))
+            return jax.vmap(lambda key: jax.random.normal(key, shape[1:]))(of_frames)
+
+        return jax.vmap(one)(keys)
+
+    return draw
+
+
 def start(condition: jax.Array, schedule: Schedule, draw: Draw, *, from_condition: bool = True) -> jax.Array:
     """Where sampling starts: the condition diffused to the noisiest level (released code), or N(0, I) (paper)."""
     noise = draw(jnp.int32(len(schedule) - 1), START)
@@ -77,7 +92,8 @@ def start(condition: jax.Array, schedule: Schedule, draw: Draw, *, from_conditio
 
 
 def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, draw: Draw, *, condition: jax.Array | None = None,
-           guidance: Guidance = Guidance(), trajectory: bool = False):
+           guidance: Guidance = Guidance(), variance: str = 'posterior', clip: float | None = None,
+           trajectory: bool = False):
     """Ancestral sampling (Ho et al., algorithm 2) in one `lax.scan`.
 
     Args:
@@ -87,6 +103,8 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, draw: Draw, *, co
       draw: noise; see `draws`.
       condition: `[B, ...]`, what guidance pulls to.
       guidance: how.
+      variance: of a step: 'posterior', or 'beta', the other extreme (Ho et al., section 3.2); none at the last step.
+      clip: bound of the estimates of x_0.
       trajectory: also return what was met on the way.
 
     Returns:
@@ -94,9 +112,11 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, draw: Draw, *, co
       `[S, B, ...]` in the order of sampling.
 
     Raises:
-      ValueError: the guidance does not go with the schedule, or has no condition.
+      ValueError: the guidance does not go with the schedule, or has no condition; an unknown variance.
     """
     guidance.check(schedule)
+    if variance not in VARIANCES:
+        raise ValueError(f'variance must be one of {VARIANCES}, got {variance!r}')
     if guidance.mode != 'none' and condition is None:
         raise ValueError(f'{guidance.mode} guidance needs a condition')
 
@@ -104,8 +124,11 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, draw: Draw, *, co
         s = level['index']
         eps = denoise(x, jnp.full(x.shape[0], level['t']))
         new = (x - level['eps'] * eps) * level['scale']
+        x_0 = (x - level['std'] * eps) / level['mean']
+        if clip is not None:
+            bounded = jnp.clip(x_0, -clip, clip)
+            new, x_0 = new + level['x_0'] * (bounded - x_0), bounded
         if guidance.mode == 'x0':
-            x_0 = (x - level['std'] * eps) / level['mean']
             new = new + level['pull'] * level['x_0'] * (condition - x_0)
         new = new + level['sigma'] * draw(s, STEP)
         if guidance.mode in ('released', 'gradient'):
@@ -113,12 +136,12 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, draw: Draw, *, co
             new = new + level['pull'] * (aim - new)
         return new, (new, eps) if trajectory else None
 
-    levels = jax.tree.map(lambda v: jnp.asarray(v[::-1]), _coefficients(schedule, guidance))
+    levels = jax.tree.map(lambda v: jnp.asarray(v[::-1]), _coefficients(schedule, guidance, variance))
     x, visited = jax.lax.scan(step, x, levels)
     return (x, *visited) if trajectory else x
 
 
-def _coefficients(schedule: Schedule, guidance: Guidance) -> dict[str, np.ndarray]:
+def _coefficients(schedule: Schedule, guidance: Guidance, variance: str) -> dict[str, np.ndarray]:
     """Numbers of each level, `[S]`: float64 until here, float32 on the device."""
     alpha_bar, previous = schedule.alpha_bar, schedule.alpha_bar_previous
     pull = guidance.weight * (2 * schedule.sigma**2 if guidance.mode == 'gradient' else np.ones(len(schedule)))
@@ -126,7 +149,7 @@ def _coefficients(schedule: Schedule, guidance: Guidance) -> dict[str, np.ndarra
         't': schedule.t,
         'eps': schedule.beta / np.sqrt(1 - alpha_bar),
         'scale': 1 / np.sqrt(schedule.alpha),
-        'sigma': schedule.sigma,
+        'sigma': schedule.sigma if variance == 'posterior' else np.sqrt(schedule.beta) * (np.arange(len(schedule)) > 0),
         'mean': np.sqrt(alpha_bar),
         'std': np.sqrt(1 - alpha_bar),
         'x_0': np.sqrt(previous) * schedule.beta / (1 - alpha_bar),  # weight of x_0 in the posterior mean (eq. 7)

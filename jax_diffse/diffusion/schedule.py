@@ -47,6 +47,65 @@ def linear(num_steps: int = 200, first: float = 1e-4, last: float = 0.05) -> Sch
     return Schedule(np.linspace(first, last, num_steps), np.arange(num_steps, dtype=np.float64))
 
 
+def guided(name: str = 'linear', num_steps: int = 4000) -> Schedule:
+    """The named schedules of guided diffusion; the default is the training schedule of Diffiner.
+
+    'linear': betas from 0.1 / T to 20 / T, the levels of Ho et al. (2020) for any number of steps T. 'cosine':
+    alpha_bar proportional to cos^2((t / T + 0.008) / 1.008 * pi / 2), betas at most 0.999 (Nichol & Dhariwal, "Improved
+    Denoising Diffusion Probabilistic Models", ICML 2021, eq. 17).
+
+    Raises:
+      ValueError: an unknown name; too few steps for linear betas below 1.
+    """
+    if name == 'linear':
+        if num_steps <= 20:
+            raise ValueError(f'expected more than 20 training steps, as linear betas rise to 20 / T; got {num_steps}')
+        return linear(num_steps, 1e-4 * 1000 / num_steps, 0.02 * 1000 / num_steps)
+    if name != 'cosine':
+        raise ValueError(f"schedule must be 'linear' or 'cosine', got {name!r}")
+    level = np.cos((np.arange(num_steps + 1) / num_steps + 0.008) / 1.008 * np.pi / 2)**2
+    return Schedule(np.minimum(1 - level[1:] / level[:-1], 0.999), np.arange(num_steps, dtype=np.float64))
+
+
+def spaced(training: Schedule, respacing: str) -> Schedule:
+    """Some of the steps of `training`, with betas that lead from one kept level to the next (Nichol & Dhariwal, 2021).
+
+    Args:
+      training: T steps.
+      respacing: 'ddimN': N steps at equal whole distances from 0 on (Song et al., "Denoising Diffusion Implicit
+        Models", ICLR 2021); where no distance gives N, which the authors refuse, the steps k T / N rounded down. 'N': N
+        steps at equal distances, the first and last step among them. 'A,B,...': so many of each of as many equal
+        sections. '': all.
+
+    Raises:
+      ValueError: not of one of these forms, or more steps than there are.
+    """
+    kept = _kept(len(training), respacing)
+    alpha_bar = training.alpha_bar[kept]
+    return Schedule(1 - alpha_bar / np.append(1.0, alpha_bar[:-1]), training.t[kept])
+
+
+def _kept(total: int, respacing: str) -> np.ndarray:
+    parts = respacing.removeprefix('ddim').split(',') if respacing else [str(total)]
+    is_ddim = respacing.startswith('ddim')
+    if not all(part.isdecimal() and int(part) for part in parts) or is_ddim and len(parts) > 1:
+        raise ValueError(f"respacing: expected 'ddimN', 'N' or 'A,B,...' with whole numbers, got {respacing!r}")
+    counts = [int(part) for part in parts]
+    ends = np.cumsum([total // len(counts) + (i < total % len(counts)) for i in range(len(counts))])
+    sizes = np.diff(ends, prepend=0)
+    if any(count > size for count, size in zip(counts, sizes, strict=True)):
+        raise ValueError(f'respacing {respacing!r}: more steps than the {total} of training')
+    if is_ddim:
+        count, = counts
+        stride = -(-total // count)
+        exact = -(-total // stride) == count
+        return np.arange(0, total, stride) if exact else np.arange(count) * total // count
+    # Python's round, half to even, as the authors round.
+    return np.concatenate([end - size + np.array([round(k * ((size - 1) / (count - 1) if count > 1 else 1))
+                                                  for k in range(count)])
+                           for count, size, end in zip(counts, sizes, ends, strict=True)])
+
+
 def align(beta, training: Schedule) -> Schedule:
     """A schedule with betas of its own for a network trained on another one.
 

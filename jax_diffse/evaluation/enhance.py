@@ -4,7 +4,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -25,20 +25,57 @@ class Job(NamedTuple):
     name: str  # below the output folder; also the utterance's id
     output: pathlib.Path
     noise: pathlib.Path | None
+    processed: pathlib.Path | None = None  # what an earlier enhancer made of it
 
 
-def plan(inputs: Sequence[str | os.PathLike], output: str | os.PathLike,
-         noise: str | os.PathLike | None = None) -> list[Job]:
+def plan(inputs: Sequence[str | os.PathLike], output: str | os.PathLike, noise: str | os.PathLike | None = None,
+         processed: str | os.PathLike | None = None) -> list[Job]:
     """The files to enhance and where the results go: folders keep their structure below `output` and `noise`.
 
+    Args:
+      inputs: files and folders.
+      output: folder of the results.
+      noise: folder of what was removed, if wanted.
+      processed: a folder with what an earlier enhancer made of the files in the one folder of `inputs`, under the same
+        names, of any extension; or the file made of the one file. A job whose file has no partner there has None.
+
     Raises:
-      UserError: a folder without audio, two results of the same name, or a result that would overwrite an input or
-        lie among the inputs.
+      UserError: a folder without audio, two results of the same name, a result that would overwrite an input or lie
+        among the inputs, or two files of one name where partners are looked for by it.
     """
+    results = [pathlib.Path(folder) for folder in (output, noise) if folder]
     jobs = [Job(path, name, pathlib.Path(output, name), pathlib.Path(noise, name) if noise else None)
-            for given in map(pathlib.Path, inputs) for path, name in _files(given, [output, noise])]
+            for given in map(pathlib.Path, inputs) for path, name in _files(given, results)]
+    others: Iterable[pathlib.Path] = ()
+    if processed:
+        partners = _partners(pathlib.Path(inputs[0]), pathlib.Path(processed), results)
+        jobs, others = [job._replace(processed=partners.get(job.path)) for job in jobs], partners.values()
+    _check_results(jobs, others)
+    return jobs
+
+
+def _partners(noisy: pathlib.Path, processed: pathlib.Path, results) -> dict[pathlib.Path, pathlib.Path]:
+    """Noisy file -> what an earlier enhancer made of it, where there is such a file; says how many are left over."""
+    if not noisy.is_dir() and not processed.is_dir():
+        return {noisy: processed}
+    if noisy.is_file() or processed.is_file():
+        raise UserError(f'--noisy {noisy} and --processed {processed}: expected two folders, or two files')
+    _keep_out(processed, results)
+    ours, theirs = audio.by_name(noisy), audio.by_name(processed)
+    partners = {path: theirs[name] for name, path in ours.items() if name in theirs}
+    if not partners:
+        raise UserError(f'{processed}: no file here has the name of one in {noisy}; files are paired by their path '
+                        'below the folder, without extension')
+    if len(theirs) > len(partners):
+        print(f'{processed}: {len(theirs) - len(partners)} of {len(theirs)} files have no partner in {noisy} and are '
+              'not used')
+    return partners
+
+
+def _check_results(jobs: Sequence[Job], others: Iterable[pathlib.Path]) -> None:
+    """Checks that no result overwrites an input, one of `others`, or another result."""
     taken: dict[str, pathlib.Path] = {}
-    originals = {_identity(job.path): job.path for job in jobs if job.path.exists()}
+    originals = {_identity(path): path for path in (*(job.path for job in jobs), *others) if path.exists()}
     for job in jobs:
         for result in filter(None, (job.output, job.noise)):
             if result.exists() and _identity(result) in originals:
@@ -49,7 +86,6 @@ def plan(inputs: Sequence[str | os.PathLike], output: str | os.PathLike,
                 raise UserError(f'{result}: both {taken[where]} and {job.path} would be written here; enhance them '
                                 'into different folders')
             taken[where] = job.path
-    return jobs
 
 
 def _identity(path: pathlib.Path) -> tuple[int, int]:
@@ -61,29 +97,39 @@ def _identity(path: pathlib.Path) -> tuple[int, int]:
 def _files(given: pathlib.Path, results) -> list[tuple[pathlib.Path, str]]:
     if not given.is_dir():
         return [(given, given.name)]
-    for result in filter(None, results):
-        if given.resolve() in pathlib.Path(result).resolve().parents:
-            raise UserError(f'{result}: lies in the input folder {given}, where another run would take results for '
-                            'inputs; choose a folder outside it')
+    _keep_out(given, results)
     found = audio.find(given)
     if not found:
         raise UserError(f'{given}: no audio files ({", ".join(audio.EXTENSIONS)}) in this folder')
     return [(path, path.relative_to(given).as_posix()) for path in found]
 
 
+def _keep_out(given: pathlib.Path, results: Sequence[pathlib.Path]) -> None:
+    for result in results:
+        if given.resolve() in (result.resolve(), *result.resolve().parents):
+            raise UserError(f'{result}: is or lies in the input folder {given}, where another run would take results '
+                            'for inputs; choose a folder outside it')
+
+
 def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], output: str | os.PathLike, *,
-            noise: str | os.PathLike | None = None, strength: float = 1.0, steps: int | None = None,
-            checkpoint: int | str = 'best', chunk_seconds: float | None = None, stream: bool = False) -> int:
+            noisy: str | os.PathLike | None = None, processed: str | os.PathLike | None = None,
+            preceding: str | os.PathLike | None = None, noise: str | os.PathLike | None = None, strength: float = 1.0,
+            steps: int | None = None, checkpoint: int | str = 'best', model: Mapping[str, object] | None = None,
+            chunk_seconds: float | None = None, stream: bool = False) -> int:
     """Enhances files and folders, printing a line for each file and the real-time factor.
 
     Args:
       workdir: the run.
-      inputs: files, and folders that are searched for audio.
+      inputs: files, and folders that are searched for audio; empty where `noisy` is given.
       output: folder of the results; earlier results of the same name are replaced.
+      noisy, processed: folders of equally named files, of any extension, or two files: noisy recordings and what an
+        earlier enhancer made of them, for a run that refines.
+      preceding: the run whose output is refined, in place of these.
       noise: folder for what was removed, if wanted.
       strength: share of the enhanced signal in the result, 0 to 1.
       steps: sampling steps of a system that samples.
       checkpoint: 'best', 'latest' or a number.
+      model: fields of config.model in place of the run's own.
       chunk_seconds: how much is enhanced at a time (default: 16); less needs less memory.
       stream: enhance hop by hop, as a live stream; the real-time factors are then of the steps alone.
 
@@ -91,22 +137,32 @@ def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], out
       The exit status: 1 where a file failed (it is listed at the end, the others are done), else 0.
 
     Raises:
-      UserError: no such run, settings that it does not take, or inputs and outputs that get in each other's way.
+      UserError: no such run, settings that it does not take, or inputs and outputs that get in each other's way; no
+        file in `noisy` has a partner in `processed`.
     """
     if not 0 <= strength <= 1:
         raise UserError(f'--strength={strength:g}: expected a number from 0 to 1')
     if stream and (steps is not None or chunk_seconds is not None):
         raise UserError(f'--stream: does not go together with --{"chunk-seconds" if steps is None else "steps"}; leave '
                         'one of them out')
-    jobs = plan(inputs, output, noise)
-    run = checkpoints.load(workdir, step=checkpoint)
-    enhancer = Enhancer(run, chunk_seconds=16.0 if chunk_seconds is None else chunk_seconds)
+    if (noisy is None) != (processed is None):
+        raise UserError(f'--{"processed" if noisy is None else "noisy"}: given alone, expected --noisy and --processed')
+    if bool(inputs) == bool(noisy):
+        raise UserError('expected files or folders to enhance, or --noisy and --processed in their place'
+                        + (', got both' if noisy else ''))
+    jobs = plan(inputs or [noisy], output, noise, processed)
+    run = checkpoints.load(workdir, step=checkpoint, model=model)
+    enhancer = Enhancer(run, preceding=None if preceding is None else checkpoints.load(preceding, step='best'),
+                        chunk_seconds=16.0 if chunk_seconds is None else chunk_seconds)
+    enhancer.check_processed(processed is not None)
     _check_steps(enhancer, steps)
     streams = _Streams(run) if stream else None
     failures, seconds, spent = [], 0.0, 0.0
     with progress.Progress(disable=not sys.stdout.isatty(), transient=True) as bar:
         for job in jobs:
             try:
+                if processed is not None and job.processed is None:
+                    raise UserError(f'{job.path}: no file of this name in {processed}')
                 duration, busy = _enhance_one(enhancer, job, strength, steps, streams, bar)
                 seconds, spent = seconds + duration, spent + busy
             except UserError as error:
@@ -143,9 +199,11 @@ def _check_steps(enhancer: Enhancer, steps: int | None) -> None:
     if steps is None:
         return
     system, variables = enhancer.run.system, enhancer.run.variables
+    samples = jnp.zeros((1, system.sample_rate))
     try:
-        jax.eval_shape(lambda: system.enhance(variables, jnp.zeros((1, system.sample_rate)), jnp.ones(1, jnp.int32),
-                                              jax.random.split(jax.random.key(0), 1), steps=steps))
+        jax.eval_shape(lambda: system.enhance(variables, samples, jnp.ones(1, jnp.int32),
+                                              jax.random.split(jax.random.key(0), 1), steps=steps,
+                                              processed=samples if system.refines else None))
     except ValueError as error:
         raise UserError(f'--steps={steps}: {error}') from error
 
@@ -158,8 +216,8 @@ def _enhance_one(enhancer: Enhancer, job: Job, strength, steps, streams: _Stream
     before = _clock(enhancer, stream)
     task = bar.add_task(job.name, total=header.num_samples / header.sample_rate)
     try:
-        seconds = enhancer.enhance_file(job.path, job.output, noise=job.noise, strength=strength, utterance=job.name,
-                                        steps=steps, streaming=stream,
+        seconds = enhancer.enhance_file(job.path, job.output, noise=job.noise, processed=job.processed,
+                                        strength=strength, utterance=job.name, steps=steps, streaming=stream,
                                         on_progress=lambda done: bar.advance(task, done))
     finally:
         bar.remove_task(task)

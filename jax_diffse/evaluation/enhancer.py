@@ -21,8 +21,6 @@ from jax_diffse.evaluation.streaming import StreamingEnhancer
 from jax_diffse.training import checkpoints
 from jax_diffse.training.checkpoints import Run
 
-MAX_CHANNELS = 64  # more than that is an array that needs transposing
-
 
 class _Piece(NamedTuple):
     """What a program enhances in one row: a chunk of a channel of an utterance."""
@@ -32,19 +30,23 @@ class _Piece(NamedTuple):
     rms: float  # of the whole channel
     channel: int = 0
     chunk: int = 0
+    processed: np.ndarray | None = None  # [N], where what an earlier enhancer made of it is at hand
 
 
-def load(workdir: str | os.PathLike, *, step: int | str = 'best') -> 'Enhancer':
+def load(workdir: str | os.PathLike, *, step: int | str = 'best',
+         preceding: str | os.PathLike | None = None) -> 'Enhancer':
     """The enhancer of a run.
 
     Args:
       workdir: what training or conversion wrote.
       step: of the checkpoint: 'best', 'latest' or a number.
+      preceding: the run whose output is refined, at its best checkpoint, for a run that refines.
 
     Raises:
-      UserError: no such run or step.
+      UserError: no such run or step, or the two runs do not go together.
     """
-    return Enhancer(checkpoints.load(workdir, step=step))
+    run = checkpoints.load(workdir, step=step)
+    return Enhancer(run, preceding=None if preceding is None else checkpoints.load(preceding, step='best'))
 
 
 class Enhancer:
@@ -56,22 +58,57 @@ class Enhancer:
 
     Random draws depend on the utterance's id, the channel and the chunk alone, so the output does not depend on what is
     enhanced beside it.
+
+    A system that refines the output of another enhancer gets it chunk by chunk from the system of `preceding`, at its
+    default steps, or is given it (`processed`) at each call.
+
+    Raises:
+      UserError: chunks too short for their overlap, or a preceding run that does not go together with `run`.
     """
 
-    def __init__(self, run: Run, *, chunk_seconds: float = 16.0, overlap_seconds: float = 2.0):
+    def __init__(self, run: Run, *, preceding: Run | None = None, chunk_seconds: float = 16.0,
+                 overlap_seconds: float = 2.0):
         if not 0 <= 2 * overlap_seconds <= chunk_seconds or chunk_seconds < 1:
             raise UserError(f'chunk_seconds={chunk_seconds:g}: expected at least 1 and at least twice the overlap of '
                             f'{overlap_seconds:g} s')
+        if preceding is not None:
+            _check_preceding(run, preceding)
         self.run = run
         self.sample_rate = run.system.sample_rate
-        self.compile_seconds = 0.0  # spent so far
+        self._preceding = None if preceding is None else Enhancer(preceding, chunk_seconds=chunk_seconds,
+                                                                  overlap_seconds=overlap_seconds)
+        self._compile_seconds = 0.0
         self._stages: tuple[str, ...] = ()  # of the system, in order; known once it was compiled
         self._chunk = round(chunk_seconds * self.sample_rate)
         self._overlap = round(overlap_seconds * self.sample_rate)
         self._programs = {}
 
+    @property
+    def compile_seconds(self) -> float:
+        """Spent on compilation so far, that of the preceding system included."""
+        return self._compile_seconds + (self._preceding.compile_seconds if self._preceding else 0.0)
+
+    def check_processed(self, given: bool) -> None:
+        """Checks that a system that refines gets one input to refine, and another system none.
+
+        Args:
+          given: whether the calls are to get `processed`.
+
+        Raises:
+          UserError: they should, or should not.
+        """
+        workdir, system = self.run.workdir, self.run.system
+        if given and not system.refines:
+            raise UserError(_refines_nothing(self.run))
+        if given and self._preceding:
+            raise UserError(f'{workdir}: refines one input, got files (--processed) and a run (--preceding): leave one '
+                            'of them out')
+        if system.refines and not given and not self._preceding:
+            raise UserError(f'{workdir}: refines the output of another enhancer: give the files (--processed DIR) or a '
+                            'run (--preceding RUN)')
+
     def __call__(self, noisy: np.ndarray, sample_rate: int, *, strength: float = 1.0, utterance: str = '',
-                 steps: int | None = None) -> np.ndarray:
+                 steps: int | None = None, processed: np.ndarray | None = None) -> np.ndarray:
         """Enhances one recording.
 
         Args:
@@ -80,28 +117,26 @@ class Enhancer:
           strength: share of the enhanced signal in the output, 0 to 1; the rest is the input.
           utterance: id that the random draws of a sampling system follow from.
           steps: sampling steps (network evaluations) of a system that samples.
+          processed: what an earlier enhancer made of `noisy`, in its shape, for a system that refines.
 
         Returns:
           float32, the shape of `noisy`.
 
         Raises:
-          UserError: `noisy` is empty, not finite, not floating point or not `[N]` or `[N, C]`; strength beyond [0, 1].
+          UserError: `noisy` is empty, not finite, not floating point or not `[N]` or `[N, C]`; strength beyond [0, 1];
+            `processed` likewise, of another shape, missing, or given to a system that has no use for it.
         """
-        noisy = np.asarray(noisy)
-        name = utterance or 'noisy'
-        if not np.issubdtype(noisy.dtype, np.floating):
-            raise UserError(f'{name}: expected floating-point samples in [-1, 1], got {noisy.dtype}; divide integers '
-                            'by their full scale')
-        if noisy.ndim not in (1, 2) or noisy.size and noisy[:1].size > MAX_CHANNELS:
-            raise UserError(f'{name}: expected the shape [samples] or [samples, channels], got {list(noisy.shape)}')
-        columns = noisy.reshape(len(noisy), -1 if noisy.size else 1).astype(np.float32, copy=False)
-        source = streams.from_array(columns, sample_rate, name)
-        pieces = [wet for _, wet in self._stream(source, strength, utterance, steps)]
-        return np.concatenate(pieces).reshape(noisy.shape)
+        source, beside = streams.from_samples(noisy, sample_rate, utterance or 'noisy'), None
+        if processed is not None:
+            beside = streams.from_samples(processed, sample_rate, f'{utterance} processed'.lstrip())
+        self._check_pair(source, beside)
+        pieces = [wet for _, wet in self._stream(source, beside, strength, utterance, steps)]
+        return np.concatenate(pieces).reshape(np.shape(noisy))
 
     def enhance_file(self, path: str | os.PathLike, output: str | os.PathLike, *,
-                     noise: str | os.PathLike | None = None, strength: float = 1.0, utterance: str = '',
-                     steps: int | None = None, streaming: StreamingEnhancer | None = None,
+                     noise: str | os.PathLike | None = None, processed: str | os.PathLike | None = None,
+                     strength: float = 1.0, utterance: str = '', steps: int | None = None,
+                     streaming: StreamingEnhancer | None = None,
                      on_progress: Callable[[float], None] = lambda seconds: None) -> float:
         """Enhances a file of any length in bounded memory; the output has its rate, channels, format and subtype.
 
@@ -109,6 +144,7 @@ class Enhancer:
           path: the noisy file.
           output: where the enhanced one goes; it appears when it is whole.
           noise: where what was removed (input - output) goes, if wanted.
+          processed: what an earlier enhancer made of the noisy file, for a system that refines.
           strength, utterance, steps: see `__call__`.
           streaming: enhances hop by hop in place of chunk by chunk; of the same run, for the file's channels.
           on_progress: is told how many seconds of the file were written.
@@ -117,13 +153,16 @@ class Enhancer:
           The duration in seconds.
 
         Raises:
-          UserError: the file cannot be read, is empty or not finite, or an output cannot be written.
+          UserError: the file cannot be read, is empty or not finite, or an output cannot be written; the processed file
+            likewise, of another rate, length or number of channels, missing, or of no use to the system.
         """
         like, source = audio.info(path), streams.from_file(path)
+        beside = None if processed is None else streams.from_file(processed)
+        self._check_pair(source, beside)
         with contextlib.ExitStack() as stack:
             write = stack.enter_context(streams.write(output, like))
             write_noise = stack.enter_context(streams.write(noise, like)) if noise else lambda samples: None
-            for dry, wet in self._stream(source, strength, utterance, steps, streaming):
+            for dry, wet in self._stream(source, beside, strength, utterance, steps, streaming):
                 if like.subtype not in ('FLOAT', 'DOUBLE'):
                     wet = np.clip(wet, -1.0, 1.0)
                 write(wet)
@@ -131,59 +170,73 @@ class Enhancer:
                 on_progress(len(wet) / like.sample_rate)
         return like.num_samples / like.sample_rate
 
-    def many(self, waveforms: Sequence[np.ndarray], ids: Sequence[str], steps: int | None = None) -> list[np.ndarray]:
+    def many(self, waveforms: Sequence[np.ndarray], ids: Sequence[str], steps: int | None = None,
+             processed: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
         """Enhances utterances in batches of similar length; each comes out as it would alone.
 
         Args:
           waveforms: `[N]` each, at the system's rate.
           ids: of the utterances.
           steps: see `__call__`.
+          processed: what an earlier enhancer made of each, as long as it, for a system that refines.
 
         Returns:
           float32 `[N]` each, in the order given.
 
         Raises:
-          UserError: a waveform is empty or not finite.
+          UserError: a waveform is empty or not finite; a processed one likewise, of another length, missing, or of no
+            use to the system.
         """
-        return [found[-1] for found in self._many(waveforms, ids, steps)]
+        return [found[-1] for found in self._many(waveforms, ids, steps, processed)]
 
-    def stages(self, waveforms: Sequence[np.ndarray], ids: Sequence[str],
-               steps: int | None = None) -> dict[str, list[np.ndarray]]:
+    def stages(self, waveforms: Sequence[np.ndarray], ids: Sequence[str], steps: int | None = None,
+               processed: Sequence[np.ndarray] | None = None) -> dict[str, list[np.ndarray]]:
         """Like `many`, for all stages of the system (`System.enhance_stages`) at the cost of one.
 
         Returns:
-          Stage -> what `many` returns, the stages in the system's order; the last one is that of `many`.
+          Stage -> what `many` returns, the stages in the system's order; the last one is that of `many`. Before those
+          of a system that refines comes 'preceding': what it was given.
         """
-        found = self._many(waveforms, ids, steps, all_stages=True)
-        return {stage: [waveform[s] for waveform in found] for s, stage in enumerate(self._stages)}
+        found = self._many(waveforms, ids, steps, processed, all_stages=True)
+        names = ('preceding',) * self.run.system.refines + self._stages
+        return {stage: [waveform[s] for waveform in found] for s, stage in enumerate(names)}
 
-    def _many(self, waveforms, ids, steps, all_stages=False) -> list[np.ndarray]:
+    def _many(self, waveforms, ids, steps, processed, all_stages=False) -> list[np.ndarray]:
         """`[K, N]` each: K is 1, or the number of stages."""
         outputs: list = [None] * len(waveforms)
-        buckets = collections.defaultdict(list)
-        for i, (waveform, name) in enumerate(zip(waveforms, ids, strict=True)):
+        buckets, pieces = collections.defaultdict(list), {}
+        given = [None] * len(waveforms) if processed is None else processed
+        for i, (waveform, name, made) in enumerate(zip(waveforms, ids, given, strict=True)):
+            source = streams.from_array(waveform[:, None], self.sample_rate, name)
+            beside = None if made is None else streams.from_array(made[:, None], self.sample_rate, f'{name} processed')
+            self._check_pair(source, beside)
             if len(waveform) > self._chunk:
-                source = streams.from_array(waveform[:, None], self.sample_rate, name)
-                outputs[i] = np.concatenate([x.T for x in self._chunks(source, name, steps, all_stages)], axis=1)
+                chunks = self._chunks(source, beside, name, steps, all_stages)
+                outputs[i] = np.concatenate([x.T for x in chunks], axis=1)
             else:
                 buckets[self._bucket(len(waveform))].append(i)
+                pieces[i] = _Piece(waveform, name, self._levels(source, beside)[0], processed=made)
         for length, members in sorted(buckets.items()):
             rows = self._rows(length, len(members))
             for start in range(0, len(members), rows):
                 group = members[start:start + rows]
-                pieces = [_Piece(waveforms[i], ids[i], self._rms_of(waveforms[i], ids[i])) for i in group]
-                batch = self._batch(pieces, rows, length, steps, all_stages)
+                batch = self._batch([pieces[i] for i in group], rows, length, steps, all_stages)
                 for row, i in enumerate(group):
                     outputs[i] = batch[:, row, :len(waveforms[i])]
         return outputs
 
-    def _stream(self, source: streams.Stream, strength, utterance, steps,
+    def _check_pair(self, source: streams.Stream, processed: streams.Stream | None) -> None:
+        self.check_processed(processed is not None)
+        if processed is not None:
+            streams.check_alike(source, processed)
+
+    def _stream(self, source: streams.Stream, processed: streams.Stream | None, strength, utterance, steps,
                 streaming=None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Consecutive pieces (noisy, output) `[n, C]` of a recording."""
         if not 0 <= strength <= 1:
             raise UserError(f'strength={strength}: expected a number from 0 to 1')
         if streaming is None:
-            enhanced = self._chunks(source, utterance, steps)
+            enhanced = self._chunks(source, processed, utterance, steps)
         else:
             self._rms(source)  # for its checks
             enhanced = streaming.through(self._at_own_rate(source))
@@ -194,17 +247,21 @@ class Enhancer:
             start += len(wet)
             yield dry, strength * wet + (1 - strength) * dry
 
-    def _chunks(self, source: streams.Stream, utterance, steps, all_stages=False) -> Iterator[np.ndarray]:
+    def _chunks(self, source: streams.Stream, processed: streams.Stream | None, utterance, steps,
+                all_stages=False) -> Iterator[np.ndarray]:
         """Consecutive pieces `[n, C * K]` of a recording, enhanced, at the system's rate; K stages of each channel."""
-        rms = self._rms(source)
+        rms, channels = self._levels(source, processed), source.num_channels
 
         def process(chunk, number):
             length = self._bucket(len(chunk))
-            pieces = [_Piece(x, utterance, rms[channel], channel, number) for channel, x in enumerate(chunk.T)]
+            made = [None] * channels if processed is None else chunk.T[channels:]
+            pieces = [_Piece(chunk[:, c], utterance, rms[c], c, number, made[c]) for c in range(channels)]
             return np.concatenate([self._batch([piece], 1, length, steps, all_stages)[:, 0, :len(chunk)].T
                                    for piece in pieces], axis=1)
 
-        window = streams.Window(self._at_own_rate(source))
+        # Side by side both go through the same resampling and the same cuts.
+        both = source if processed is None else streams.beside(source, processed)
+        window = streams.Window(self._at_own_rate(both))
         yield from streams.cross_faded(window.read, self._length(source), self._chunk, self._overlap, process)
 
     def _length(self, source: streams.Stream) -> int:
@@ -213,6 +270,13 @@ class Enhancer:
 
     def _at_own_rate(self, source: streams.Stream) -> Iterator[np.ndarray]:
         return streams.resampled(source.blocks(), source.num_samples, source.sample_rate, self.sample_rate)
+
+    def _levels(self, source: streams.Stream, processed: streams.Stream | None) -> np.ndarray:
+        """Root mean square `[C]` of a recording, and the checks of both."""
+        rms = self._rms(source)
+        if processed is not None:
+            self._rms(processed)
+        return rms
 
     def _rms(self, source: streams.Stream) -> np.ndarray:
         """Root mean square `[C]` at the system's rate, and the check that there is something and all of it finite."""
@@ -225,9 +289,6 @@ class Enhancer:
         if not np.all(np.isfinite(energy)):
             raise UserError(f'{source.name}: holds samples that are NaN or infinite')
         return np.sqrt(energy / count)
-
-    def _rms_of(self, waveform: np.ndarray, name: str) -> float:
-        return self._rms(streams.from_array(waveform[:, None], self.sample_rate, name))[0]
 
     def _rows(self, length: int, count: int) -> int:
         """Rows of a batch: about as many samples on each device as a chunk has, equally many on all devices.
@@ -246,7 +307,21 @@ class Enhancer:
         return min(seconds * self.sample_rate, self._chunk)
 
     def _batch(self, pieces: Sequence[_Piece], rows: int, length: int, steps, all_stages) -> np.ndarray:
-        """Enhances up to `rows` pieces of up to `length` samples with one program -> `[K, rows, length]`."""
+        """Enhances up to `rows` pieces of up to `length` samples -> `[K, rows, length]`."""
+        if not self.run.system.refines:
+            return self._enhanced(pieces, None, rows, length, steps, all_stages)
+        if self._preceding:
+            processed = self._preceding._batch(pieces, rows, length, None, False)[0]
+        else:
+            processed = np.zeros((rows, length), np.float32)
+            for i, piece in enumerate(pieces):
+                processed[i, :len(piece.processed)] = piece.processed
+        refined = self._enhanced(pieces, processed, rows, length, steps, all_stages)
+        return np.concatenate([processed[None], refined]) if all_stages else refined
+
+    def _enhanced(self, pieces: Sequence[_Piece], processed: np.ndarray | None, rows: int, length: int, steps,
+                  all_stages) -> np.ndarray:
+        """What the run's own system makes of them with one program -> `[K, rows, length]`."""
         noisy, num_samples = np.zeros((rows, length), np.float32), np.zeros(rows, np.int32)
         stamps, level = np.zeros((rows, 3), np.uint32), np.zeros(rows, np.float32)
         for i, piece in enumerate(pieces):
@@ -254,12 +329,13 @@ class Enhancer:
             stamps[i] = zlib.crc32(piece.utterance.encode()), piece.channel, piece.chunk
         if not noisy.any() and (self._stages or not all_stages):  # else a program has to tell the stages
             return np.zeros((len(self._stages) if all_stages else 1, rows, length), np.float32)
-        enhanced = np.array(self._program(rows, length, steps, all_stages)(noisy, num_samples, level, stamps))
+        program = self._program(rows, length, steps, all_stages)
+        enhanced = np.array(program(noisy, num_samples, level, stamps, processed))
         enhanced[:, ~noisy.any(axis=1)] = 0.0  # digital silence stays silent, whatever a network makes of it
         for i, piece in enumerate(pieces):
             if not np.all(np.isfinite(enhanced[:, i])):
                 raise UserError(f'{piece.utterance or "noisy"}: the system gave NaN or infinity; is the checkpoint of '
-                                f'step {self.run.step} sound?')
+                                f'step {self.run.step} of {self.run.workdir} sound?')
         return enhanced
 
     def _program(self, rows: int, length: int, steps: int | None, all_stages: bool):
@@ -268,10 +344,10 @@ class Enhancer:
         if kind not in self._programs:
             system, started = self.run.system, time.perf_counter()
 
-            def program(variables, noisy, num_samples, level, stamps):
+            def program(variables, noisy, num_samples, level, stamps, processed):
                 gain = system.gain(level[:, None], jnp.ones(rows))
                 found = system.enhance_stages(variables, noisy, num_samples, jax.vmap(_key)(stamps), gain=gain,
-                                              steps=steps)
+                                              steps=steps, processed=processed)
                 self._stages = tuple(found)  # kept here, as jit would sort the keys of a dict
                 return jnp.stack(list(found.values())[0 if all_stages else -1:])
 
@@ -279,10 +355,28 @@ class Enhancer:
             variables = jax.device_put(self.run.variables, everywhere)
             arguments = [jax.ShapeDtypeStruct(shape, dtype, sharding=split) for shape, dtype in (
                 ((rows, length), jnp.float32), ((rows,), jnp.int32), ((rows,), jnp.float32), ((rows, 3), jnp.uint32))]
-            compiled = jax.jit(program).lower(variables, *arguments).compile()
+            processed = arguments[0] if system.refines else None
+            compiled = jax.jit(program).lower(variables, *arguments, processed).compile()
             self._programs[kind] = functools.partial(compiled, variables)
-            self.compile_seconds += time.perf_counter() - started
+            self._compile_seconds += time.perf_counter() - started
         return self._programs[kind]
+
+
+def _check_preceding(run: Run, preceding: Run) -> None:
+    ours, theirs = run.system.sample_rate, preceding.system.sample_rate
+    if not run.system.refines:
+        raise UserError(_refines_nothing(run))
+    if preceding.system.refines:
+        raise UserError(f'{preceding.workdir}: refines the output of another enhancer itself, expected a run that '
+                        'enhances noisy speech as the preceding one')
+    if theirs != ours:
+        raise UserError(f'{preceding.workdir}: works at {theirs} Hz, but {run.workdir} at {ours} Hz; expected a '
+                        'preceding run of the same rate')
+
+
+def _refines_nothing(run: Run) -> str:
+    return (f'{run.workdir}: {type(run.system).__name__} enhances noisy speech by itself and refines nothing: leave '
+            '--processed and --preceding out')
 
 
 def _placement(rows: int) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:

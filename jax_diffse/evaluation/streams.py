@@ -14,6 +14,7 @@ from jax_diffse import audio
 from jax_diffse.errors import UserError
 
 BLOCK = 1 << 18  # samples per channel that are read at a time
+MAX_CHANNELS = 64  # more than that is an array that needs transposing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,22 @@ def from_array(samples: np.ndarray, sample_rate: int, name: str) -> Stream:
     return Stream(name, sample_rate, *samples.shape, lambda start, stop: samples[start:stop])
 
 
+def from_samples(samples: np.ndarray, sample_rate: int, name: str) -> Stream:
+    """A stream over `[N]` or `[N, C]`.
+
+    Raises:
+      UserError: they have another shape, or are not floating point.
+    """
+    samples = np.asarray(samples)
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise UserError(f'{name}: expected floating-point samples in [-1, 1], got {samples.dtype}; divide integers by '
+                        'their full scale')
+    if samples.ndim not in (1, 2) or samples.size and samples[:1].size > MAX_CHANNELS:
+        raise UserError(f'{name}: expected the shape [samples] or [samples, channels], got {list(samples.shape)}')
+    columns = samples.reshape(len(samples), -1 if samples.size else 1).astype(np.float32, copy=False)
+    return from_array(columns, sample_rate, name)
+
+
 def from_file(path: str | os.PathLike) -> Stream:
     """A stream over a file, which is opened anew for each piece.
 
@@ -53,6 +70,26 @@ def from_file(path: str | os.PathLike) -> Stream:
         return samples
 
     return Stream(os.fspath(path), header.sample_rate, header.num_samples, header.num_channels, read)
+
+
+def check_alike(noisy: Stream, processed: Stream) -> None:
+    """Checks that what an enhancer made of a recording still has its rate, channels and number of samples.
+
+    Raises:
+      UserError: it has not; names both, with what they have.
+    """
+    for what, unit in (('sample_rate', 'Hz'), ('num_channels', 'channels'), ('num_samples', 'samples')):
+        expected, found = getattr(noisy, what), getattr(processed, what)
+        if found != expected:
+            raise UserError(f'{processed.name}: {found} {unit}, but {expected} in {noisy.name}; expected what an '
+                            'enhancer made of that, neither resampled nor cut')
+
+
+def beside(left: Stream, right: Stream) -> Stream:
+    """Two streams of equal rate and length as one: the channels of `left`, then those of `right`."""
+    return dataclasses.replace(
+        left, num_channels=left.num_channels + right.num_channels,
+        read=lambda start, stop: np.concatenate([left.read(start, stop), right.read(start, stop)], axis=1))
 
 
 def num_resampled(num_samples: int, from_rate: int, to_rate: int) -> int:

@@ -5,6 +5,7 @@ copies, so those are written as products there.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -175,6 +176,63 @@ def _kernel_gradient(fine, coarse, shape, padding):
 
 _conv.defvjp(lambda x, kernel, *static: (_conv(x, kernel, *static), (x, kernel)), _conv_backward)
 _transpose.defvjp(lambda x, kernel, *static: (_transpose(x, kernel, *static), (x, kernel)), _transpose_backward)
+
+
+def conv_same(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    """Convolution over both axes with zeros around: `[B, T, F, C]` -> `[B, ceil(T / stride), ceil(F / stride), D]`.
+
+    PyTorch's `Conv2d(kernel, stride, padding=k // 2)`; kernel `[k, k, C, D]`, k odd.
+    """
+    return (_same if jax.default_backend() == 'cpu' else _native_same)(x, kernel, stride)
+
+
+def _native_same(x, kernel, stride):
+    reach = kernel.shape[0] // 2
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), ((reach, reach),) * 2, dimension_numbers=_AXES)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _same(x, kernel, stride):
+    return _native_same(x, kernel, stride)
+
+
+def _same_backward(stride, saved, gradient):
+    x, kernel = saved
+    (frames, bins), (rows, columns) = x.shape[1:3], gradient.shape[1:3]
+    # Zeros between the rows and columns that a stride left out; XLA's own form of this is slow.
+    spread = jax.lax.pad(gradient, jnp.zeros((), gradient.dtype), (
+        (0, 0, 0), (0, frames - stride * (rows - 1) - 1, stride - 1),
+        (0, bins - stride * (columns - 1) - 1, stride - 1), (0, 0, 0)))
+    to_x = _native_same(spread, kernel[::-1, ::-1].swapaxes(2, 3), 1)
+    return to_x, _same_kernel_gradient(x, gradient, kernel.shape, stride)
+
+
+def _same_kernel_gradient(x, gradient, shape, stride):
+    """Sum over frames and bins of the products of `gradient` with each tap on `x`: `shape` `[k, k, C, D]`.
+
+    A few rows at a time, so that the gathered taps stay in the cache.
+    """
+    size, _, channels, features = shape
+    batch, frames, bins, _ = gradient.shape
+    rows = math.gcd(frames, max(1, 2048 // bins))
+    x = jnp.pad(x, ((0, 0), (size // 2,) * 2, (size // 2,) * 2, (0, 0)))
+    height, reach = stride * (rows - 1) + size, stride * (bins - 1) + 1
+
+    def add_rows(total, place):
+        example, start = place // (frames // rows), place % (frames // rows) * rows
+        band = jax.lax.dynamic_slice(x, (example, stride * start, 0, 0), (1, height, *x.shape[2:]))[0]
+        taps = [band[i:i + height - size + 1:stride, j:j + reach:stride] for i in range(size) for j in range(size)]
+        taps = jnp.concatenate(taps, axis=-1).reshape(rows * bins, size * size * channels)
+        own = jax.lax.dynamic_slice(gradient, (example, start, 0, 0), (1, rows, bins, features))
+        own = own.reshape(rows * bins, features).T
+        return total + jnp.matmul(own, taps, preferred_element_type=jnp.float32), None
+
+    zeros = jnp.zeros((features, size * size * channels), jnp.float32)  # a sum of many, whatever their type
+    total = jax.lax.scan(add_rows, zeros, jnp.arange(batch * frames // rows))[0]
+    return total.T.reshape(shape).astype(gradient.dtype)
+
+
+_same.defvjp(lambda x, kernel, stride: (_same(x, kernel, stride), (x, kernel)), _same_backward)
 
 
 def dilated_conv(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:

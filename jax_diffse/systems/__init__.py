@@ -4,9 +4,10 @@ from jax_diffse.config import from_config_dict
 from jax_diffse.errors import UserError
 from jax_diffse.systems.base import System
 from jax_diffse.systems.dccrn import Dccrn
+from jax_diffse.systems.diffiner import Diffiner
 from jax_diffse.systems.dr_diffuse import DrDiffuse
 
-SYSTEMS = {'dccrn': Dccrn, 'dr_diffuse': DrDiffuse}
+SYSTEMS = {'dccrn': Dccrn, 'diffiner': Diffiner, 'dr_diffuse': DrDiffuse}
 
 
 def build(name: str, model) -> System:

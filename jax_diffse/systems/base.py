@@ -37,6 +37,7 @@ class System(Protocol):
     front_end: FrontEnd | None  # what the data pipeline builds spectrograms with; None for waveform systems
     losses: Mapping[str, LossFn]
     default_steps: int | None = None  # sampling steps where `enhance` is given none; None: the system does not sample
+    refines: bool = False  # takes, and needs, the output of a preceding enhancer
     # Group -> groups of an earlier run that it may start from, in order of preference; others start from their own.
     origins: Mapping[str, tuple[str, ...]] = {}
     # Of systems that can enhance a recording as it comes in; None: the whole of it is needed.
@@ -65,10 +66,16 @@ class System(Protocol):
           key: `[B]` PRNG keys, one per waveform.
           gain: `[B]`, default `self.gain(noisy, num_samples)`.
           steps: sampling steps (network evaluations) of systems that sample.
-          processed: `[B, N]`, the output of a preceding enhancer, for systems that refine one.
+          processed: `[B, N]`, the output of a preceding enhancer at the level of `noisy`, zero beyond `num_samples`,
+            for systems that refine one.
 
         Returns:
           Stage -> `[B, N]`, at the level of `noisy`, zero beyond `num_samples`; the last stage is the enhancement.
+        """
+
+    def generate(self, variables: Variables, key: jax.Array, num_samples: int, *,
+                 steps: int | None = None) -> jax.Array:
+        """Of systems that refine: what their prior draws by itself `[B, num_samples]`, to be listened to; `key` `[B]`.
         """
 
     def stream_start(self, batch: int) -> Any:

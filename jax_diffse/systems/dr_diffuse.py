@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jax_diffse.diffusion import ddpm
+from jax_diffse.diffusion import ddpm, step_sampling
 from jax_diffse.diffusion.schedule import Schedule, fast, linear, respaced
 from jax_diffse.losses.regression import complex_mse, ri_mag
 from jax_diffse.networks.two_branch_unet import ConditionalUNet, TwoBranchUNet
@@ -178,7 +178,7 @@ class DrDiffuse(System):
         if train:
             t = jax.vmap(lambda k: jax.random.randint(k, (), 0, len(TRAINING)))(keys[:, 0])
         else:
-            t = (2 * (batch['index'] % VALIDATION_GRID) + 1) * len(TRAINING) // (2 * VALIDATION_GRID)
+            t = step_sampling.grid(batch['index'], len(TRAINING), VALIDATION_GRID)
         noise = jax.vmap(lambda k: jax.random.normal(k, batch['clean_spec'].shape[1:]))(keys[:, 1])
         return self.denoiser_loss(variables, batch, t, noise, train)
 

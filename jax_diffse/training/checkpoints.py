@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from jax_diffse import systems
+from jax_diffse.config import override
 from jax_diffse.errors import UserError
 from jax_diffse.systems.base import System, Variables
 
@@ -154,11 +155,7 @@ def load(workdir, *, step: int | str = 'best', model: Mapping[str, Any] | None =
             raise UserError(f'{workdir}: written by a newer jax_diffse (format {meta["format"]}, this one reads '
                             f'{FORMAT}); upgrade jax_diffse')
         config = ml_collections.ConfigDict(meta['config'])
-        for key, value in (model or {}).items():
-            try:
-                config.model[key] = value
-            except TypeError as error:  # of another type; what is unknown is for the system to say
-                raise UserError(f'config.model.{key}={value!r}: {error}') from error
+        override(config.model, model or {})
         system = systems.build(config.system, config.model)
         variables = _restore_variables(manager, number, system, workdir)
     return Run(system, variables, config.lock(), number, _hash(variables), pathlib.Path(workdir))

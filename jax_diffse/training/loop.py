@@ -20,6 +20,7 @@ from jax_diffse.training.logging import Clock, Logger
 # Keys that may change between a run and its continuation.
 FREE_KEYS = ('train.steps', 'train.log_every', 'train.save_every', 'train.max_minutes', 'train.early_stop', 'parallel',
              'log')
+LISTENING_STEPS = 25  # of what a prior generates for the log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +115,7 @@ def train(config, workdir) -> dict[str, float]:
         system, optimizer, steps=settings.steps, seed=settings.seed, ema_decay=settings.ema_decay,
         accumulate=settings.accumulate), donate=True)
     eval_step = mapping.map(state_lib.make_eval_step(system, settings.seed))
-    enhance = jax.jit(system.enhance)
+    listen = jax.jit(_generator(system) if system.refines else system.enhance)
     logger = Logger(workdir, config, total_steps=settings.steps, first_step=first_step, enabled=primary,
                     wandb_project=log.wandb_project)
     logger.message(f'{workdir}: {len(train_source)} training and {len(validation_source)} validation utterances, '
@@ -149,7 +150,7 @@ def train(config, workdir) -> dict[str, float]:
                 logger.scalars(step, {f'validation/{k}': v for k, v in means.items()},
                                f'validation loss {validation_loss:.4g} (best {float(state.best):.4g})')
                 if primary and log.audio_examples:
-                    _log_audio(logger, step, system, enhance, variables, validation_source, log.audio_examples)
+                    _log_audio(logger, step, system, listen, variables, validation_source, log.audio_examples)
                 stopped = _no_new_best(state, settings)
                 clock.start()
             if late and not stopped:
@@ -234,13 +235,25 @@ def _evaluate(eval_step, variables, batches, mapping) -> dict[str, float]:
     return {name: float(total / max(weight, 1e-8)) for name, (total, weight) in totals.items()}
 
 
-def _log_audio(logger, step, system, enhance, variables, source, count):
+def _generator(system):
+    """What a prior is listened to with: it cannot enhance by itself."""
+    def generate(variables, noisy, num_samples, key):
+        del num_samples
+        return system.generate(variables, key, noisy.shape[1], steps=LISTENING_STEPS)
+
+    return generate
+
+
+def _log_audio(logger, step, system, listen, variables, source, count):
     # Onto one device: only the first process is here, and a step over all devices would wait for the others.
     variables = jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), variables)
     for i in range(min(count, len(source))):
         clean, noisy = (x[:4 * system.sample_rate] for x in source.read(i))
         key = jax.random.fold_in(jax.random.key(0), i)[None]
         padded = np.pad(noisy, (0, 4 * system.sample_rate - len(noisy)))[None]
-        enhanced = np.asarray(enhance(variables, padded, np.array([len(noisy)]), key))[0, :len(noisy)]
-        for name, waveform in (('clean', clean), ('noisy', noisy), ('enhanced', enhanced)):
+        heard = np.asarray(listen(variables, padded, np.array([len(noisy)]), key))[0]
+        if system.refines:
+            logger.audio(step, f'{i}/generated', heard, system.sample_rate)
+            continue
+        for name, waveform in (('clean', clean), ('noisy', noisy), ('enhanced', heard[:len(noisy)])):
             logger.audio(step, f'{source.info(i)["id"]}/{name}', waveform, system.sample_rate)

@@ -13,18 +13,20 @@ from jax_diffse import convert, systems
 from jax_diffse.convert import __main__ as entry_point
 from jax_diffse.convert import layouts
 from jax_diffse.errors import UserError
+from jax_diffse.networks.guided_unet import UNetConfig
 from jax_diffse.systems.dccrn import Dccrn
+from jax_diffse.systems.diffiner import Diffiner
 from jax_diffse.systems.dr_diffuse import DrDiffuse
 from jax_diffse.training import checkpoints
 from tests import reference
 
 KIND = 'dr-diffuse-base'
 PREFIXES = {KIND: 'c_gen/', 'dr-diffuse-diffuse': 'diffuse/', 'dr-diffuse-diffusec': 'diffusec/',
-            'dr-diffuse-refiner': 'refiner/', 'dccrn': 'clstm/'}
+            'dr-diffuse-refiner': 'refiner/', 'dccrn': 'clstm/', 'diffiner': 'model.'}
 
 
 def weights_of(kind):
-    fixtures = {'dr-diffuse-refiner': 'dr_diffuse_sampling', 'dccrn': 'dccrn'}
+    fixtures = {'dr-diffuse-refiner': 'dr_diffuse_sampling', 'dccrn': 'dccrn', 'diffiner': 'diffiner'}
     return reference.load(fixtures.get(kind, 'dr_diffuse_nets')).state_dict(PREFIXES[kind])
 
 
@@ -43,16 +45,30 @@ def write(path, weights, step=7):
 @pytest.mark.parity
 @pytest.mark.parametrize('kind', convert.KINDS)
 def test_every_weight_is_used_once_and_comes_back(kind):
-    weights, found = weights_of(kind), convert.KINDS[kind]
+    assert_comes_back(kind, weights_of(kind))
+
+
+def assert_comes_back(kind, weights):
+    found = convert.KINDS[kind]
     variables = convert.from_torch(kind, weights)
     fields = found.model(weights)
     shapes = jax.eval_shape(systems.build(found.system, fields).init, jax.random.key(0))
-    shapes = {collection: {found.group: groups[found.group].copy()} for collection, groups in shapes.items()}
+    shapes = {collection: {found.group: groups[found.group].copy()} for collection, groups in shapes.items()
+              if found.group in groups}
     assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, shapes)
     back = layouts.to_torch(found.entries(fields), variables)
     assert set(back) == {name for name in weights if not name.endswith('num_batches_tracked')}
     for name, value in back.items():
         np.testing.assert_array_equal(value, weights[name], err_msg=name)
+
+
+@pytest.mark.parity
+def test_the_other_form_of_a_diffiner_is_told_from_its_weights():
+    weights = reference.load('diffiner').state_dict('variant.')
+    assert_comes_back('diffiner', weights)
+    assert convert.describe({'diffiner': weights}) == ('diffiner', {'network': {
+        'channels': 32, 'multipliers': (1, 1, 2), 'blocks': 1, 'attention': (2,), 'scale_shift': False,
+        'resample_blocks': True}})
 
 
 def test_layouts_agree_with_torch():
@@ -146,14 +162,29 @@ def test_a_released_dccrn_becomes_a_run(tmp_path):
     np.testing.assert_array_equal(kernel[1, 4, 0], weights['encoder.0.0.real_conv.weight'][:, 0, 4, 1])
 
 
+def test_the_averaged_weights_of_a_released_diffiner_become_a_run(tmp_path):
+    """As their trainer saves them: a bare state dict."""
+    weights = weights_of('diffiner')
+    tensors = {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
+    torch.save(tensors, tmp_path / 'ema_0.9999_000010.pt')
+    entry_point.main([f'diffiner={tmp_path}/ema_0.9999_000010.pt', '--workdir', str(tmp_path / 'run')])
+    run = checkpoints.load(tmp_path / 'run')
+    assert run.system == Diffiner(network=UNetConfig(channels=32, multipliers=(1, 2), blocks=1, attention=(1, 2)))
+    jax.tree.map(np.testing.assert_array_equal, run.variables['params'],
+                 convert.from_torch('diffiner', weights)['params'])
+    kernel = run.variables['params']['prior']['down0']['kernel']  # theirs: features, channels, bins, frames
+    np.testing.assert_array_equal(kernel[2, 0, 1], weights['input_blocks.0.0.weight'][:, 1, 0, 2])
+
+
 def test_networks_of_different_systems_are_refused():
     with pytest.raises(UserError, match=r'dccrn, dr-diffuse-base: networks of different systems \(dccrn, dr_diffuse\)'):
         convert.describe({'dccrn': {}, KIND: {}})
 
 
 def test_weights_of_another_network_are_named():
-    with pytest.raises(UserError, match='not the weights of this network; missing: decoder.0.0.imag_conv.bias'):
-        convert.from_torch('dccrn', {'en.conv1.l.weight': np.zeros(3)})
+    for kind, missing in (('dccrn', 'decoder.0.0.imag_conv.bias'), ('diffiner', 'input_blocks.0.0.bias')):
+        with pytest.raises(UserError, match=f'not the weights of this network; missing: {missing}'):
+            convert.from_torch(kind, {'en.conv1.l.weight': np.zeros(3)})
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [

@@ -45,6 +45,11 @@ def pair_folders(tmp_path):
     return Folders(clean=str(tmp_path / 'clean'), noisy=str(tmp_path / 'noisy'))
 
 
+@pytest.fixture
+def speech_folder(mix_folders):
+    return Folders(speech=mix_folders.speech)
+
+
 def wave_snr(clean, noisy):
     """SNR in dB from its definition."""
     noise = noisy.astype(np.float64) - clean
@@ -78,11 +83,17 @@ def test_config_errors_name_the_key(values, names):
         DataConfig.from_config_dict(ConfigDict(values))
 
 
-@pytest.mark.parametrize('train', [Folders(), Folders(clean='a'), Folders(clean='a', noise='b'),
-                                   Folders('a', 'b', 'c', 'd')])
-def test_folders_that_are_no_pair_and_no_mix_are_refused(train):
-    with pytest.raises(UserError, match='config.data.train'):
+@pytest.mark.parametrize(('train', 'problem'), [
+    (Folders(), 'no folders named'), (Folders(clean='a'), 'clean set'), (Folders(noisy='a'), 'noisy set'),
+    (Folders(noise='a'), 'noise set'), (Folders(clean='a', noise='b'), 'clean and noise set'),
+    (Folders(clean='a', speech='b'), 'clean and speech set'),
+    (Folders('a', 'b', 'c', 'd'), 'clean and noisy and speech and noise set')])
+def test_folders_that_are_no_pair_no_mix_and_no_speech_are_refused(train, problem):
+    with pytest.raises(UserError) as error:
         open_source(DataConfig(train=train), 'train')
+    message = str(error.value)
+    assert message.startswith(f'config.data.train: {problem}, expected ') and '\n' not in message
+    assert 'alone' in message
 
 
 # ---------------------------------------------------------------------------------------------------------------- mix
@@ -256,6 +267,58 @@ def test_pairs_are_matched_by_name_and_cropped_together(pair_folders, tmp_path):
         clean, noisy = source.draw(i, 2000, np.random.default_rng(i))
         assert len(clean) == 2000 and wave_snr(clean, noisy) == pytest.approx(20, abs=1)
     assert len(source.draw(0, 10**6, np.random.default_rng(0))[0]) == 8000
+
+
+# ------------------------------------------------------------------------------------------------------- speech alone
+
+
+def test_speech_alone_stands_in_for_its_noisy_counterpart(speech_folder, tmp_path):
+    source = open_source(DataConfig(train=speech_folder, validation=speech_folder), 'train')
+    assert {source.info(i)['id'] for i in range(len(source))} == {
+        f'spk{speaker}/{k}' for speaker in range(6) for k in range(2)}
+    for i in range(len(source)):
+        info = source.info(i)
+        expected = soundfile.read(tmp_path / 'speech' / f'{info["id"]}.flac', dtype='float32')[0]
+        assert info.keys() == {'id', 'num_samples'} and info['num_samples'] == len(expected)
+        for read in source.read(i):
+            np.testing.assert_array_equal(read, expected)
+
+
+def test_speech_alone_is_cropped_at_random_places(speech_folder):
+    source = open_source(DataConfig(test=speech_folder), 'test')
+    whole, starts = source.read(3)[0], set()
+    for seed in range(5):
+        clean, noisy = source.draw(3, 2000, np.random.default_rng(seed))
+        np.testing.assert_array_equal(clean, noisy)
+        start = np.correlate(whole, clean, 'valid').argmax()
+        np.testing.assert_array_equal(clean, whole[start:start + 2000])
+        starts.add(start)
+    assert len(starts) > 1
+    np.testing.assert_array_equal(source.draw(3, 2000, np.random.default_rng(4)), (clean, noisy))
+    assert sorted(source.draw(3, 10**6, np.random.default_rng(0))[0]) == sorted(whole)  # shorter: all of it
+
+
+def test_crops_of_speech_alone_are_not_silent(tmp_path):
+    samples = np.zeros(RATE)
+    samples[12_000] = 0.5
+    write(tmp_path / 'speech' / 'sparse.wav', samples)
+    source = open_source(DataConfig(test=Folders(speech=str(tmp_path / 'speech'))), 'test')
+    assert all(source.draw(0, 100, np.random.default_rng(seed))[0].any() for seed in range(10))
+
+
+def test_speech_alone_holds_out_whole_speakers(speech_folder):
+    train, validation = (open_source(DataConfig(train=speech_folder, held_out=0.3), split)
+                         for split in ('train', 'validation'))
+    speakers = [{source.info(i)['id'].split('/')[0] for i in range(len(source))} for source in (train, validation)]
+    assert not speakers[0] & speakers[1] and [len(names) for names in speakers] == [4, 2]
+    assert (len(train), len(validation)) == (8, 4)
+
+
+def test_bad_files_of_speech_alone_are_listed(speech_folder, tmp_path):
+    bad = write(tmp_path / 'speech' / 'spk0' / 'silent.wav', np.zeros(RATE))
+    with pytest.raises(UserError, match=f'1 of 13 .*\\n.*{bad}: silent'):
+        open_source(DataConfig(test=speech_folder), 'test')
+    assert len(open_source(DataConfig(test=speech_folder, skip_bad=True), 'test')) == 12
 
 
 # ----------------------------------------------------------------------------------------------------------- held out

@@ -3,8 +3,10 @@ import sys
 
 import numpy as np
 import pytest
+import soundfile
 
-from jax_diffse.data import pipeline
+from jax_diffse.data import DataConfig, open_source, pipeline
+from jax_diffse.data.config import Folders
 from jax_diffse.errors import UserError
 from jax_diffse.spectral import FrontEnd
 
@@ -59,6 +61,17 @@ def test_batches_have_the_documented_shapes_and_types():
         'num_samples': ((4,), np.int32), 'index': ((4,), np.int64),
         'clean_spec': ((4, 26, 161, 2), np.float32), 'noisy_spec': ((4, 26, 161, 2), np.float32)}
     assert take(1)[0].keys() == {'clean', 'noisy', 'num_samples', 'index'}
+
+
+def test_speech_alone_makes_batches_in_which_it_is_its_own_noisy_counterpart(tmp_path):
+    for i in range(2):
+        soundfile.write(tmp_path / f'{i}.wav', 0.1 * np.random.default_rng(i).standard_normal(6000), RATE)
+    source = open_source(DataConfig(test=Folders(speech=str(tmp_path))), 'test')
+    batch, = take(1, FrontEnd(), source)
+    assert batch['clean'].shape == (4, NUM_SAMPLES) and np.all(batch['num_samples'] == NUM_SAMPLES)
+    np.testing.assert_array_equal(batch['noisy'], batch['clean'])
+    np.testing.assert_array_equal(batch['noisy_spec'], batch['clean_spec'])
+    assert np.all(np.abs(batch['clean_spec']).max((1, 2, 3)) > 0)
 
 
 def test_every_item_is_drawn_once_per_epoch_in_another_order():

@@ -10,9 +10,10 @@ import pytest
 from jax_diffse import convert
 from jax_diffse.diffusion import ddpm
 from jax_diffse.diffusion.ddpm import GUIDANCE, START, STEP, Guidance
-from jax_diffse.diffusion.schedule import Schedule, fast, from_alpha_bar, linear, respaced
+from jax_diffse.diffusion.schedule import Schedule, fast, from_alpha_bar, guided, linear, respaced, spaced
 from jax_diffse.networks.two_branch_unet import ConditionalUNet, TwoBranchUNet
 from tests import reference
+from tests.diffusion import gaussian, released
 
 FULL = linear()
 SIX = fast(FULL)
@@ -44,36 +45,17 @@ def test_forward_moments():
 # ------------------------------------------------------------------------------------ samplers of Gaussian targets
 
 
-def gaussian_denoiser(schedule: Schedule, mean: float, variance: float):
-    """E[eps | x_t] where x_0 has that mean and variance; the levels are recognised by their step."""
-    scale, std = np.sqrt(schedule.alpha_bar), np.sqrt(1 - schedule.alpha_bar)
-    gain = std / (schedule.alpha_bar * variance + std**2)
+def moments(schedule: Schedule, denoise, guidance: Guidance = NONE, *, condition: float | None = None,
+            variance: str = 'posterior'):
+    """Mean and variance of the samples after each step: `([S], [S])`, in the order of sampling."""
+    c = jnp.full(1 + 3 * len(schedule), condition or 0.0)
 
-    def denoise(x, t):
-        s = jnp.argmin(jnp.abs(jnp.asarray(schedule.t, jnp.float32) - t[0]))
-        return jnp.asarray(gain, jnp.float32)[s] * (x - jnp.asarray(scale * mean, jnp.float32)[s])
+    def visit(draw):
+        x = ddpm.start(c, schedule, draw, from_condition=condition is not None)
+        return ddpm.sample(denoise, x, schedule, draw, condition=c, guidance=guidance, variance=variance,
+                           trajectory=True)[1]
 
-    return denoise
-
-
-def moments(schedule: Schedule, denoise, guidance: Guidance = NONE, *, condition: float | None = None):
-    """Mean and variance of the samples after each step, exactly: `([S], [S])`, in the order of sampling.
-
-    With an affine denoiser samples are affine in all noise. Example 0 has none and is the mean; every other has one
-    draw of 1, and its distance from example 0, squared, is what this draw adds to the variance.
-    """
-    size = 2 + 2 * len(schedule)
-
-    def draw(level, which):
-        return jax.nn.one_hot(1 if which == START else 2 + 2 * level + which, size)
-
-    def run():
-        c = None if condition is None else jnp.full(size, condition)
-        x = ddpm.start(jnp.zeros(size) if c is None else c, schedule, draw, from_condition=c is not None)
-        return ddpm.sample(denoise, x, schedule, draw, condition=c, guidance=guidance, trajectory=True)[1]
-
-    x = np.asarray(jax.jit(run)(), np.float64)
-    return x[:, 0], np.sum((x[:, 1:] - x[:, :1])**2, axis=1)
+    return gaussian.moments(visit, len(schedule), 3)
 
 
 def posterior_recursion(schedule: Schedule, target_mean: float, target_variance: float):
@@ -95,13 +77,13 @@ def posterior_recursion(schedule: Schedule, target_mean: float, target_variance:
 
 @pytest.mark.parametrize('schedule', [SIX, fast(FULL, 3), respaced(FULL, 12), FULL], ids=len)
 def test_moments_of_gaussian_samples(schedule):
-    found = moments(schedule, gaussian_denoiser(schedule, 0.7, 0.3))
+    found = moments(schedule, gaussian.denoiser(schedule, 0.7, 0.3))
     np.testing.assert_allclose(found, posterior_recursion(schedule, 0.7, 0.3), rtol=1e-4, atol=1e-6)
 
 
 def test_full_schedule_samples_the_target_itself():
     """But for its start, N(0, 1), at a level with some signal left, and its steps' variance, that for a known x_0."""
-    mean, variance = moments(FULL, gaussian_denoiser(FULL, 0.7, 0.3))
+    mean, variance = moments(FULL, gaussian.denoiser(FULL, 0.7, 0.3))
     assert mean[-1] == pytest.approx(0.7, rel=0.02)
     assert variance[-1] == pytest.approx(0.3, rel=0.06)
 
@@ -113,12 +95,36 @@ def test_samples_have_these_moments():
     def run():
         draw = ddpm.draws(keys, (25_000,))
         x = ddpm.start(jnp.zeros((4, 25_000)), SIX, draw, from_condition=False)
-        return ddpm.sample(gaussian_denoiser(SIX, 0.7, 0.3), x, SIX, draw)
+        return ddpm.sample(gaussian.denoiser(SIX, 0.7, 0.3), x, SIX, draw)
 
     x = np.asarray(jax.jit(run)(), np.float64)
     mean, variance = posterior_recursion(SIX, 0.7, 0.3)[:, -1]
     assert np.mean(x) == pytest.approx(mean, abs=4 * np.sqrt(variance / x.size))
     assert np.var(x) == pytest.approx(variance, abs=4 * variance * np.sqrt(2 / x.size))
+
+
+def test_the_variance_beta_is_that_of_a_standard_normal_target():
+    """Ho et al., section 3.2: then samples are standard normal at every level. The last step adds no noise."""
+    mean, variance = moments(SIX, gaussian.denoiser(SIX, 0.0, 1.0), variance='beta')
+    np.testing.assert_allclose(variance, [*np.ones(5), 1 - SIX.beta[0]], rtol=1e-5)
+    np.testing.assert_allclose(mean, 0, atol=1e-6)
+
+
+def test_unknown_variances_are_refused():
+    with pytest.raises(ValueError, match="variance must be one of .*, got 'fixed'"):
+        ddpm.sample(lambda x, t: x, jnp.ones((1, 2)), SIX, lambda level, which: jnp.ones((1, 2)), variance='fixed')
+
+
+def test_clipped_estimates():
+    """By Ho et al., eq. 7, whose x_0 is the bounded estimate; the last sample is that estimate itself."""
+    x, eps, noise = np.random.default_rng(8).standard_normal((3, 2, 7)).astype(np.float32)
+    run = jax.jit(lambda: ddpm.sample(lambda x, t: eps, x, SIX, lambda level, which: noise, clip=0.5, trajectory=True))
+    out, visited, _ = run()
+    x_0 = np.clip((x - 0.71518 * eps) / 0.69894, -0.5, 0.5)
+    assert np.sum(np.abs(x_0) == 0.5) > 3
+    expected = (0.86693 * 0.35 * x_0 + np.sqrt(0.65) * 0.49843**2 * x) / 0.71518**2 + 0.412307 * noise
+    np.testing.assert_allclose(visited[0], expected, atol=2e-4)
+    np.testing.assert_allclose(out, np.clip((visited[-2] - 0.01 * eps) / np.sqrt(1 - 1e-4), -0.5, 0.5), atol=1e-5)
 
 
 @pytest.mark.parametrize('num_steps', [1, 2, 6, 12, 200])
@@ -139,7 +145,7 @@ def test_one_evaluation_per_step(num_steps):
 @pytest.mark.parametrize('same', [respaced(FULL, 200), fast(FULL, 200), from_alpha_bar(FULL.alpha_bar, FULL)])
 def test_a_schedule_respaced_to_full_length_gives_the_same_samples(same):
     draw = ddpm.draws(jax.random.split(jax.random.key(2), 2), (8,))
-    x, denoise = draw(0, START), gaussian_denoiser(FULL, 0.7, 0.3)
+    x, denoise = draw(0, START), gaussian.denoiser(FULL, 0.7, 0.3)
     expected, actual = (jax.jit(lambda s=s: ddpm.sample(denoise, x, s, draw))() for s in (FULL, same))
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
@@ -177,7 +183,7 @@ def test_x0_guidance_keeps_samples_at_their_level():
 
     The released form does not: its first step mixes levels 4 and 5.
     """
-    denoise, below = gaussian_denoiser(SIX, 1.0, 0.0), SIX.alpha_bar_previous[::-1]
+    denoise, below = gaussian.denoiser(SIX, 1.0, 0.0), SIX.alpha_bar_previous[::-1]
     for weight in (0.5, 1.0):
         mean, variance = moments(SIX, denoise, Guidance('x0', weight), condition=1.0)
         np.testing.assert_allclose(mean, np.sqrt(below), rtol=1e-4)
@@ -262,6 +268,27 @@ def test_draws_differ_between_examples_levels_and_purposes():
     draw = ddpm.draws(jax.random.split(jax.random.key(7), 2), (2,))
     values = np.stack([draw(level, which) for level in (0, 1, 5) for which in (STEP, GUIDANCE, START)])
     assert len(np.unique(values)) == values.size
+
+
+def test_frame_draws_are_those_of_the_frame_whatever_follows_it():
+    keys = jax.random.split(jax.random.key(9), 3)
+    together = jax.jit(lambda: ddpm.frame_draws(keys, (12, 5, 2))(4, STEP))()
+    alone = jax.jit(lambda: ddpm.frame_draws(keys[1:2], (7, 5, 2))(4, STEP))()
+    assert together.shape == (3, 12, 5, 2)
+    np.testing.assert_array_equal(together[1, :7], alone[0])
+
+
+def test_frame_draws_are_independent_standard_normal():
+    """Within four standard errors; and no two numbers of two examples, levels and purposes are the same."""
+    draw = ddpm.frame_draws(jax.random.split(jax.random.key(10), 2), (200, 250))
+    which = ((0, STEP), (0, START), (3, STEP))
+    values = np.asarray(jax.jit(lambda: jnp.stack([draw(level, purpose) for level, purpose in which]))())
+    n = values[0, 0].size
+    np.testing.assert_allclose(values.mean(axis=(2, 3)), 0, atol=4 / np.sqrt(n))
+    np.testing.assert_allclose(values.var(axis=(2, 3)), 1, atol=4 * np.sqrt(2 / n))
+    assert np.max(np.abs(np.corrcoef(values.reshape(6, n)) - np.eye(6))) < 4 / np.sqrt(n)
+    frames = values[0, 0]
+    assert abs(np.mean(frames[1:] * frames[:-1])) < 4 / np.sqrt(n)
 
 
 # ----------------------------------------------------------------------------------------- the released samplers
@@ -377,3 +404,43 @@ def test_released_forward_process():
     x, (noise,) = fixture.inputs['q_sample/labels'], fixture.inputs['q_sample/noise']
     alpha_bar = FULL.alpha_bar[fixture.inputs['q_sample/t']].astype(np.float32)
     fixture.check('q_sample/x_t', ddpm.diffuse(jnp.asarray(x), jnp.asarray(noise), jnp.asarray(alpha_bar)))
+
+
+# ------------------------------------------------------------------------- the sampler of guided diffusion, in Diffiner
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('case, clip', [('ddpm', None), ('ddpm_clip', 1.0)])
+def test_every_step_of_guided_diffusion(case, clip):
+    """Its variance is beta; there is also one at the last step, which is not drawn."""
+    fixture, levels = reference.load('diffiner_sampling'), spaced(guided(), 'ddim10')
+    noise, start = released.turned(fixture.inputs[f'draws/{case}'])[::-1], released.turned(fixture.inputs['x_T'])
+    with jax.disable_jit():
+        out, samples, eps = ddpm.sample(released.denoiser('diffiner_sampling'), jnp.asarray(start), levels,
+                                        lambda level, which: noise[level], variance='beta', clip=clip, trajectory=True)
+    fixture.check(f'{case}/out', released.turned(out))
+    released.check_rows(fixture, f'{case}/sample', samples)
+    scale = np.sqrt(levels.alpha_bar[::-1]).reshape(-1, 1, 1, 1, 1)
+    x_0 = (np.stack([start, *samples[:-1]]) - np.sqrt(1 - scale**2) * eps) / scale
+    released.check_rows(fixture, f'{case}/pred_xstart', x_0 if clip is None else np.clip(x_0, -clip, clip))
+
+
+def first_step_from(levels: Schedule, x, noise: float, clip: float | None):
+    """One step down from the noisiest of these levels: what follows is not looked at."""
+    with jax.disable_jit():
+        return ddpm.sample(released.denoiser('diffiner'), x, levels, lambda level, which: jnp.full(x.shape, noise),
+                           variance='beta', clip=clip, trajectory=True)[1][0]
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('case, clip', [('noclip', None), ('clip', 1.0)])
+def test_mean_and_variance_of_guided_diffusion(case, clip):
+    """Example 0 is at level 6 of 50, example 1 at level 0, where the variance is not drawn."""
+    fixture, full = reference.load('diffiner'), spaced(guided(), 'ddim50')
+    x = jnp.asarray(released.turned(fixture.inputs['x_p']))
+    levels = [Schedule(full.beta[:t + 1], full.t[:t + 1]) for t in fixture.inputs['t_p']]
+    means = [first_step_from(level, x, 0.0, clip) for level in levels]
+    fixture.check(f'p/{case}/mean', released.turned([mean[i] for i, mean in enumerate(means)]))
+    if case == 'noclip':
+        noisier = first_step_from(levels[0], x, 1.0, clip)
+        np.testing.assert_allclose(noisier - means[0], np.sqrt(fixture['p/variance'][0]), rtol=1e-4)

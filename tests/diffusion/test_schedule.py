@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from jax_diffse.diffusion.schedule import FAST_BETA, Schedule, align, fast, from_alpha_bar, linear, respaced
+from jax_diffse.diffusion.schedule import (
+    FAST_BETA,
+    Schedule,
+    align,
+    fast,
+    from_alpha_bar,
+    guided,
+    linear,
+    respaced,
+    spaced,
+)
 from tests import reference
 
 TRAINING = linear()
@@ -134,3 +144,93 @@ def test_levels_outside_those_of_training_are_refused(beta):
 def test_numbers_of_steps_out_of_range_are_refused(make, num_steps):
     with pytest.raises(ValueError, match=f'expected 1 to 200 sampling steps, got {num_steps}'):
         make(TRAINING, num_steps)
+
+
+# -------------------------------------------------------------------------------------------------- guided diffusion
+
+
+def series(levels: Schedule) -> dict[str, np.ndarray]:
+    """What guided diffusion tabulates, by its names: our numbers, and what follows from them (Ho et al., eq. 7)."""
+    variance, below, level = levels.sigma**2, levels.alpha_bar_previous, levels.alpha_bar
+    return {'betas': levels.beta, 'alphas_cumprod': level, 'alphas_cumprod_prev': below, 'posterior_variance': variance,
+            'posterior_log_variance_clipped': np.log(np.append(variance[1], variance[1:])),
+            'posterior_mean_coef1': np.sqrt(below) * levels.beta / (1 - level),
+            'posterior_mean_coef2': np.sqrt(levels.alpha) * (1 - below) / (1 - level)}
+
+
+def relative(name: str) -> float:
+    return 1e-12 if name == 'betas' else 1e-10
+
+
+@pytest.mark.parametrize('name', ['linear', 'cosine'])
+@pytest.mark.parity
+def test_named_schedules_of_guided_diffusion(name):
+    np.testing.assert_allclose(guided(name, 50).beta, reference.load('diffiner')[f'schedule/{name}_50'], rtol=1e-12)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('respacing', ['ddim200', 'ddim50', 'ddim10', '100', '10,5,5', '1,20,7', ''])
+def test_respacings_of_guided_diffusion(respacing):
+    """Long series by their first and last five values and by their fingerprints."""
+    fixture, levels, key = reference.load('diffiner'), spaced(guided(), respacing), f'respacing/{respacing or "none"}'
+    assert respacing in fixture.json('config')['respacings']
+    ours, steps = series(levels), {'timesteps': levels.t}
+    if f'{key}/timesteps' in fixture:
+        np.testing.assert_array_equal(levels.t, fixture[f'{key}/timesteps'])
+        for name, values in ours.items():
+            np.testing.assert_allclose(values, fixture[f'{key}/{name}'], rtol=relative(name), err_msg=name)
+        return
+    np.testing.assert_array_equal(levels.t[[*range(5), *range(-5, 0)]], fixture[f'{key}/timesteps/ends'][0])
+    fixture.check_table(f'{key}/timesteps', steps, relative=1e-12)
+    for name, ends in zip(fixture.names(f'{key}/table'), fixture[f'{key}/table/ends'], strict=True):
+        np.testing.assert_allclose(ours[name][[*range(5), *range(-5, 0)]], ends, rtol=relative(name), err_msg=name)
+    fixture.check_table(f'{key}/table', ours, relative=1e-10)
+
+
+@pytest.mark.parity
+def test_golden_respacings():
+    golden = reference.load_golden('diffiner/respacing.npz')
+    for key in golden.keys():
+        name, respacing = key.split('/')
+        if name == 'named_beta_schedule':
+            kind, num_steps = respacing.split('_')
+            np.testing.assert_allclose(guided(kind, int(num_steps)).beta, golden[key], rtol=1e-12)
+            continue
+        levels = spaced(guided(), respacing.replace('none', ''))
+        ours = series(levels) | {'use_timesteps': levels.t, 'timestep_map': levels.t}
+        np.testing.assert_allclose(ours[name], golden[key], rtol=relative(name), err_msg=key)
+
+
+def test_guided_schedules():
+    """Linear: 1e-4 to 0.02 in 1000 steps (Ho et al.), a quarter of that in 4000. Cosine: Nichol & Dhariwal, eq. 17."""
+    training = guided()
+    assert len(training) == 4000 and training.beta[[0, -1]] == pytest.approx([2.5e-5, 5e-3], rel=1e-12)
+    cosine = guided('cosine', 50)
+    level = np.cos((np.arange(51) / 50 + 0.008) / 1.008 * np.pi / 2)**2
+    np.testing.assert_allclose(cosine.alpha_bar[:-1], level[1:-1] / level[0], rtol=1e-10)
+    assert cosine.beta[-1] == 0.999
+    with pytest.raises(ValueError, match="schedule must be 'linear' or 'cosine', got 'sine'"):
+        guided('sine')
+
+
+@pytest.mark.parametrize('respacing, kept', [
+    ('ddim3', [0, 4, 8]), ('ddim6', [0, 2, 4, 6, 8, 10]), ('ddim5', [0, 2, 4, 7, 9]), ('ddim7', [0, 1, 3, 5, 6, 8, 10]),
+    ('ddim1', [0]), ('ddim12', range(12)), ('1', [0]), ('2', [0, 11]), ('4', [0, 4, 7, 11]), ('2,3', [0, 5, 6, 8, 11]),
+    ('3,1,2', [0, 2, 3, 4, 8, 11]), ('12', range(12)), ('', range(12))])
+def test_kept_steps_of_twelve(respacing, kept):
+    """By hand: whole distances, or rounded down where none fits; sections from their first to their last step."""
+    twelve, levels = linear(12), spaced(linear(12), respacing)
+    np.testing.assert_array_equal(levels.t, kept)
+    np.testing.assert_allclose(levels.alpha_bar, twelve.alpha_bar[list(kept)], rtol=1e-12)
+
+
+@pytest.mark.parametrize('respacing', ['ddim', 'ddim0', 'ddim2,3', '0', '3,', 'three', '-1', '2.5'])
+def test_respacings_of_another_form_are_refused(respacing):
+    with pytest.raises(ValueError, match=f"expected 'ddimN', 'N' or 'A,B,...' with whole numbers, got '{respacing}'"):
+        spaced(linear(12), respacing)
+
+
+@pytest.mark.parametrize('respacing', ['ddim13', '13', '7,1', '1,7'])
+def test_more_steps_than_there_are_are_refused(respacing):
+    with pytest.raises(ValueError, match=f"respacing '{respacing}': more steps than the 12 of training"):
+        spaced(linear(12), respacing)

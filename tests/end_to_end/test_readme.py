@@ -15,6 +15,10 @@ ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 
 
+SMALLER = {'dccrn': '--config.model.channels=(4,4)', 'diffiner': '--config.model.respacing=ddim2',
+           '': '--config.model.temporal_groups=0'}
+
+
 def blocks(language: str) -> list[str]:
     return re.findall(rf'^```{language}\n(.*?)^```', README, re.MULTILINE | re.DOTALL)
 
@@ -39,8 +43,8 @@ def as_quick(words: list[str]) -> list[str]:
         words += ['--limit', '2']
     words = [re.sub(r'(batch_size)=\d+', r'\1=4', word) for word in words]  # that of the other commands
     if 'train.py' in words:
-        words += ['--config.train.steps=2', '--config.train.eval_every=2', '--config.log.audio_examples=0',
-                  '--config.model.channels=(4,4)' if 'dccrn' in ' '.join(words) else '--config.model.temporal_groups=0']
+        smaller = next(option for system, option in SMALLER.items() if f'configs/{system}' in ' '.join(words))
+        words += ['--config.train.steps=2', '--config.train.eval_every=2', '--config.log.audio_examples=0', smaller]
     return words
 
 
@@ -92,10 +96,11 @@ def test_shell_blocks(clone, tmp_path_factory):
 def test_files_and_flags_in_the_text_exist():
     for path in re.findall(r'\]\((?!http)([^)#]+)\)', README):
         assert (ROOT / path).exists(), path
-    for name in re.findall(r'`((?:dr|dccrn)_\w+)[:`]', README):
+    for name in re.findall(r'`((?:dr|dccrn|diffiner)_\w+)[:`]', README):
         assert (ROOT / 'configs' / f'{name}.py').exists(), name
     sources = {name: (ROOT / name).read_text(encoding='utf-8') for name in ('train.py', 'enhance.py', 'evaluate.py')}
-    flags = {'train.py': ['--distributed'], 'enhance.py': ['--strength', '--noise', '--steps', '--stream'],
-             'evaluate.py': ['--steps', '--model']}
+    flags = {'train.py': ['--distributed'],
+             'enhance.py': ['--strength', '--noise', '--steps', '--stream', '--preceding', '--noisy', '--processed'],
+             'evaluate.py': ['--steps', '--model', '--preceding']}
     for script, flag in ((script, flag) for script, own in flags.items() for flag in own):
         assert flag in README and f"'{flag}'" in sources[script]

@@ -155,6 +155,123 @@ def test_a_result_of_an_earlier_run_is_replaced(tmp_path, system):
     assert_allclose(audio.read(tmp_path / 'out' / 'a.wav')[0], audio.read(path)[0], atol=2**-15)
 
 
+# ---- runs that refine: the toy gives 0.5 noisy + 0.25 processed ----
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Makes the workdir 'prior' a run that refines and every other one a run that halves."""
+    monkeypatch.setattr(checkpoints, 'load', lambda workdir, step: toys.run(
+        toys.Refiner() if str(workdir) == 'prior' else toys.Toy(), workdir))
+
+
+def _refine(monkeypatch, tmp_path, *arguments):
+    return _main(monkeypatch, '--workdir', 'prior', '--output', tmp_path / 'out', *arguments)
+
+
+def _folders(tmp_path, noisy, processed):
+    for folder, names in (('noisy', noisy), ('made', processed)):
+        for i, name in enumerate(names):
+            _write(tmp_path / folder / name, seed=100 * len(folder) + i)
+    return ['--noisy', tmp_path / 'noisy', '--processed', tmp_path / 'made']
+
+
+def _expected(noisy, made):
+    return 0.5 * audio.read(noisy)[0] + 0.25 * audio.read(made)[0]
+
+
+def test_folders_are_paired_by_name_whatever_the_order_and_the_extension(tmp_path, monkeypatch, capsys, runs):
+    flags = _folders(tmp_path, ['a.wav', 'b.flac', 'deep/a.wav'], ['0.wav', 'b.wav', 'deep/a.flac', 'a.wav', '1.wav'])
+    assert _refine(monkeypatch, tmp_path, *flags, '--noise', tmp_path / 'removed') == 0
+    for name, made in (('a.wav', 'a.wav'), ('b.flac', 'b.wav'), ('deep/a.wav', 'deep/a.flac')):
+        expected = _expected(tmp_path / 'noisy' / name, tmp_path / 'made' / made)
+        assert_allclose(audio.read(tmp_path / 'out' / name)[0], expected, atol=2**-15)
+        removed = audio.read(tmp_path / 'noisy' / name)[0] - expected
+        assert_allclose(audio.read(tmp_path / 'removed' / name)[0], removed, atol=2**-15)
+    assert f'{tmp_path / "made"}: 2 of 5 files have no partner' in capsys.readouterr().out
+
+
+def test_two_files_are_a_pair_whatever_their_names(tmp_path, monkeypatch, runs):
+    noisy, made = _write(tmp_path / 'a.wav'), _write(tmp_path / 'b.wav', seed=1)
+    assert _refine(monkeypatch, tmp_path, '--noisy', noisy, '--processed', made) == 0
+    assert_allclose(audio.read(tmp_path / 'out' / 'a.wav')[0], _expected(noisy, made), atol=2**-15)
+
+
+def test_a_missing_or_misfitting_partner_is_reported_at_the_end_and_the_others_done(tmp_path, monkeypatch, capsys,
+                                                                                    runs):
+    flags = _folders(tmp_path, ['a.wav', 'b.wav', 'c.wav', 'd.wav'], ['b.wav', 'd.wav'])
+    _write(tmp_path / 'made' / 'c.wav', 801)
+    assert _refine(monkeypatch, tmp_path, *flags) == 1
+    noisy, made = tmp_path / 'noisy', tmp_path / 'made'
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f'not enhanced: {noisy / "a.wav"}: no file of this name in {made}'
+    assert lines[1].startswith(f'not enhanced: {made / "c.wav"}: 801 samples, but 800 in {noisy / "c.wav"}')
+    assert len(lines) == 2
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['b.wav', 'd.wav']
+
+
+def test_a_preceding_run_enhances_first(tmp_path, monkeypatch, runs):
+    path = _write(tmp_path / 'in' / 'a.wav')
+    assert _refine(monkeypatch, tmp_path, '--preceding', 'halving', tmp_path / 'in') == 0
+    assert_allclose(audio.read(tmp_path / 'out' / 'a.wav')[0], 0.625 * audio.read(path)[0], atol=2**-15)
+
+
+@pytest.mark.parametrize(('processed', 'words'), [
+    (['x.wav', 'y.wav'], ['made: no file here has the name of one in']),
+    (['a.wav', 'a.flac'], ['made/a.wav: has the same name as', 'made/a.flac']),
+    ([], ['made: no such directory'])])
+def test_folders_that_do_not_pair_are_a_user_error(tmp_path, monkeypatch, capsys, runs, processed, words):
+    flags = _folders(tmp_path, ['a.wav'], processed)
+    assert _refine(monkeypatch, tmp_path, *flags) == 2
+    printed = capsys.readouterr().err
+    assert printed.count('\n') == 1 and all(word in printed for word in words)
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(('workdir', 'arguments', 'message'), [
+    ('prior', ['IN'], 'prior: refines the output of another enhancer: give the files (--processed DIR)'),
+    ('prior', ['--noisy', 'IN', '--processed', 'IN', '--preceding', 'toy'], 'prior: refines one input'),
+    ('prior', ['--preceding', 'prior', 'IN'], 'prior: refines the output of another enhancer itself'),
+    ('prior', ['--preceding', 'toy', '--stream', 'IN'], 'prior: Refiner needs the whole recording'),
+    ('prior', ['--noisy', 'IN'], '--noisy: given alone'),
+    ('prior', ['--processed', 'IN', 'IN'], '--processed: given alone'),
+    ('prior', ['--noisy', 'IN', '--processed', 'IN/a.wav'], '--noisy IN and --processed IN/a.wav: expected two'),
+    ('prior', ['--noisy', 'IN', '--processed', 'IN', 'IN'], 'expected files or folders to enhance, or --noisy'),
+    ('prior', [], 'expected files or folders to enhance, or --noisy'),
+    ('toy', ['--noisy', 'IN', '--processed', 'IN'], 'toy: Toy enhances noisy speech by itself'),
+    ('toy', ['--preceding', 'toy', 'IN'], 'toy: Toy enhances noisy speech by itself')])
+def test_flags_that_do_not_go_together_are_refused(tmp_path, monkeypatch, capsys, runs, pinned, workdir, arguments,
+                                                   message):
+    _write(tmp_path / 'IN' / 'a.wav')
+    monkeypatch.chdir(tmp_path)
+    assert _main(monkeypatch, '--workdir', workdir, '--output', 'out', *arguments) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f'error: {message}') and printed.count('\n') == 1
+    assert not (tmp_path / 'out').exists()
+
+
+def test_steps_of_a_refiner_are_checked_with_something_to_refine(tmp_path, monkeypatch, runs):
+    flags = _folders(tmp_path, ['a.wav'], ['a.wav'])
+    assert _refine(monkeypatch, tmp_path, *flags, '--steps', 4) == 0
+
+
+@pytest.mark.parametrize('folder', ['noisy', 'made', 'made/out'])
+@pytest.mark.parametrize('flag', ['--output', '--noise'])
+def test_neither_folder_gets_results(tmp_path, monkeypatch, capsys, runs, folder, flag):
+    flags = _folders(tmp_path, ['a.wav'], ['a.flac'])  # whose name no result has
+    results = {'--output': tmp_path / 'out', '--noise': tmp_path / 'removed', flag: tmp_path / folder}
+    assert _main(monkeypatch, '--workdir', 'prior', *(x for item in results.items() for x in item), *flags) == 2
+    printed = capsys.readouterr().err
+    assert f'{tmp_path / folder}: is or lies in the input folder' in printed
+    assert sorted(path.name for path in tmp_path.rglob('*')) == ['a.flac', 'a.wav', 'made', 'noisy']
+
+
+def test_a_processed_file_is_not_overwritten(tmp_path, runs):
+    noisy, made = _write(tmp_path / 'noisy' / 'a.wav'), _write(tmp_path / 'made' / 'a.wav')
+    with pytest.raises(UserError, match='made/a.wav: would overwrite the input .*made/a.wav'):
+        enhance.plan([noisy], tmp_path / 'made', processed=made)
+
+
 @pytest.fixture
 def pinned(monkeypatch):
     """Records what processes are pinned to in place of pinning this one, which the other tests run in."""

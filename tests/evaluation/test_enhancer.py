@@ -306,17 +306,148 @@ def test_unreadable_file_is_a_user_error_and_leaves_nothing(tmp_path, content, m
     assert not (tmp_path / 'out').exists()
 
 
+# ---- systems that refine the output of another: the toy gives 0.5 noisy + 0.25 processed ----
+
+
+def _refiner(preceding=None, **options):
+    preceding = None if preceding is None else toys.run(preceding, 'before')
+    return Enhancer(toys.run(toys.Refiner(), 'prior'), preceding=preceding,
+                    **{'chunk_seconds': 1.0, 'overlap_seconds': 0.25, **options})
+
+
+@pytest.mark.parametrize('shape', [(100,), (RATE,), (3 * RATE + 7,), (2 * RATE, 3)])
+def test_what_is_given_is_refined(shape):
+    noisy, processed = _noise(*shape), _noise(*shape, seed=1, scale=0.03)
+    refined = _refiner()(noisy, RATE, processed=processed)
+    assert refined.shape == noisy.shape
+    assert_allclose(refined, 0.5 * noisy + 0.25 * processed, atol=1e-6)
+
+
+@pytest.mark.parametrize('preceding', [toys.LowPass(), toys.Gate(), toys.Noise(), toys.Stepped()])
+def test_a_preceding_run_is_what_its_own_enhancer_gives(preceding):
+    noisy = _noise(5 * RATE // 2, 2)
+    before = _enhancer(preceding)(noisy, RATE, utterance='a')
+    steps = 2 if isinstance(preceding, toys.Stepped) else None  # those of the refiner, not of the preceding system
+    refined = _refiner(preceding)(noisy, RATE, utterance='a', steps=steps, strength=0.8)
+    assert_allclose(refined, 0.8 * (0.5 * noisy + 0.25 * before) + 0.2 * noisy, atol=1e-6)
+
+
+def test_what_is_refined_is_resampled_like_the_noisy():
+    rate = 44100
+    noisy = np.stack([_tone(rate, 2.3), _tone(rate, 2.3, 1000.0)], axis=1)
+    processed = np.stack([_tone(rate, 2.3, 500.0), _tone(rate, 2.3, 700.0)], axis=1)
+    inner = slice(rate // 20, -rate // 20)  # the resampling filters ring at the ends
+    expected = 0.5 * noisy + 0.25 * processed
+    assert_allclose(_refiner()(noisy, rate, processed=processed)[inner], expected[inner], atol=1e-3)
+
+
+def test_refining_many_gives_each_what_it_gets_alone_and_shows_what_came_in():
+    lengths = [500, RATE, 5 * RATE // 2, 10, RATE + 1]  # the third one in chunks
+    waveforms = [_noise(n, seed=i) for i, n in enumerate(lengths)]
+    processed = [_noise(n, seed=10 + i, scale=0.02 * (i + 1)) for i, n in enumerate(lengths)]
+    ids = [f'utterance{i}' for i in range(len(lengths))]
+    enhancer = _refiner(chunk_seconds=2.0)
+    stages = enhancer.stages(waveforms, ids, processed=processed)
+    assert list(stages) == ['preceding', 'refined']
+    for x, made, came_in, refined in zip(waveforms, processed, *stages.values(), strict=True):
+        assert_allclose(came_in, made, atol=1e-7)
+        assert_allclose(refined, 0.5 * x + 0.25 * made, atol=1e-6)
+    for refined, again in zip(stages['refined'], enhancer.many(waveforms, ids, processed=processed), strict=True):
+        assert_allclose(again, refined, atol=1e-7)
+
+    before = _enhancer(toys.Noise(), chunk_seconds=2.0).many(waveforms, ids)
+    stages = _refiner(toys.Noise(), chunk_seconds=2.0).stages(waveforms, ids)
+    for x, made, came_in, refined in zip(waveforms, before, *stages.values(), strict=True):
+        assert_allclose(came_in, made, atol=1e-6)
+        assert_allclose(refined, 0.5 * x + 0.25 * made, atol=1e-6)
+
+
+def test_compilation_of_the_preceding_system_counts():
+    enhancer = _refiner(toys.Toy())
+    enhancer(_noise(100), RATE)
+    assert enhancer.compile_seconds == enhancer._compile_seconds + enhancer._preceding.compile_seconds
+    assert enhancer._compile_seconds > 0 and enhancer._preceding.compile_seconds > 0
+
+
+def test_silence_is_not_refined_to_sound():
+    noisy, processed = [np.zeros(500, np.float32), _noise(600)], [_noise(500), _noise(600)]
+    stages = _refiner().stages(noisy, ['a', 'b'], processed=processed)
+    assert [bool(x.any()) for x in stages['refined']] == [False, True]
+    np.testing.assert_array_equal(stages['preceding'][0], processed[0])  # what came in is shown as it is
+    assert not _refiner(toys.Constant())(np.zeros(2 * RATE, np.float32), RATE).any()
+
+
+@pytest.mark.parametrize(('name', 'rate', 'channels'), [('made.flac', 16000, 1), ('made.wav', 44100, 2)])
+def test_a_processed_file_is_refined_in_any_format(tmp_path, monkeypatch, name, rate, channels):
+    noisy, processed = _noise(5 * rate // 2, channels), _noise(5 * rate // 2, channels, seed=1, scale=0.05)
+    soundfile.write(tmp_path / 'a.wav', noisy, rate, subtype='FLOAT')
+    soundfile.write(tmp_path / name, processed, rate, subtype='PCM_24')
+    monkeypatch.setattr(streams, 'BLOCK', 5000)
+    _refiner().enhance_file(tmp_path / 'a.wav', tmp_path / 'out' / 'a.wav', noise=tmp_path / 'removed.wav',
+                            processed=tmp_path / name, strength=0.5)
+    assert audio.info(tmp_path / 'out' / 'a.wav') == audio.info(tmp_path / 'a.wav')
+    refined = audio.read(tmp_path / 'out' / 'a.wav')[0]
+    assert_allclose(refined, _refiner()(noisy, rate, processed=processed, strength=0.5), atol=2**-22)
+    assert_allclose(audio.read(tmp_path / 'removed.wav')[0], noisy - refined, atol=1e-6)
+
+
+@pytest.mark.parametrize(('shape', 'rate', 'message'), [
+    ((1000, 2), 8000, 'b.wav: 8000 Hz, but 16000 in .*a.wav'),
+    ((1000, 1), 16000, 'b.wav: 1 channels, but 2 in .*a.wav'),
+    ((999, 2), 16000, 'b.wav: 999 samples, but 1000 in .*a.wav'),
+    (None, 16000, 'b.wav: no such file')])
+def test_a_processed_file_that_does_not_fit_is_a_user_error_and_leaves_nothing(tmp_path, shape, rate, message):
+    soundfile.write(tmp_path / 'a.wav', _noise(1000, 2), 16000)
+    if shape:
+        soundfile.write(tmp_path / 'b.wav', _noise(*shape), rate)
+    with pytest.raises(UserError, match=message):
+        _refiner().enhance_file(tmp_path / 'a.wav', tmp_path / 'out' / 'a.wav', processed=tmp_path / 'b.wav')
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(('processed', 'message'), [
+    (np.array([0.1, np.nan]), 'speech processed: holds samples that are NaN'),
+    (np.zeros(3), 'speech processed: 3 samples, but 2 in speech'),
+    (np.zeros(2, np.int16), 'speech processed: expected floating-point')])
+def test_what_cannot_be_refined_is_a_user_error(processed, message):
+    with pytest.raises(UserError, match=message):
+        _refiner()(_noise(2), RATE, utterance='speech', processed=processed)
+    if processed.dtype != np.int16:
+        with pytest.raises(UserError, match=message):
+            _refiner().many([_noise(2)], ['speech'], processed=[processed])
+
+
+def test_a_preceding_run_that_gives_nan_is_named():
+    with pytest.raises(UserError, match='step 7 of before sound'):
+        _refiner(toys.Broken())(_noise(100), RATE)
+
+
+@pytest.mark.parametrize(('system', 'preceding', 'given', 'message'), [
+    (toys.Refiner(), None, False, 'prior: refines the output of another enhancer: give the files .--processed DIR. or'),
+    (toys.Refiner(), toys.Toy(), True, 'prior: refines one input, got files .* and a run'),
+    (toys.Toy(), None, True, 'prior: Toy enhances noisy speech by itself'),
+    (toys.Toy(), toys.Toy(), False, 'prior: Toy enhances noisy speech by itself'),
+    (toys.Refiner(), toys.Refiner(), False, 'before: refines the output of another enhancer itself'),
+    (toys.Refiner(), toys.Toy(sample_rate=8000), False, 'before: works at 8000 Hz, but prior at 16000 Hz')])
+def test_what_does_not_go_together_is_a_user_error(system, preceding, given, message):
+    with pytest.raises(UserError, match=message):
+        enhancer = Enhancer(toys.run(system, 'prior'), preceding=preceding and toys.run(preceding, 'before'))
+        enhancer(_noise(10), RATE, processed=_noise(10) if given else None)
+
+
 def test_load_is_there_from_the_package(monkeypatch):
     asked, noisy = [], _noise(100)
 
     def load(workdir, step):
         asked.append((workdir, step))
-        return toys.run(toys.Toy())
+        return toys.run(toys.Refiner() if workdir == 'runs/prior' else toys.Toy())
 
     monkeypatch.setattr(checkpoints, 'load', load)
     assert_allclose(jax_diffse.load('runs/x')(noisy, RATE), 0.5 * noisy, atol=1e-6)
     jax_diffse.load('runs/x', step=3)
-    assert asked == [('runs/x', 'best'), ('runs/x', 3)]
+    refined = jax_diffse.load('runs/prior', step=5, preceding='runs/x')(noisy, RATE)
+    assert_allclose(refined, (0.5 + 0.25 * 0.5) * noisy, atol=1e-6)
+    assert asked == [('runs/x', 'best'), ('runs/x', 3), ('runs/prior', 5), ('runs/x', 'best')]
 
 
 def test_importing_the_package_imports_no_framework():

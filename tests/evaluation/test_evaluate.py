@@ -39,7 +39,8 @@ class ToySource:
         return len(self.ids)
 
     def info(self, i):
-        return {'id': self.ids[i], 'snr_db': (5.0, -5.0)[i % 2], 'noise': 'white'}
+        return {'id': self.ids[i], 'num_samples': self.lengths[i % len(self.lengths)], 'snr_db': (5.0, -5.0)[i % 2],
+                'noise': 'white'}
 
     def read(self, i):
         rng = np.random.default_rng(i)
@@ -221,12 +222,108 @@ def test_an_output_that_is_a_file_is_refused(tmp_path):
     assert (tmp_path / 'out').read_text() == 'precious'
 
 
+# ---- runs that refine: the toy gives 0.5 noisy + 0.25 processed ----
+
+
+def _refine(tmp_path, source, **options):
+    return evaluate(toy_run(toys.Refiner()), source, tmp_path / 'out',
+                    **{'metrics': ('si_sdr',), 'workers': 0, 'save_audio': True, **options})
+
+
+def _write_processed(folder, source, files):
+    """Writes a quarter of noise for each utterance i to a name, {i: name}, and returns them: {i: samples}."""
+    written = {}
+    for i, name in files.items():
+        written[i] = 0.03 * np.random.default_rng(100 + i).standard_normal(source.info(i)['num_samples'])
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, written[i], 16000)
+    return written
+
+
+def _saved(tmp_path, stage):
+    return {path.stem: audio.read(path)[0][:, 0] for path in (tmp_path / 'out' / 'audio' / stage).rglob('*.wav')}
+
+
+def test_processed_files_are_found_by_id_and_shown_as_a_stage(tmp_path):
+    source, folder = ToySource(['b', 'speaker/a', 'c#1', 'd+2']), tmp_path / 'made'
+    made = _write_processed(folder, source, {0: 'b.flac', 1: 'speaker/a.wav', 2: 'c%231.wav', 3: 'd+2.wav'})
+    _write_processed(folder, source, {0: 'a.wav'})  # nobody's
+    summary = _refine(tmp_path, source, processed=folder)
+    assert summary['stages'] == ['noisy', 'preceding', 'refined']
+    assert list(summary['statistics']['refined']['si_sdr']['against']) == ['noisy', 'preceding']
+    came_in, refined = _saved(tmp_path, 'preceding'), _saved(tmp_path, 'refined')
+    for i, name in enumerate(('b', 'a', 'c%231', 'd%2B2')):
+        assert_allclose(came_in[name], made[i], atol=2**-14)
+        assert_allclose(refined[name], 0.5 * source.read(i)[1] + 0.25 * made[i], atol=2**-14)
+    assert strict_json(tmp_path / 'out' / 'summary.json')['preceding'] == {'folder': str(folder)}
+    notes = (tmp_path / 'out' / 'summary.md').read_text()
+    assert f'- preceding: {folder}\n' in notes and 'without compilation, without the preceding enhancer' in notes
+
+
+def test_a_preceding_run_is_evaluated_along(tmp_path):
+    source = ToySource(['a', 'b'])
+    summary = _refine(tmp_path, source, preceding=toy_run(toys.Stepped()), steps=2)
+    before = {name: source.read(i)[1] / 3 for i, name in enumerate('ab')}  # at its own number of steps
+    came_in, refined = _saved(tmp_path, 'preceding'), _saved(tmp_path, 'refined')
+    for i, name in enumerate('ab'):
+        assert_allclose(came_in[name], before[name], atol=2**-14)
+        assert_allclose(refined[name], 0.5 * source.read(i)[1] + 0.25 * before[name], atol=2**-14)
+    assert summary['preceding'] == {'workdir': 'toy', 'step': 7, 'hash': 'abc'}
+    notes = (tmp_path / 'out' / 'summary.md').read_text()
+    assert '- preceding: toy, step 7, abc\n' in notes and 'without compilation, with the preceding enhancer' in notes
+
+
+def test_partners_that_do_not_fit_are_listed_in_one_error_or_left_out(tmp_path, caplog):
+    source, folder = ToySource(list('abcdef'), lengths=(4000,)), tmp_path / 'made'
+    _write_processed(folder, source, {1: 'b.wav', 5: 'f.wav'})
+    for name, samples, rate in (('c', np.zeros(3999), 16000), ('d', np.zeros(4000), 8000),
+                                ('e', np.zeros((4000, 2)), 16000)):
+        soundfile.write(folder / f'{name}.wav', samples, rate)
+    with pytest.raises(UserError) as error:
+        _refine(tmp_path, source, processed=folder)
+    first, *lines = str(error.value).splitlines()
+    assert first.startswith('4 of 6 audio files cannot be used') and '--skip-bad' in first
+    assert [line.split(', expected')[0] for line in lines] == [
+        f'  {folder / name}.wav: {reason}' for name, reason in (
+            ('a', 'no such file, of any extension'), ('c', '3999 samples'), ('d', '8000 Hz'), ('e', '2 channels'))]
+    assert not (tmp_path / 'out').exists()
+    assert _refine(tmp_path, source, processed=folder, skip_bad=True)['files'] == 2
+    assert 'left out 4 of 6' in caplog.text
+    assert _saved(tmp_path, 'refined').keys() == {'b', 'f'}
+
+
+def test_the_limit_is_over_those_with_partners(tmp_path):
+    source, folder = ToySource(list('abcdef')), tmp_path / 'made'
+    _write_processed(folder, source, {2: 'c.wav', 3: 'd.wav', 4: 'e.wav'})
+    _refine(tmp_path, source, processed=folder, skip_bad=True, limit=2)
+    assert _saved(tmp_path, 'refined').keys() == {'c', 'd'}
+
+
+def test_no_partner_at_all_is_a_user_error(tmp_path):
+    _write_processed(tmp_path / 'made', ToySource(['x']), {0: 'x.wav'})
+    with pytest.raises(UserError, match='made: no utterance of the data has a file here'):
+        _refine(tmp_path, ToySource(['a']), processed=tmp_path / 'made', skip_bad=True)
+
+
+@pytest.mark.parametrize('folder', ['audio', 'audio/refined'])
+def test_what_is_refined_is_not_overwritten_by_saved_audio(tmp_path, folder):
+    source = ToySource(['a'])
+    _write_processed(tmp_path / 'out' / folder, source, {0: 'a.wav'})
+    with pytest.raises(UserError, match='--save-audio may overwrite'):
+        _refine(tmp_path, source, processed=tmp_path / 'out' / folder)
+    assert _refine(tmp_path, source, processed=tmp_path / 'out' / folder, save_audio=False)['files'] == 1
+
+
 # ---- the entry point ----
 
 
 def _main(monkeypatch, *arguments, run=None):
     """Runs evaluate.py on a toy run and returns its exit status."""
-    monkeypatch.setattr(checkpoints, 'load', lambda workdir, step, model: run or toy_run(**model))
+    def load(workdir, step='best', model=None):
+        return dataclasses.replace(toy_run(), workdir=pathlib.Path(workdir)) if workdir == 'before' else (
+            run or toy_run(**model))
+
+    monkeypatch.setattr(checkpoints, 'load', load)
     monkeypatch.setattr(sys, 'argv', ['evaluate.py', '--workdir', 'toy', *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / 'evaluate.py'), run_name='__main__')
@@ -273,6 +370,34 @@ def test_main_mixes_folders(folders, monkeypatch):
     assert listed[0].startswith('id\tspeech\tnoise') and len(listed) == 1 + summary['files']
     assert_allclose(summary['groups']['snr_db']['5']['statistics']['noisy']['si_sdr']['mean'], 5, atol=0.3)
     assert summary['noise_kinds'] == {}
+
+
+def test_main_refines_the_audio_that_an_earlier_evaluation_saved(folders, monkeypatch):
+    """Of mixtures, too, whose ids are no names of files; a run in its place gives the same."""
+    data = ['--speech', folders / 'clean', '--noise', folders / 'noise', '--snr-db=-2.5', '--metrics', 'si_sdr',
+            '--workers', 0]
+    assert _main(monkeypatch, '--output', folders / 'first', '--save-audio', *data, run=toy_run(toys.LowPass())) == 0
+    prior, scores = toy_run(toys.Refiner()), []
+    for flags in (['--processed', folders / 'first' / 'audio' / 'enhanced'], ['--preceding', 'before']):
+        assert _main(monkeypatch, '--output', folders / 'out', *flags, *data, run=prior) == 0
+        summary = strict_json(folders / 'out' / 'summary.json')
+        assert summary['stages'] == ['noisy', 'preceding', 'refined']
+        scores.append([summary['statistics'][stage]['si_sdr']['mean'] for stage in summary['stages']])
+    assert_allclose(scores[0], scores[1], atol=0.01)
+    assert summary['preceding']['workdir'] == 'before'
+
+
+@pytest.mark.parametrize(('workdir', 'arguments', 'words'), [
+    ('prior', [], ['refines the output of another enhancer', '--processed DIR', '--preceding RUN']),
+    ('prior', ['--processed', 'x', '--preceding', 'before'], ['refines one input']),
+    ('toy', ['--processed', 'x'], ['LowPass enhances noisy speech by itself']),
+    ('toy', ['--preceding', 'before'], ['LowPass enhances noisy speech by itself'])])
+def test_main_checks_what_is_refined_before_it_reads_data(tmp_path, monkeypatch, capsys, workdir, arguments, words):
+    run = toy_run(toys.Refiner() if workdir == 'prior' else toys.LowPass())
+    data = ['--clean', tmp_path / 'not_there', '--noisy', tmp_path / 'not_there']
+    assert _main(monkeypatch, '--output', tmp_path / 'out', *data, *arguments, run=run) == 2
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1 and all(word in error for word in words)
 
 
 @pytest.mark.parametrize(('name', 'flags', 'seconds', 'kinds'), [

@@ -135,3 +135,20 @@ def test_resampled_agrees_with_a_polyphase_filter():
     error = (y - expected)[3000:-3000]
     # They differ near 8 kHz, where the transition bands do.
     assert np.sum(error**2) < 1e-3 * np.sum(expected**2)
+
+
+def test_beside_puts_the_channels_of_both_in_order():
+    left, right = np.arange(20.0).reshape(10, 2), -np.arange(20.0).reshape(10, 2)
+    both = streams.beside(streams.from_array(left, 8000, 'left'), streams.from_array(right, 8000, 'right'))
+    assert (both.num_channels, both.num_samples, both.sample_rate) == (4, 10, 8000)
+    np.testing.assert_array_equal(both.read(3, 7), np.hstack([left, right])[3:7])
+
+
+@pytest.mark.parametrize(('samples', 'rate', 'message'), [
+    (np.zeros((10, 2)), 16000, 'made: 16000 Hz, but 8000 in noisy'),
+    (np.zeros((10, 1)), 8000, 'made: 1 channels, but 2 in noisy'),
+    (np.zeros((11, 2)), 8000, 'made: 11 samples, but 10 in noisy')])
+def test_what_is_not_alike_is_a_user_error_with_both_numbers(samples, rate, message):
+    noisy = streams.from_array(np.zeros((10, 2)), 8000, 'noisy')
+    with pytest.raises(UserError, match=message):
+        streams.check_alike(noisy, streams.from_array(samples, rate, 'made'))

@@ -1,5 +1,7 @@
 """Convolutions against PyTorch's, values and gradients, in the forms for CPUs and for accelerators."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,9 @@ import torch
 
 from jax_diffse.networks import layers
 
+jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})  # programs that run once
 FORMS = {'cpu': layers._forms(), 'accelerator': (layers._native, layers._native_transpose)}
+SAME_FORMS = {'cpu': layers._same, 'accelerator': layers._native_same}
 
 
 def random(*shape):
@@ -17,8 +21,12 @@ def random(*shape):
 
 def with_gradients(function, x, kernel):
     """Value, and gradients of its product with a fixed array."""
-    y, pull = jax.vjp(function, jnp.asarray(x), jnp.asarray(kernel))
-    return y, *pull(jnp.asarray(random(*y.shape)))
+    @jit
+    def run(x, kernel):
+        y, pull = jax.vjp(function, x, kernel)
+        return y, *pull(jnp.asarray(random(*y.shape)))
+
+    return run(x, kernel)
 
 
 def torch_with_gradients(function, x, kernel, axes):
@@ -61,11 +69,35 @@ def test_conv_transpose_equals_torch(form, kernel, padding, extra):
     assert_all_close(with_gradients(lambda x, k: FORMS[form][1](x, k, padding, bins), x, kernel), expected)
 
 
+@pytest.mark.parametrize('form', SAME_FORMS)
+@pytest.mark.parametrize(('size', 'stride', 'frames', 'bins'), [
+    (3, 1, 5, 8), (3, 2, 6, 8), (3, 2, 7, 5), (5, 2, 7, 6),
+    (3, 1, 12, 512)])  # the kernel's gradient is summed over pieces of four frames
+def test_conv_same_equals_torch(form, size, stride, frames, bins):
+    x, kernel = random(2, frames, bins, 3), random(size, size, 3, 4)
+    expected = torch_with_gradients(
+        lambda x, k: torch.nn.functional.conv2d(x, k, stride=stride, padding=size // 2), x, kernel, (3, 2, 0, 1))
+    assert_all_close(with_gradients(lambda x, k: SAME_FORMS[form](x, k, stride), x, kernel), expected)
+
+
+def test_conv_same_in_bfloat16_sums_gradients_in_float32():
+    """Rounding once, at the end, changes a sum by 2**-9 of it; a running sum in bfloat16 is off by several percent."""
+    x = jnp.abs(random(64, 3, 8, 2)).astype(jnp.bfloat16)
+
+    @functools.partial(jit, static_argnums=0)
+    def kernel_gradient(dtype, x):
+        y, pull = jax.vjp(lambda k: layers._same(x.astype(dtype), k, 1), jnp.ones((3, 3, 2, 2), dtype))
+        return pull(jnp.ones_like(y))[0].astype(jnp.float32)
+
+    np.testing.assert_allclose(kernel_gradient(jnp.bfloat16, x), kernel_gradient(jnp.float32, x), rtol=2**-8)
+
+
 def test_shapes_that_are_promised():
     x = jnp.zeros((1, 4, 8, 2))
     assert layers.conv(x, jnp.zeros((2, 5, 2, 3)), padding=2).shape == (1, 3, 4, 3)
     assert layers.conv_transpose(x, jnp.zeros((2, 5, 2, 3)), padding=2, extra=1).shape == (1, 3, 16, 3)
     assert layers.conv_transpose(x, jnp.zeros((2, 5, 2, 3))).shape == (1, 3, 19, 3)
+    assert layers.conv_same(x[:, :3], jnp.zeros((3, 3, 2, 5)), 2).shape == (1, 2, 4, 5)
 
 
 def test_frame_means_are_over_real_frames():

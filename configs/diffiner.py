@@ -1,0 +1,77 @@
+"""Diffiner's prior: a DDPM on clean speech, with which the output of any enhancer is refined.
+
+Paper:     Sawata et al., "Diffiner: A Versatile Diffusion-based Generative Refiner for Speech Enhancement", Interspeech
+           2023; the released code and its README's flags. One network serves Diffiner and Diffiner+.
+Command:   python train.py --config configs/diffiner.py --workdir runs/diffiner
+           python evaluate.py --workdir runs/diffiner --preceding RUN --output runs/diffiner/report
+           On one accelerator: --config.model.network.dtype=bfloat16, and --config.model.network.remat=True where memory
+           is short. For less than that: configs/diffiner_small.py.
+Data:      the clean speech of voicebank_demand (28 speakers); utterances shorter than a block are zero-padded.
+Published: NISQA alone (a table that is not public as text); SEGAN refined by Diffiner reaches a MOS of 4.372 (from a
+           student's report of the paper). The authors train 750 000 steps, about three days on an A100.
+Measured:  not yet: nobody has run this config in full. What was measured is in configs/diffiner_small.py.
+
+Variants, joined by commas:
+  quick     the same code path, small, on the embedded spoken_demo data: a minute on two CPU cores.
+  released  as the released script: Diffiner+ with eta_b = eta_a = 0.4; blocks of 768 frames, no DC, and the last frame
+            not completed; utterances of 4.2 s and less dropped.
+  diffiner  sample as Diffiner in place of Diffiner+ (the training is the same).
+"""
+
+from ml_collections import ConfigDict
+
+from configs._sections import make_quick, sections, variants_of
+
+VARIANTS = ('quick', 'released', 'diffiner')
+
+
+def get_config(variant: str = '') -> ConfigDict:
+    """The published prior, with the comma-separated variants applied."""
+    variants = variants_of(variant, VARIANTS)
+    released, plain = 'released' in variants, 'diffiner' in variants
+    config = sections('diffiner', {
+        'network': {
+            'channels': 128,
+            'multipliers': (1, 1, 2, 2, 4, 4),  # channels of each level, in units of `channels`
+            'blocks': 3,  # residual blocks per level on the way down, one more on the way up
+            'attention': (16, 32),  # at these reductions of resolution
+            'heads': 4,
+            'heads_up': 0,  # on the way up; 0: the same
+            'head_channels': 0,  # of each head, in place of a number of heads; 0: by that
+            'qkv_order': 'legacy',  # or 'new'
+            'scale_shift': True,  # of normalised features by the step; False: added to them
+            'resample_blocks': False,  # change resolution within residual blocks
+            'dropout': 0.0,
+            'groups': 32,  # of group normalisation
+            'remat': False,  # recompute blocks in the gradient, to save memory
+            'dtype': 'float32',  # 'bfloat16' for accelerators: activations and products only
+        },
+        'schedule': 'linear',  # of training; or 'cosine'
+        'training_steps': 4000,  # of the diffusion
+        'step_sampling': 'uniform',  # of the training's steps; or 'loss_second_moment'
+        'scale': 1.0,  # of spectrograms
+        'block_frames': 768 if released else 256,  # that are sampled at a time; training takes 256 of them at most
+        'sampler': 'diffiner' if plain else 'diffiner+',
+        'respacing': 'ddim200',  # 'ddimN', 'N', or 'A,B,...' per section
+        'eta_a': 0.9 if plain else 0.4,
+        'eta_b': 0.9 if plain else 0.4 if released else 0.6,
+        'eta_c': 0.0,  # diffiner+
+        'eta_d': 0.6,  # diffiner+, above observed_below
+        'deviation': 'modulus',  # sigma_hat = |noisy - processed|; 'component': / sqrt(2)
+        'floor': 0.0,  # of sigma_hat; the paper: sqrt(1e-5)
+        'ceiling': 0.0,  # of sigma_hat, 0: none; the paper: sqrt(97)
+        'observed_below': 0.0,  # Hz, above which the prior draws alone; 0: everything is observed
+        'released': released,
+    })
+    config.data.update(name='voicebank_demand/28spk')
+    if released:
+        config.data.update(min_seconds=4.2, skip_bad=True)
+    config.train.update(
+        steps=750_000, batch_size=2, crop_seconds=4.2,  # 263 frames, of which the first 256 are taken
+        ema_decay=0.9999, eval_every=10_000, eval_seconds=4.2, save_every=10_000)
+    config.optimizer.update(learning_rate=1e-4)
+    if 'quick' in variants:
+        config.model.update(block_frames=64, respacing='ddim10')
+        config.model.network.update(channels=8, multipliers=(1, 1, 2, 2), blocks=1, attention=(8,), groups=4)
+        make_quick(config)
+    return config.lock()

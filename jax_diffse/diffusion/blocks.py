@@ -1,0 +1,76 @@
+"""A denoiser of blocks of frames as a denoiser of signals of any length."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_diffse.diffusion.ddpm import Denoise
+
+
+def num_blocks(num_frames, size: int, overlap: int):
+    """Blocks of `size` frames, overlapping by `overlap`, that cover `num_frames`; an int or an array."""
+    further = num_frames - size if isinstance(num_frames, int) else jnp.asarray(num_frames) - size
+    more = -(-further // (size - overlap))
+    return 1 + (max(more, 0) if isinstance(more, int) else jnp.maximum(more, 0))
+
+
+def padded(num_frames: int, size: int, overlap: int) -> int:
+    """Frames of the blocks that cover `num_frames`."""
+    return size + (num_blocks(num_frames, size, overlap) - 1) * (size - overlap)
+
+
+def blockwise(denoise: Callable, num_frames: jax.Array, size: int, overlap: int) -> Denoise:
+    """Estimates the noise of `[B, T, ...]` block by block, and cross-fades the estimates where blocks overlap.
+
+    The sampler around it works on the whole signal, so that there is one sample without seams and not one per block
+    (Bar-Tal et al., "MultiDiffusion", ICML 2023). Blocks lie at fixed places, and those beyond the end of an example
+    count nothing: what is estimated does not depend on padding.
+
+    Args:
+      denoise: `(x [R, size, ...], t [R]) -> eps_hat`, each row for itself.
+      num_frames: `[B]`, real frames.
+      size: frames of a block.
+      overlap: frames that neighbours share, at most half a block.
+
+    Returns:
+      A `Denoise` of `[B, T, ...]`, T being `padded(...)` for some number of frames.
+    """
+    stride = size - overlap
+
+    def whole(x, t):
+        batch, count = x.shape[0], (x.shape[1] - overlap) // stride
+        blocks = jnp.stack([x[:, k * stride:k * stride + size] for k in range(count)], axis=1)
+        eps = _by_rows(denoise, blocks.reshape(batch * count, *blocks.shape[2:]), jnp.repeat(t, count))
+        eps = eps.reshape(blocks.shape)
+        active = jnp.arange(count)[None] < num_blocks(num_frames, size, overlap)[:, None]
+        weight = active[:, :, None] * jnp.asarray(_fades(count, size, overlap), jnp.float32)[None]
+        wide = weight.reshape(*weight.shape, *(1,) * (x.ndim - 2))
+        total, weights = (_overlap_add(part, stride) for part in (wide * eps, wide))
+        return total / jnp.maximum(weights, 1e-8)
+
+    return whole
+
+
+def _by_rows(denoise, x, t):
+    """All rows together; on CPUs one after the other, which is as fast and needs the memory of one."""
+    if jax.default_backend() != 'cpu' or len(x) == 1:
+        return denoise(x, t)
+    return jax.lax.map(lambda row: denoise(row[0][None], row[1][None])[0], (x, t))
+
+
+def _fades(count: int, size: int, overlap: int) -> np.ndarray:
+    """Weights `[count, size]`, rising and falling linearly over what is shared."""
+    rise = np.minimum((np.arange(size) + 0.5) / max(overlap, 1), 1.0)
+    weights = np.tile(rise * rise[::-1], (count, 1))
+    weights[0, :size // 2], weights[-1, size // 2:] = 1.0, 1.0
+    return weights
+
+
+def _overlap_add(blocks, stride):
+    """`[B, K, size, ...]` -> `[B, (K - 1) stride + size, ...]`."""
+    count, size = blocks.shape[1:3]
+    length = (count - 1) * stride + size
+    rest = ((0, 0),) * (blocks.ndim - 3)
+    return sum(jnp.pad(blocks[:, k], ((0, 0), (k * stride, length - k * stride - size), *rest)) for k in range(count))

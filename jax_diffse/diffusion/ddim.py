@@ -1,0 +1,55 @@
+"""Denoising diffusion implicit models (Song, Meng & Ermon, ICLR 2021)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_diffse.diffusion.ddpm import STEP, Denoise, Draw
+from jax_diffse.diffusion.schedule import Schedule
+
+
+def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, draw: Draw, *, eta: float = 0.0,
+           clip: float | None = None, trajectory: bool = False):
+    """Samples in one `lax.scan`, deterministically with eta 0, with the noise of ancestral sampling with eta 1.
+
+    Args:
+      denoise: estimates the noise; called once per level.
+      x: `[B, ...]`, standard normal.
+      schedule: S levels.
+      draw: noise, for eta above 0; see `ddpm.draws`.
+      eta: share of the ancestral sampler's standard deviation (eq. 16).
+      clip: bound of the estimates of x_0, from which the noise is then estimated anew.
+      trajectory: also return what was met on the way.
+
+    Returns:
+      x_0 `[B, ...]`; with `trajectory` a tuple of it, the samples after each step and the estimates of x_0, both
+      `[S, B, ...]` in the order of sampling.
+
+    Raises:
+      ValueError: eta is not between 0 and 1.
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f'eta must be between 0 and 1, got {eta:g}')
+
+    def step(x, level):
+        eps = denoise(x, jnp.full(x.shape[0], level['t']))
+        x_0 = (x - level['std'] * eps) / level['mean']
+        if clip is not None:
+            x_0 = jnp.clip(x_0, -clip, clip)
+            eps = (x - level['mean'] * x_0) / level['std']
+        new = level['below'] * x_0 + level['towards'] * eps  # eq. 12
+        if eta:
+            new = new + level['sigma'] * draw(level['index'], STEP)
+        return new, (new, x_0) if trajectory else None
+
+    levels = jax.tree.map(lambda v: jnp.asarray(v[::-1]), _coefficients(schedule, eta))
+    x, visited = jax.lax.scan(step, x, levels)
+    return (x, *visited) if trajectory else x
+
+
+def _coefficients(schedule: Schedule, eta: float) -> dict[str, np.ndarray]:
+    """Numbers of each level, `[S]`: float64 until here, float32 on the device."""
+    below, sigma = schedule.alpha_bar_previous, eta * schedule.sigma
+    values = {'t': schedule.t, 'mean': np.sqrt(schedule.alpha_bar), 'std': np.sqrt(1 - schedule.alpha_bar),
+              'below': np.sqrt(below), 'towards': np.sqrt(np.maximum(1 - below - sigma**2, 0.0)), 'sigma': sigma}
+    return {'index': np.arange(len(schedule), dtype=np.int32)} | {k: v.astype(np.float32) for k, v in values.items()}

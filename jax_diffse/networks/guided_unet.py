@@ -1,0 +1,311 @@
+"""The U-Net of guided diffusion (Dhariwal & Nichol, NeurIPS 2021), as in Diffiner (Sawata et al., Interspeech 2023).
+
+Arrays are `[B, T, F, C]`. Frames and bins are halved from level to level, and both must be divisible accordingly.
+"""
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.typing import Dtype
+
+from jax_diffse.networks.layers import Dense, along_last, conv_params, conv_same
+
+
+def step_embedding(t: jax.Array, size: int, longest: float = 10_000.0) -> jax.Array:
+    """Cosines, then sines, of t at `size / 2` frequencies from 1 to almost 1 / `longest`: `[B]` -> `[B, size]` float32.
+
+    A float32 product with t in the thousands would be off by 1e-4 radians. The leading 11 bits of each frequency times
+    t, which has few, are exact; the small rest is added as an angle.
+    """
+    frequency = np.exp(-math.log(longest) * np.arange(size // 2) / (size // 2))
+    leading = np.ldexp(np.round(np.ldexp(np.frexp(frequency)[0], 11)), np.frexp(frequency)[1] - 11)
+    t = t.astype(jnp.float32)[:, None]
+    large, small = (t * part.astype(np.float32)[None] for part in (leading, frequency - leading))
+    cosine = jnp.cos(large) * jnp.cos(small) - jnp.sin(large) * jnp.sin(small)
+    sine = jnp.sin(large) * jnp.cos(small) + jnp.cos(large) * jnp.sin(small)
+    return jnp.concatenate([cosine, sine], axis=-1)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation over frames, bins and the channels of a group, in float32, with an optional SiLU.
+
+    `shift` and `scale` `[B, C]`, where given, are applied on top: normalised (1 + scale) + shift.
+    """
+
+    groups: int = 32
+    silu: bool = True
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x, scale=None, shift=None):
+        batch, channels = x.shape[0], x.shape[-1]
+        gain = self.param('scale', nn.initializers.ones, (channels,), jnp.float32)
+        bias = self.param('bias', nn.initializers.zeros, (channels,), jnp.float32)
+        wide = x.astype(jnp.float32)
+        mean = self._over_groups(jnp.mean(wide, axis=(1, 2)))
+        var = self._over_groups(jnp.mean((wide - _per_channel(mean))**2, axis=(1, 2)))
+        gain = gain[None] * jax.lax.rsqrt(var + self.epsilon)
+        bias = jnp.broadcast_to(bias[None], (batch, channels)) - mean * gain
+        if scale is not None:
+            gain, bias = gain * (1 + scale), bias * (1 + scale) + shift
+        y = wide * _per_channel(gain) + _per_channel(bias)
+        return (nn.silu(y) if self.silu else y).astype(x.dtype)
+
+    def _over_groups(self, means):
+        """Means per channel `[B, C]` -> means per group, for each of its channels."""
+        size = means.shape[1] // self.groups
+        return jnp.repeat(jnp.mean(means.reshape(-1, self.groups, size), axis=2), size, axis=1)
+
+
+def _per_channel(x):
+    return x[:, None, None, :]
+
+
+class Conv(nn.Module):
+    """A 3 x 3 convolution with zeros around, initialised as PyTorch does, or with zeros."""
+
+    features: int
+    stride: int = 1
+    zero: bool = False
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        shape = (3, 3, x.shape[-1], self.features)
+        kernel, bias = (zero_params if self.zero else conv_params)(self, shape)
+        return along_last(jnp.add, conv_same(x.astype(self.dtype), kernel, self.stride), bias)
+
+
+class ZeroDense(nn.Module):
+    """A 1 x 1 convolution that starts at zero."""
+
+    features: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        kernel, bias = zero_params(self, (x.shape[-1], self.features))
+        return along_last(jnp.add, x.astype(self.dtype) @ kernel, bias)
+
+
+def zero_params(module: nn.Module, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Like `conv_params`, of zeros: what ends a residual branch, so that it starts as nothing."""
+    kernel = module.param('kernel', nn.initializers.zeros, shape, jnp.float32)
+    bias = module.param('bias', nn.initializers.zeros, shape[-1:], jnp.float32)
+    return kernel.astype(module.dtype), bias.astype(module.dtype)
+
+
+def upsample(x: jax.Array) -> jax.Array:
+    """Every frame and bin twice."""
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
+def average_pool(x: jax.Array) -> jax.Array:
+    """Means of two frames by two bins; an odd last one is left out."""
+    batch, frames, bins, channels = x.shape
+    x = x[:, :frames // 2 * 2, :bins // 2 * 2].reshape(batch, frames // 2, 2, bins // 2, 2, channels)
+    return jnp.mean(x, axis=(2, 4))
+
+
+class ResBlock(nn.Module):
+    """Two convolutions with the step's embedding in between, added to the input or its projection."""
+
+    features: int
+    groups: int
+    scale_shift: bool
+    dropout: float
+    dtype: Dtype
+    resample: str = ''  # 'up' or 'down': within the block
+
+    @nn.compact
+    def __call__(self, x, embedding, keys=None):
+        """`[B, T, F, C]`, `[B, E]` -> `[B, T, F, features]`; `keys` `[B]` draw the dropout of training."""
+        h = GroupNorm(self.groups, name='norm_in')(x)
+        if self.resample:
+            resample = upsample if self.resample == 'up' else average_pool
+            h, x = resample(h), resample(x)
+        h = Conv(self.features, dtype=self.dtype, name='conv_in')(h)
+        step = Dense((1 + self.scale_shift) * self.features, self.dtype, name='step')(nn.silu(embedding))
+        norm = GroupNorm(self.groups, name='norm_out')
+        if self.scale_shift:
+            h = norm(h, *jnp.split(step.astype(jnp.float32), 2, axis=-1))
+        else:
+            h = norm(h + _per_channel(step))
+        if keys is not None and self.dropout:
+            h = _dropped(h, keys, self.dropout)
+        h = Conv(self.features, zero=True, dtype=self.dtype, name='conv_out')(h)
+        return h + (x if x.shape[-1] == self.features else Dense(self.features, self.dtype, name='skip')(x))
+
+
+def _dropped(x, keys, rate):
+    """Dropout with a key per example, so that it does not depend on how a batch is spread over devices."""
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))
+
+
+class Attention(nn.Module):
+    """Self-attention over all frames and bins, added to the input. `order` is that of the features of qkv.
+
+    'legacy': head by head, its queries, keys and values; 'new': all queries, all keys, all values.
+    """
+
+    heads: int
+    groups: int
+    order: str
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x):
+        batch, frames, bins, channels = x.shape
+        h = GroupNorm(self.groups, silu=False, name='norm')(x).reshape(batch, frames * bins, channels)
+        qkv = Dense(3 * channels, self.dtype, name='qkv')(h)
+        size = channels // self.heads
+        if self.order == 'legacy':
+            query, key, value = jnp.split(qkv.reshape(batch, -1, self.heads, 3 * size), 3, axis=-1)
+        else:
+            query, key, value = (part.reshape(batch, -1, self.heads, size) for part in jnp.split(qkv, 3, axis=-1))
+        scores = jnp.einsum('bqhc,bkhc->bhqk', query * size**-0.25, key * size**-0.25)  # before: safe in bfloat16
+        weights = nn.softmax(scores.astype(jnp.float32), axis=-1).astype(self.dtype)
+        h = jnp.einsum('bhqk,bkhc->bqhc', weights, value).reshape(x.shape)
+        return x + ZeroDense(channels, self.dtype, name='out')(h)
+
+
+class Stage(nn.Module):
+    """A residual block, with attention and a change of resolution behind it where asked for."""
+
+    res: dict
+    attention: dict | None = None
+    upsample: bool = False  # by a convolution
+
+    @nn.compact
+    def __call__(self, x, embedding, keys=None):
+        x = ResBlock(**self.res, name='res')(x, embedding, keys)
+        if self.attention is not None:
+            x = Attention(**self.attention, name='attention')(x)
+        return Conv(x.shape[-1], dtype=self.res['dtype'], name='up')(upsample(x)) if self.upsample else x
+
+
+class Middle(nn.Module):
+    """The bottom of the U-Net."""
+
+    res: dict
+    attention: dict
+
+    @nn.compact
+    def __call__(self, x, embedding, first_keys=None, second_keys=None):
+        x = ResBlock(**self.res, name='res1')(x, embedding, first_keys)
+        x = Attention(**self.attention, name='attention')(x)
+        return ResBlock(**self.res, name='res2')(x, embedding, second_keys)
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetConfig:
+    """Size and options of a `GuidedUNet`; the defaults are those of Diffiner, 164 303 618 parameters."""
+
+    channels: int = 128
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)  # channels of each level, in units of `channels`
+    blocks: int = 3  # residual blocks per level on the way down; one more on the way up
+    attention: tuple[int, ...] = (16, 32)  # where: the factors by which resolution has been reduced
+    heads: int = 4
+    heads_up: int = 0  # on the way up; 0: the same
+    head_channels: int = 0  # of each head, in place of a number of heads; 0: by that
+    qkv_order: str = 'legacy'  # of the features of attention; or 'new', see `Attention`
+    scale_shift: bool = True  # the step scales and shifts normalised features; False: is added to them
+    resample_blocks: bool = False  # change resolution within residual blocks, without convolutions for it
+    dropout: float = 0.0
+    groups: int = 32  # of group normalisation
+    remat: bool = False  # recompute blocks in the gradient, to save memory (accelerators)
+    dtype: str = 'float32'  # of activations and products: 'float32' or 'bfloat16'
+
+    def __post_init__(self):
+        for name, known in (('qkv_order', ('legacy', 'new')), ('dtype', ('float32', 'bfloat16'))):
+            if getattr(self, name) not in known:
+                raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
+        counts = (self.channels, self.blocks, *self.multipliers)
+        if not self.multipliers or min(counts) < 1 or self.channels % 2 or not 0 <= self.dropout < 1:
+            raise ValueError(f'expected an even number of channels, blocks and multipliers of 1 or more, and a dropout '
+                             f'from 0 to below 1, got {self.channels}, {self.blocks}, {self.multipliers} and '
+                             f'{self.dropout:g}')
+        heads = (self.head_channels,) if self.head_channels else (self.heads, self.heads_up or self.heads)
+        named = 'heads of {}' if self.head_channels else '{} or {} heads'
+        for width in self.widths:
+            if any(part < 1 or width % part for part in (self.groups, *heads)):
+                raise ValueError(f'{width} channels do not fall into {self.groups} groups and {named.format(*heads)}')
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level."""
+        return tuple(multiplier * self.channels for multiplier in self.multipliers)
+
+    @property
+    def multiple(self) -> int:
+        """Frames and bins must be multiples of this."""
+        return 2 ** (len(self.multipliers) - 1)
+
+    def heads_at(self, width: int, up: bool) -> int:
+        """Heads of attention over `width` channels."""
+        return width // self.head_channels if self.head_channels else up and self.heads_up or self.heads
+
+
+class GuidedUNet(nn.Module):
+    """Estimates the noise in `x` at step `t`."""
+
+    config: UNetConfig = UNetConfig()
+
+    @nn.compact
+    def __call__(self, x, t, keys=None):
+        """Noise `[B, T, F, C]`, like `x`; `t` `[B]` may be fractional; `keys` `[B]` draw the dropout of training."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        stage, middle, res_block = (nn.remat(m) if config.remat else m for m in (Stage, Middle, ResBlock))
+        embedding = Dense(4 * config.channels, dtype, name='step1')(step_embedding(t, config.channels))
+        embedding = Dense(4 * config.channels, dtype, name='step2')(nn.silu(embedding))
+        order = iter(range(1_000_000))
+
+        def drawn():
+            """Keys of the next residual block."""
+            return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, next(order))
+
+        skips = [Conv(config.channels, dtype=dtype, name='down0')(x)]
+        for level, width in enumerate(config.widths):
+            for _ in range(config.blocks):
+                block = stage(self._res(width), self._attention(width, level), name=f'down{len(skips)}')
+                skips.append(block(skips[-1], embedding, drawn()))
+            if level < len(config.widths) - 1:
+                name = f'down{len(skips)}'
+                if config.resample_blocks:
+                    h = res_block(**self._res(width), resample='down', name=name)(skips[-1], embedding, drawn())
+                else:
+                    h = Conv(width, stride=2, dtype=dtype, name=name)(skips[-1])
+                skips.append(h)
+
+        width, number = config.widths[-1], 0
+        h = middle(self._res(width), self._attention(width), name='middle')(skips[-1], embedding, drawn(), drawn())
+
+        for level, width in reversed(list(enumerate(config.widths))):
+            for i in range(config.blocks + 1):
+                rises = level > 0 and i == config.blocks
+                block = stage(self._res(width), self._attention(width, level, up=True),
+                              rises and not config.resample_blocks, name=f'up{number}')
+                h = block(jnp.concatenate([h, skips.pop()], axis=-1), embedding, drawn())
+                if rises and config.resample_blocks:
+                    h = res_block(**self._res(width), resample='up', name=f'rise{number}')(h, embedding, drawn())
+                number += 1
+
+        h = GroupNorm(config.groups, name='norm')(h)
+        return Conv(x.shape[-1], zero=True, dtype=dtype, name='out')(h).astype(jnp.float32)
+
+    def _res(self, width):
+        config = self.config
+        return {'features': width, 'groups': config.groups, 'scale_shift': config.scale_shift,
+                'dropout': config.dropout, 'dtype': jnp.dtype(config.dtype)}
+
+    def _attention(self, width, level=None, up=False):
+        """The fields of attention at a level; None where it has none. The bottom (no level) always has."""
+        if level is not None and 2**level not in self.config.attention:
+            return None
+        return {'heads': self.config.heads_at(width, up), 'groups': self.config.groups,
+                'order': self.config.qkv_order, 'dtype': jnp.dtype(self.config.dtype)}

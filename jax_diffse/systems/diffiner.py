@@ -1,0 +1,225 @@
+"""Diffiner and Diffiner+ (Sawata et al., "Diffiner: A Versatile Diffusion-based Generative Refiner for Speech
+Enhancement", Interspeech 2023): a diffusion prior on clean speech that refines the output of any enhancer."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_diffse.diffusion import blocks, ddim, ddpm, ddrm
+from jax_diffse.diffusion.schedule import Schedule, guided, spaced
+from jax_diffse.diffusion.step_sampling import SecondMoment, grid
+from jax_diffse.networks.guided_unet import GuidedUNet, UNetConfig
+from jax_diffse.spectral import FrontEnd, istft, mask_frames, stft
+from jax_diffse.systems.base import LossOutput, System
+
+CHOICES = {'sampler': ('diffiner', 'diffiner+'), 'deviation': ddrm.DEVIATIONS, 'schedule': ('linear', 'cosine'),
+           'step_sampling': ('uniform', 'loss_second_moment')}
+VALIDATION_GRID = 8  # steps t at which the prior is validated, one per utterance
+OVERLAP = 32  # frames that two blocks share
+
+
+@dataclasses.dataclass(frozen=True)
+class Diffiner(System):
+    """An unconditional DDPM on complex spectrograms of clean speech, and the samplers that refine with it; a `System`.
+
+    The network works on blocks of `block_frames` frames without the DC bin. What is shorter is zero-padded to a block,
+    which is silence that the sampler knows to be silent; what is longer is sampled as a whole, its network's estimates
+    cross-faded between overlapping blocks.
+    """
+
+    network: UNetConfig = UNetConfig()
+    schedule: str = 'linear'  # of training; or 'cosine'
+    training_steps: int = 4000  # of the diffusion
+    step_sampling: str = 'uniform'  # of the training's steps t; or 'loss_second_moment'
+    scale: float = 1.0  # of spectrograms; a factor shifts the schedule
+    block_frames: int = 256
+    sampler: str = 'diffiner+'  # or 'diffiner'
+    respacing: str = 'ddim200'  # of sampling, see `schedule.spaced`; a caller's number of steps replaces this one
+    eta_a: float = 0.4  # see diffusion/ddrm.py
+    eta_b: float = 0.6
+    eta_c: float = 0.0  # diffiner+ alone
+    eta_d: float = 0.6  # diffiner+ alone, and of use only with observed_below
+    deviation: str = 'modulus'  # of noisy - processed, for the noise of each component; 'component': / sqrt(2)
+    floor: float = 0.0  # smallest sigma_hat, in units of the spectrogram; the paper's sampler has sqrt(1e-5)
+    ceiling: float = 0.0  # largest one, the paper's sqrt(97); 0: none
+    observed_below: float = 0.0  # Hz; what lies above is drawn from the prior alone; 0: everything is observed
+    released: bool = False  # as the released script: no DC, and the last frame is not completed with zeros
+
+    refines = True
+
+    def __post_init__(self):
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
+        multiple = self.network.multiple
+        if self.block_frames < 2 * OVERLAP or self.block_frames % multiple or (self.front_end.num_bins - 1) % multiple:
+            raise ValueError(f'block_frames: expected a multiple of {multiple}, as the network has '
+                             f'{len(self.network.multipliers)} levels, and at least {2 * OVERLAP}; got '
+                             f'{self.block_frames}')
+        if self.sampler == 'diffiner' and (self.eta_c or self.observed_below):
+            raise ValueError("eta_c and observed_below are of the sampler 'diffiner+'")
+        if min(self.scale, 1 + self.floor, 1 + self.ceiling, 1 + self.observed_below) <= 0:
+            raise ValueError('expected a positive scale, and a floor, a ceiling and observed_below of 0 or more')
+        _ = self._rule, self._levels(None)
+
+    @property
+    def front_end(self) -> FrontEnd:
+        return FrontEnd(n_fft=512, hop=256, compression='none', unit_rms=False)
+
+    @property
+    def sample_rate(self) -> int:
+        return self.front_end.sample_rate
+
+    @property
+    def default_steps(self) -> int:
+        return len(self._levels(None))
+
+    @property
+    def losses(self):
+        return {'prior': self._prior_loss}
+
+    @property
+    def training(self) -> Schedule:
+        """The schedule of training."""
+        return guided(self.schedule, self.training_steps)
+
+    @property
+    def _rule(self) -> ddrm.Rule:
+        if self.sampler == 'diffiner':
+            return ddrm.Diffiner(self.eta_a, self.eta_b)
+        return ddrm.DiffinerPlus(self.eta_a, self.eta_b, self.eta_c, self.eta_d)
+
+    def _levels(self, steps: int | None) -> Schedule:
+        """Of sampling; with a number of steps in the way of `respacing`."""
+        if steps is None:
+            return spaced(self.training, self.respacing)
+        return spaced(self.training, f'ddim{steps}' if self.respacing.startswith('ddim') else str(steps))
+
+    def init(self, key):
+        spec = jax.ShapeDtypeStruct((1, self.network.multiple, self.front_end.num_bins - 1, 2), jnp.float32)
+        drawn = self.unet.lazy_init(key, spec, jax.ShapeDtypeStruct((1,), jnp.float32))
+        seen = {} if self.step_sampling == 'uniform' else {'prior': self._step_sampler.start()}
+        return {'params': {'prior': drawn['params']}, 'batch_stats': seen}
+
+    @property
+    def unet(self) -> GuidedUNet:
+        return GuidedUNet(self.network)
+
+    @property
+    def _step_sampler(self) -> SecondMoment:
+        return SecondMoment(self.training_steps)
+
+    # ---------------------------------------------------------------------------------------------------- enhancement
+
+    def gain(self, noisy, num_samples):
+        return self.front_end.gain(noisy, num_samples)
+
+    def enhance_stages(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
+        """See `System.enhance_stages`: the one stage 'refined'.
+
+        Raises:
+          ValueError: no `processed`, or a number of steps out of range.
+        """
+        del gain  # the prior knows speech at its own level
+        if processed is None:
+            raise ValueError('Diffiner refines the output of another enhancer: it needs `processed`')
+        spec, estimate = (self.analyze(x, num_samples) for x in (noisy, processed))
+        frames = self.front_end.num_frames(num_samples)
+        refined = self._refine(variables, spec[:, :, 1:], estimate[:, :, 1:], frames, key, steps)
+        lowest = jnp.zeros_like(estimate[:, :, :1]) if self.released else estimate[:, :, :1]
+        return {'refined': self.synthesize(jnp.concatenate([lowest, refined], axis=2), num_samples, noisy.shape[1])}
+
+    def _refine(self, variables, noisy, processed, frames, key, steps):
+        """Spectrograms without DC, `[B, T, F, 2]`."""
+        levels, total = self._levels(steps), noisy.shape[1]
+        length = blocks.padded(total, self.block_frames, OVERLAP)
+        noisy, processed = (jnp.pad(x, ((0, 0), (0, length - total), (0, 0), (0, 0))) for x in (noisy, processed))
+        deviation = ddrm.noise_map(noisy, processed, self.deviation, self.floor, self.ceiling or float('inf'))
+        mask = None
+        if self.observed_below:
+            mask = jnp.asarray(self._frequencies >= self.observed_below)[None, None, :, None]
+            deviation = jnp.where(mask, jnp.inf, deviation)
+        draw = ddpm.frame_draws(key, noisy.shape[1:])
+        x = draw(jnp.int32(len(levels)), ddrm.START)
+        return ddrm.sample(self._denoise(variables, frames), x, levels, noisy, deviation, self._rule, draw,
+                           mask=mask)[:, :total]
+
+    @property
+    def _frequencies(self) -> np.ndarray:
+        """Of the bins, without DC, Hz."""
+        return np.arange(1, self.front_end.num_bins) * self.sample_rate / self.front_end.n_fft
+
+    def _denoise(self, variables, frames):
+        def denoise(x, t):
+            return self.unet.apply({'params': variables['params']['prior']}, x, t)
+
+        return blocks.blockwise(denoise, frames, self.block_frames, OVERLAP)
+
+    def analyze(self, x, num_samples):
+        if not self.released:
+            return self.scale * self.front_end.analyze(x, num_samples)
+        n_fft, hop = self.front_end.n_fft, self.front_end.hop
+        x = jnp.pad(x, ((0, 0), (0, self.front_end.extended(x.shape[1]) - x.shape[1])))
+        return self.scale * stft(x, n_fft, hop, jnp.maximum(num_samples, n_fft))
+
+    def synthesize(self, spec, num_samples, length):
+        spec = spec / self.scale
+        if not self.released:
+            return self.front_end.synthesize(spec, num_samples, length)
+        y = istft(spec, self.front_end.hop)[:, :length]
+        return mask_frames(jnp.pad(y, ((0, 0), (0, length - y.shape[1]))), num_samples)
+
+    def generate(self, variables, key, num_samples: int, *, steps: int | None = None, eta: float = 0.0) -> jax.Array:
+        """What the prior draws by itself, by DDIM: waveforms `[B, num_samples]`, `key` `[B]`.
+
+        Args:
+          steps: network evaluations; default: those of refinement.
+          eta: see `ddim.sample`.
+        """
+        lengths = jnp.full(len(key), num_samples)
+        frames, levels = self.front_end.num_frames(num_samples), self._levels(steps)
+        length = blocks.padded(frames, self.block_frames, OVERLAP)
+        draw = ddpm.frame_draws(key, (length, self.front_end.num_bins - 1, 2))
+        denoise = self._denoise(variables, jnp.full(len(key), frames))
+        x = ddim.sample(denoise, draw(jnp.int32(len(levels)), ddrm.START), levels, draw, eta=eta)[:, :frames]
+        return self.synthesize(jnp.pad(x, ((0, 0), (0, 0), (1, 0), (0, 0))), lengths, num_samples)
+
+    # --------------------------------------------------------------------------------------------------------- losses
+
+    def _prior_loss(self, variables, batch, key, train=True) -> LossOutput:
+        """`prior_loss` at one step per example: drawn in training, of a fixed grid otherwise."""
+        keys = jax.vmap(lambda k: jax.random.split(k, 3))(key)
+        seen, weight = variables['batch_stats'].get('prior'), jnp.ones(len(key))
+        if not train:
+            t = grid(batch['index'], self.training_steps, VALIDATION_GRID)
+        elif seen is None:
+            t = jax.vmap(lambda k: jax.random.randint(k, (), 0, self.training_steps))(keys[:, 0])
+        else:
+            t, weight = self._step_sampler.draw(seen, keys[:, 0])
+        clean = self._crop(batch['clean_spec'])
+        noise = jax.vmap(lambda k: jax.random.normal(k, clean.shape[1:]))(keys[:, 1])
+        loss = self.prior_loss(variables, clean, t, noise, keys[:, 2] if train else None)
+        batch_stats = variables['batch_stats']
+        if train and seen is not None:
+            everyone = jax.lax.all_gather((t, jax.lax.stop_gradient(loss)), 'data', tiled=True)
+            batch_stats = {**batch_stats, 'prior': self._step_sampler.update(seen, *everyone)}
+        real = (batch['num_samples'] > 0).astype(jnp.float32)
+        return LossOutput(weight * loss, real, batch_stats, {} if seen is None else {'mse': loss})
+
+    def _crop(self, spec):
+        """What a block holds of spectrograms `[B, T, F, 2]`, from their start, without DC; silent where they end."""
+        multiple = self.network.multiple
+        frames = min(max(spec.shape[1] // multiple, 1) * multiple, self.block_frames)
+        spec = jnp.pad(spec, ((0, 0), (0, max(0, frames - spec.shape[1])), (0, 0), (0, 0)))
+        return self.scale * spec[:, :frames, 1:]
+
+    def prior_loss(self, variables, clean, t, noise, keys=None) -> jax.Array:
+        """Mean squared error `[B]` of the estimate of `noise` in `clean` `[B, T, F, 2]` at the steps `t` `[B]`.
+
+        `keys` `[B]` draw dropout.
+        """
+        x_t = ddpm.diffuse(clean, noise, jnp.asarray(self.training.alpha_bar, jnp.float32)[t])
+        eps = self.unet.apply({'params': variables['params']['prior']}, x_t, t, keys)
+        return jnp.mean((eps - noise)**2, axis=(1, 2, 3))

@@ -1,0 +1,54 @@
+"""The small guided U-Net of the reference files, and the order of arrays in them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_diffse import convert
+from jax_diffse.convert import diffiner
+from jax_diffse.networks.guided_unet import GuidedUNet, UNetConfig
+from tests import reference
+
+PREFIX = {'diffiner': 'model.', 'diffiner_sampling': ''}  # of the weights in a fixture
+
+
+def turned(x):
+    """`[..., 2, F, T]` <-> `[..., T, F, 2]`."""
+    return np.swapaxes(np.asarray(x), -1, -3)
+
+
+@functools.cache
+def denoiser(source: str):
+    """The noise in `[2, 32, 32, 2]` by the weights of a fixture, or of 'golden'.
+
+    To be called by a sampler that is run without compilation, `jax.disable_jit()`: the network is compiled once, and
+    not anew into every sampler.
+    """
+    if source == 'golden':
+        weights = convert.read_state_dict(reference.golden('diffiner/unet_small.pt'))
+    else:
+        weights = reference.load(source).state_dict(PREFIX[source])
+    variables = {'params': jax.tree.map(jnp.asarray, convert.from_torch('diffiner', weights)['params']['prior'])}
+    run = _network(UNetConfig(**diffiner.model(weights)['network']))
+
+    def denoise(x, t):
+        with jax.disable_jit(False):
+            return run(variables, x, t)
+
+    return denoise
+
+
+@functools.cache
+def _network(config: UNetConfig):
+    return jax.jit(GuidedUNet(config).apply, compiler_options={'xla_backend_optimization_level': 1})
+
+
+def check_rows(fixture: reference.Fixture, key: str, rows) -> None:
+    """Compares what was met at each step, in our order of axes, with the fingerprints of all steps."""
+    expected = fixture[f'{key}/fingerprint']
+    deviation, _ = fixture.noise.get(f'{key}/fingerprint', (0.0, 1.0))
+    actual = np.stack([reference.fingerprint(key, turned(row)) for row in rows])
+    reference.assert_close(actual, expected, reference.tolerance(deviation, 1.0) * expected[:, :1],
+                           f'{fixture.name}:{key}')
