@@ -52,11 +52,14 @@ def get_config(variant: str = '') -> ConfigDict:
         'scale': 1.0,  # of spectrograms
         'block_frames': 768 if released else 256,  # that are sampled at a time; training takes 256 of them at most
         'sampler': 'diffiner' if plain else 'diffiner+',
+        'diffiner': {'eta_a': 0.9, 'eta_b': 0.9},  # shares of fresh noise near the data, and of the observation
+        'diffiner_plus': {
+            'eta_a': 0.4,  # share of the network's direction near the data
+            'eta_b': 0.4 if released else 0.6,  # of the observation
+            'eta_c': 0.0,  # of the observation's direction
+            'eta_d': 0.6,  # like eta_a, above observed_below
+        },
         'respacing': 'ddim200',  # 'ddimN', 'N', or 'A,B,...' per section
-        'eta_a': 0.9 if plain else 0.4,
-        'eta_b': 0.9 if plain else 0.4 if released else 0.6,
-        'eta_c': 0.0,  # diffiner+
-        'eta_d': 0.6,  # diffiner+, above observed_below
         'deviation': 'modulus',  # sigma_hat = |noisy - processed|; 'component': / sqrt(2)
         'floor': 0.0,  # of sigma_hat; the paper: sqrt(1e-5)
         'ceiling': 0.0,  # of sigma_hat, 0: none; the paper: sqrt(97)

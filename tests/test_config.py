@@ -52,7 +52,8 @@ def test_losses_of_the_study_have_its_weights(variant, expected):
 def test_samplers_of_diffiner_are_those_documented_and_those_run(variant, expected):
     """The authors' Arguments.md, and their run_refiner.py, which passes eta_a for eta_b to Diffiner+."""
     model = config.load(f'{CONFIGS[0].with_name("diffiner.py")}:{variant}').model
-    assert (model.sampler, model.eta_a, model.eta_b, model.released) == expected
+    rule = model.diffiner if model.sampler == 'diffiner' else model.diffiner_plus
+    assert (model.sampler, rule.eta_a, rule.eta_b, model.released) == expected
 
 
 @pytest.mark.parametrize(('text', 'expected'), [

@@ -36,11 +36,9 @@ class Diffiner(System):
     scale: float = 1.0  # of spectrograms; a factor shifts the schedule
     block_frames: int = 256
     sampler: str = 'diffiner+'  # or 'diffiner'
+    diffiner: ddrm.Diffiner = ddrm.Diffiner()  # their etas
+    diffiner_plus: ddrm.DiffinerPlus = ddrm.DiffinerPlus()
     respacing: str = 'ddim200'  # of sampling, see `schedule.spaced`; a caller's number of steps replaces this one
-    eta_a: float = 0.4  # see diffusion/ddrm.py
-    eta_b: float = 0.6
-    eta_c: float = 0.0  # diffiner+ alone
-    eta_d: float = 0.6  # diffiner+ alone, and of use only with observed_below
     deviation: str = 'modulus'  # of noisy - processed, for the noise of each component; 'component': / sqrt(2)
     floor: float = 0.0  # smallest sigma_hat, in units of the spectrogram; the paper's sampler has sqrt(1e-5)
     ceiling: float = 0.0  # largest one, the paper's sqrt(97); 0: none
@@ -58,11 +56,11 @@ class Diffiner(System):
             raise ValueError(f'block_frames: expected a multiple of {multiple}, as the network has '
                              f'{len(self.network.multipliers)} levels, and at least {2 * OVERLAP}; got '
                              f'{self.block_frames}')
-        if self.sampler == 'diffiner' and (self.eta_c or self.observed_below):
-            raise ValueError("eta_c and observed_below are of the sampler 'diffiner+'")
-        if min(self.scale, 1 + self.floor, 1 + self.ceiling, 1 + self.observed_below) <= 0:
+        if self.sampler == 'diffiner' and self.observed_below:
+            raise ValueError("observed_below needs the sampler 'diffiner+'")
+        if self.scale <= 0 or min(self.floor, self.ceiling, self.observed_below) < 0:
             raise ValueError('expected a positive scale, and a floor, a ceiling and observed_below of 0 or more')
-        _ = self._rule, self._levels(None)
+        _ = self._levels(None)
 
     @property
     def front_end(self) -> FrontEnd:
@@ -87,9 +85,7 @@ class Diffiner(System):
 
     @property
     def _rule(self) -> ddrm.Rule:
-        if self.sampler == 'diffiner':
-            return ddrm.Diffiner(self.eta_a, self.eta_b)
-        return ddrm.DiffinerPlus(self.eta_a, self.eta_b, self.eta_c, self.eta_d)
+        return self.diffiner if self.sampler == 'diffiner' else self.diffiner_plus
 
     def _levels(self, steps: int | None) -> Schedule:
         """Of sampling; with a number of steps in the way of `respacing`."""

@@ -252,7 +252,8 @@ def test_noise_map():
 
 
 CASES = {'v1': 'v1', 'v1_uneven': 'v1', 'v2': 'v2', 'v2_script': 'v2', 'v2_general': 'v2'}
-GOLDEN = {'v1_diffiner': 'v1', 'v2_general_etaC_inpmask': 'v2'}
+GOLDEN = {'v1_diffiner': 'v1', 'v2_diffinerplus_paper_etaB': 'v2', 'v2_diffinerplus_script_etaB': 'v2',
+          'v2_general_etaC_inpmask': 'v2'}
 NAMES = {'v1': ('etaA_ddrm', 'etaB_ddrm'), 'v2': ('etaA', 'etaB', 'etaC', 'etaD')}
 
 
@@ -288,7 +289,7 @@ def test_every_step_of_the_released_samplers(case):
 def test_every_step_of_the_golden_samplers(name):
     """To 1e-4 of the rms and of each value: some are much larger than the rms."""
     golden, kind = reference.load_golden(f'diffiner/denoiser_{name}.npz'), GOLDEN[name]
-    mask = golden['arg_inp_mask'] if kind == 'v2' else None
+    mask = golden['arg_inp_mask'] if 'inpmask' in name else None
     deviation, out, x, x_0 = run_released('golden', kind, [float(golden[f'arg_{eta}']) for eta in NAMES[kind]],
                                           golden['noisy'], golden['proc'], golden['noise'], mask)
     found = {'noise_map': released.turned(deviation)[:, 0], 'out': released.turned(out), 'x_t': released.turned(x),

@@ -387,7 +387,7 @@ def test_dropout_keeps_the_expectation():
     ({'multipliers': ()}, r'multipliers of 1 or more, .*, got 128, 3, \(\) and 0$'),
     ({'blocks': 0}, r'blocks and multipliers of 1 or more, .*, got 128, 0, .* and 0$'),
     ({'dropout': 1.0}, r'a dropout from 0 to below 1, got 128, .* and 1$'),
-    ({'channels': 33, 'groups': 3, 'heads': 3}, 'an even number of channels .*, 33 and 0$'),
+    ({'channels': 33, 'groups': 3, 'heads': 3}, 'an even number of channels, .* got 33, '),
 ])
 def test_configs_that_make_no_network_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):

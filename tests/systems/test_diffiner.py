@@ -11,7 +11,7 @@ import torch
 
 from jax_diffse import convert, systems
 from jax_diffse.convert import layouts
-from jax_diffse.diffusion import ddpm
+from jax_diffse.diffusion import ddpm, ddrm
 from jax_diffse.errors import UserError
 from jax_diffse.networks.guided_unet import UNetConfig
 from jax_diffse.systems.diffiner import Diffiner
@@ -202,7 +202,7 @@ def test_the_sampler_is_chosen_by_name(simple):
     """One prior serves all: with the same draws, their results differ."""
     noisy, lengths = noise(1, 8000), jnp.array([8000])
     found = [refine(dataclasses.replace(TINY, **fields))(None, noisy, lengths, keys(1), noisy / 2) for fields in (
-        {}, {'eta_b': 0.4}, {'sampler': 'diffiner', 'eta_a': 0.9, 'eta_b': 0.9}, {'deviation': 'component'},
+        {}, {'diffiner_plus': ddrm.DiffinerPlus(eta_b=0.4)}, {'sampler': 'diffiner'}, {'deviation': 'component'},
         {'floor': 0.5}, {'ceiling': 0.1})]
     for i, one in enumerate(found):
         assert all(np.abs(one - other).max() > 1e-4 for other in found[:i])
@@ -234,9 +234,11 @@ def test_it_needs_a_preceding_enhancement_and_steps_that_exist(variables):
 
 @pytest.mark.parametrize(('fields', 'message'), [
     ({'sampler': 'ddrm'}, "config.model: sampler must be one of .*, got 'ddrm'"),
-    ({'eta_a': 0.7, 'eta_c': 0.5}, r'eta_a \+ eta_c must not exceed 1.* got 0.7 \+ 0.5'),
-    ({'eta_b': 1.5}, 'eta_b must be between 0 and 1, got 1.5'),
-    ({'sampler': 'diffiner', 'observed_below': 4000.0}, "observed_below are of the sampler 'diffiner\\+'"),
+    ({'diffiner_plus': {'eta_a': 0.7, 'eta_c': 0.5}},
+     r'config.model.diffiner_plus: eta_a \+ eta_c must not exceed 1.* got 0.7 \+ 0.5'),
+    ({'diffiner': {'eta_b': 1.5}}, 'config.model.diffiner: eta_b must be between 0 and 1, got 1.5'),
+    ({'sampler': 'diffiner', 'observed_below': 4000.0}, "observed_below needs the sampler 'diffiner\\+'"),
+    ({'floor': -0.1}, 'a floor, a ceiling and observed_below of 0 or more'),
     ({'block_frames': 100}, 'block_frames: expected a multiple of 32, as the network has 6 levels.* got 100'),
     ({'respacing': 'ddim5000'}, "respacing 'ddim5000': more steps than the 4000 of training"),
     ({'respacing': 'fast'}, "respacing: expected 'ddimN', 'N' or 'A,B,...' with whole numbers, got 'fast'"),

@@ -6,6 +6,7 @@ import signal
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 from jax_diffse import systems
 from jax_diffse.data import pipeline
 from jax_diffse.errors import UserError
-from jax_diffse.training import checkpoints
+from jax_diffse.training import checkpoints, loop
 from jax_diffse.training.loop import train
 from tests.toys import Trainable
 
@@ -76,6 +77,28 @@ def test_resumed_run_equals_the_uninterrupted_one(whole_run, half_run, corpus, t
     result = train(make_config(corpus), tmp_path)
     assert_same(weights(tmp_path, 6), weights(whole_run[0], 6))
     assert result == whole_run[1]
+
+
+class Prior(Trainable):
+    """Cannot enhance by itself; what it generates tells the number of steps."""
+
+    refines = True
+
+    def generate(self, variables, key, num_samples, *, steps=None):
+        return jnp.full((len(key), num_samples), steps / 100)
+
+
+def test_a_prior_learns_from_speech_alone_and_is_listened_to(corpus, tmp_path, monkeypatch):
+    heard = []
+    monkeypatch.setitem(systems.SYSTEMS, 'toy', Prior)
+    monkeypatch.setattr(loop.Logger, 'audio', lambda self, *sound: heard.append(sound))
+    config = make_config(corpus, steps=3)
+    with config.unlocked():
+        config.data.train, config.log.audio_examples = {'speech': str(corpus / 'clean')}, 1
+    assert train(config, tmp_path)['finished']
+    (step, name, waveform, sample_rate), = heard
+    assert (step, name, sample_rate) == (3, '0/generated', 16_000)
+    np.testing.assert_allclose(waveform, np.full(64_000, loop.LISTENING_STEPS / 100), rtol=1e-6)
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(whole_run, corpus, tmp_path, monkeypatch):
