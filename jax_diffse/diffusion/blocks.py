@@ -35,12 +35,14 @@ def blockwise(denoise: Callable, num_frames: jax.Array, size: int, overlap: int)
       overlap: frames that neighbours share, at most half a block.
 
     Returns:
-      A `Denoise` of `[B, T, ...]`, T being `padded(...)` for some number of frames.
+      A `Denoise` of `[B, T, ...]`, T being `padded(...)` for some number of frames; it raises a ValueError otherwise.
     """
     stride = size - overlap
 
     def whole(x, t):
-        batch, count = x.shape[0], (x.shape[1] - overlap) // stride
+        batch, (count, rest) = x.shape[0], divmod(x.shape[1] - overlap, stride)
+        if rest:
+            raise ValueError(f'{x.shape[1]} frames are not those of whole blocks of {size} that share {overlap}')
         blocks = jnp.stack([x[:, k * stride:k * stride + size] for k in range(count)], axis=1)
         eps = _by_rows(denoise, blocks.reshape(batch * count, *blocks.shape[2:]), jnp.repeat(t, count))
         eps = eps.reshape(blocks.shape)

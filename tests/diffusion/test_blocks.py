@@ -68,6 +68,11 @@ def test_blocks_without_overlap_stand_side_by_side():
     np.testing.assert_allclose(run(x, jnp.zeros(3)), expected, atol=1e-5)
 
 
+def test_frames_that_blocks_do_not_make_up_are_refused():
+    with pytest.raises(ValueError, match='17 frames are not those of whole blocks of 8 that share 3'):
+        estimate(pointwise, signals(17))
+
+
 @pytest.mark.parametrize('size, overlap', [(8, 3), (8, 4), (8, 0), (5, 1)])
 def test_the_fewest_blocks_that_cover(size, overlap):
     lengths = np.arange(1, 40)
