@@ -1,0 +1,79 @@
+"""Prints the table, and draws the figure, of what a prior made of other enhancers' outputs, from several reports.
+
+    python docs/refinement.py OUTPUT.png REPORT...
+
+REPORT is a folder that evaluate.py wrote with --preceding or --processed; those of one preceding enhancer and one list
+of files belong together, at any numbers of sampling steps.
+"""
+
+import argparse
+import collections
+import json
+import pathlib
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+
+METRICS = {'pesq_wb': 3, 'stoi': 3, 'estoi': 3, 'si_sdr': 2, 'ssnr': 2, 'csig': 3, 'cbak': 3, 'covl': 3}  # decimals
+DRAWN = ('pesq_wb', 'estoi', 'si_sdr')
+
+
+def read(folders: list[str]) -> dict[tuple[str, str, int], list[dict]]:
+    """(Preceding enhancer, sampler, number of files) -> summaries, by sampling steps."""
+    found = collections.defaultdict(list)
+    for folder in folders:
+        summary = json.loads(pathlib.Path(folder, 'summary.json').read_text())
+        preceding = summary['preceding'].get('folder') or summary['preceding']['workdir']
+        found[pathlib.Path(preceding).name, summary['config']['model']['sampler'], summary['files']].append(summary)
+    return {key: sorted(group, key=lambda summary: summary['sampling_steps']) for key, group in sorted(found.items())}
+
+
+def means(summary: dict, stage: str) -> list[str]:
+    return [f'{summary["statistics"][stage][metric]["mean"]:.{decimals}f}' for metric, decimals in METRICS.items()]
+
+
+def table(groups: dict) -> str:
+    """Rows for what came in, then one per number of steps: means, and how many files have a lower PESQ."""
+    lines = [f'| | NFE | {" | ".join(METRICS)} | files made worse (pesq_wb) |',
+             '|---|' + '--:|' * (len(METRICS) + 2)]
+    for (preceding, sampler, files), summaries in groups.items():
+        for name, stage in ((f'noisy, {files} files', 'noisy'), (preceding, 'preceding')):
+            lines.append(f'| {name} | | {" | ".join(means(summaries[0], stage))} | |')
+        for summary in summaries:
+            worse = summary['statistics']['refined']['pesq_wb']['against']['preceding']['worse']
+            lines.append(f'| {preceding}, {sampler} | {summary["sampling_steps"]} | '
+                         f'{" | ".join(means(summary, "refined"))} | {worse} of {files} |')
+    return '\n'.join(lines)
+
+
+def draw(groups: dict, path: str) -> None:
+    """A panel per metric: the mean over the number of evaluations; dashed, what came in."""
+    figure, axes = plt.subplots(1, len(DRAWN), figsize=(11, 3.4), layout='constrained')
+    for axis, metric in zip(axes, DRAWN, strict=True):
+        several = [(key, summaries) for key, summaries in groups.items() if len(summaries) > 1]
+        for i, ((preceding, _, files), summaries) in enumerate(several):
+            steps = [summary['sampling_steps'] for summary in summaries]
+            values = [summary['statistics']['refined'][metric]['mean'] for summary in summaries]
+            axis.plot(steps, values, color=f'C{i}', marker='o', markersize=3, label=f'{preceding}, {files} files')
+            axis.axhline(summaries[0]['statistics']['preceding'][metric]['mean'], color=f'C{i}', linestyle='--',
+                         linewidth=1)
+        axis.set(title=metric, xlabel='network evaluations', xscale='log')
+        axis.grid(alpha=0.3)
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('output', metavar='OUTPUT.png')
+    parser.add_argument('reports', nargs='+', metavar='REPORT')
+    args = parser.parse_args()
+    groups = read(args.reports)
+    draw(groups, args.output)
+    print(table(groups))
+
+
+if __name__ == '__main__':
+    main()
