@@ -25,7 +25,7 @@ ENTRY_POINT = pathlib.Path(__file__).resolve().parents[2] / 'enhance.py'
 def system(monkeypatch):
     """Makes every workdir a run of a toy system, which halves."""
     chosen = {'system': toys.Toy()}
-    monkeypatch.setattr(checkpoints, 'load', lambda workdir, step: toys.run(chosen['system']))
+    monkeypatch.setattr(checkpoints, 'load', lambda workdir, step, model=None: toys.run(chosen['system']))
     return chosen
 
 
@@ -64,10 +64,12 @@ def test_flags_reach_the_enhancer(tmp_path, monkeypatch, system):
     path = _write(tmp_path / 'a.wav')
     asked = []
     load = checkpoints.load
-    monkeypatch.setattr(checkpoints, 'load', lambda workdir, step: asked.append((workdir, step)) or load(workdir, step))
+    monkeypatch.setattr(checkpoints, 'load',
+                        lambda *arguments, **named: asked.append((*arguments, named)) or load('run', 'best'))
     assert _main(monkeypatch, '--workdir', 'run', '--output', tmp_path / 'out', '--steps', 5, '--strength', 0.5,
-                 '--checkpoint', 1000, '--chunk-seconds', 4, path) == 0
-    assert asked == [('run', 1000)]
+                 '--checkpoint', 1000, '--chunk-seconds', 4, '--model', 'guidance=none', '--model', 'network.heads=2',
+                 path) == 0
+    assert asked == [('run', {'step': 1000, 'model': {'guidance': 'none', 'network.heads': 2}})]
     assert_allclose(audio.read(tmp_path / 'out' / 'a.wav')[0], 0.6 * audio.read(path)[0], atol=2**-15)
 
 
@@ -161,7 +163,7 @@ def test_a_result_of_an_earlier_run_is_replaced(tmp_path, system):
 @pytest.fixture
 def runs(monkeypatch):
     """Makes the workdir 'prior' a run that refines and every other one a run that halves."""
-    monkeypatch.setattr(checkpoints, 'load', lambda workdir, step: toys.run(
+    monkeypatch.setattr(checkpoints, 'load', lambda workdir, step, model=None: toys.run(
         toys.Refiner() if str(workdir) == 'prior' else toys.Toy(), workdir))
 
 

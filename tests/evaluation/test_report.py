@@ -46,7 +46,7 @@ class Page(html.parser.HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def render(stages=('noisy', 'enhanced'), ids=('a', HOSTILE, 'c', 'd')):
+def render(stages=('noisy', 'enhanced'), ids=('a', HOSTILE, 'c', 'd'), preceding=None):
     """Four files whose gains in pesq_wb are 0.1, 0.4, -0.2 and none."""
     values = np.zeros((4, len(stages), 2)) + [2.0, 0.5]
     values[:, -1, 0] = [2.1, 2.4, 1.8, NAN]
@@ -57,7 +57,7 @@ def render(stages=('noisy', 'enhanced'), ids=('a', HOSTILE, 'c', 'd')):
     results = Results(infos, stages, ('pesq_wb', 'llr'), values, reasons)
     summary = {
         'data': HOSTILE, 'files': 4, 'audio_seconds': 1.0, 'sample_rate': 16000, 'date': '2026-01-01T00:00:00+00:00',
-        'checkpoint': {'workdir': 'runs/x', 'step': 3, 'hash': 'abcdef'}, 'sampling_steps': None,
+        'checkpoint': {'workdir': 'runs/x', 'step': 3, 'hash': 'abcdef'}, 'preceding': preceding, 'sampling_steps': None,
         'statistics': results.statistics(), 'failures': results.failures(), 'seconds': {'enhancing': 1.0},
         'groups': {name: {label: {'files': len(files), 'statistics': results.statistics(files)}
                           for label, files in groups.items()} for name, groups in results.groups().items()},
@@ -152,6 +152,15 @@ def test_hostile_names_stay_text(rendered):
     assert HOSTILE in found.text and 'alert(2)' not in found.scripts[1]
     data = json.loads(found.scripts[0])
     assert data['files'][1]['id'] == HOSTILE and data['files'][3]['reasons'][1]['pesq_wb'] == f'broken: {HOSTILE}'
+
+
+@pytest.mark.parametrize(('preceding', 'note'), [
+    ({'folder': HOSTILE}, f'{HOSTILE}, whose time is not in the real-time factor'),
+    ({'workdir': HOSTILE, 'step': 9, 'hash': 'fedcba'},
+     f'{HOSTILE}, step 9, checkpoint fedcba, with its time in the real-time factor')])
+def test_what_was_refined_is_named(preceding, note):
+    found = Page(render(stages=('noisy', 'preceding', 'refined'), preceding=preceding)[0])
+    assert f'refining {HOSTILE}' in found.text and note in ' '.join(found.text.split())
 
 
 def test_data_of_the_file_table(rendered):
