@@ -1,6 +1,6 @@
 """Prints the table, and draws the figure, of what a prior made of other enhancers' outputs, from several reports.
 
-    python docs/refinement.py OUTPUT.png REPORT...
+    python -m docs.refinement OUTPUT.png REPORT...
 
 REPORT is a folder that evaluate.py wrote with --preceding or --processed; those of one preceding enhancer and one list
 of files belong together, at any numbers of sampling steps.
@@ -9,6 +9,7 @@ of files belong together, at any numbers of sampling steps.
 import argparse
 import collections
 import json
+import math
 import pathlib
 
 import matplotlib
@@ -16,7 +17,9 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
-METRICS = {'pesq_wb': 3, 'stoi': 3, 'estoi': 3, 'si_sdr': 2, 'ssnr': 2, 'csig': 3, 'cbak': 3, 'covl': 3}  # decimals
+from jax_diffse.evaluation.results import number
+
+METRICS = ('pesq_wb', 'stoi', 'estoi', 'si_sdr', 'ssnr', 'csig', 'cbak', 'covl')
 DRAWN = ('pesq_wb', 'estoi', 'si_sdr')
 
 
@@ -31,7 +34,8 @@ def read(folders: list[str]) -> dict[tuple[str, str, int], list[dict]]:
 
 
 def means(summary: dict, stage: str) -> list[str]:
-    return [f'{summary["statistics"][stage][metric]["mean"]:.{decimals}f}' for metric, decimals in METRICS.items()]
+    found = [summary['statistics'][stage][metric]['mean'] for metric in METRICS]
+    return [number(math.nan if mean is None else mean, metric) for mean, metric in zip(found, METRICS, strict=True)]
 
 
 def table(groups: dict) -> str:

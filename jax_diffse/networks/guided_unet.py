@@ -76,27 +76,8 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x):
         shape = (3, 3, x.shape[-1], self.features)
-        kernel, bias = (zero_params if self.zero else conv_params)(self, shape)
+        kernel, bias = conv_params(self, shape, self.zero)
         return along_last(jnp.add, conv_same(x.astype(self.dtype), kernel, self.stride), bias)
-
-
-class ZeroDense(nn.Module):
-    """A 1 x 1 convolution that starts at zero."""
-
-    features: int
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x):
-        kernel, bias = zero_params(self, (x.shape[-1], self.features))
-        return along_last(jnp.add, x.astype(self.dtype) @ kernel, bias)
-
-
-def zero_params(module: nn.Module, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """Like `conv_params`, of zeros: what ends a residual branch, so that it starts as nothing."""
-    kernel = module.param('kernel', nn.initializers.zeros, shape, jnp.float32)
-    bias = module.param('bias', nn.initializers.zeros, shape[-1:], jnp.float32)
-    return kernel.astype(module.dtype), bias.astype(module.dtype)
 
 
 def upsample(x: jax.Array) -> jax.Array:
@@ -171,7 +152,7 @@ class Attention(nn.Module):
         scores = jnp.einsum('bqhc,bkhc->bhqk', query * size**-0.25, key * size**-0.25)  # before: safe in bfloat16
         weights = nn.softmax(scores.astype(jnp.float32), axis=-1).astype(self.dtype)
         h = jnp.einsum('bhqk,bkhc->bqhc', weights, value).reshape(x.shape)
-        return x + ZeroDense(channels, self.dtype, name='out')(h)
+        return x + Dense(channels, self.dtype, zero=True, name='out')(h)
 
 
 class Stage(nn.Module):

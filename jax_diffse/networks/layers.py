@@ -18,14 +18,18 @@ from jax_diffse.spectral import mask_frames
 
 
 class Dense(nn.Module):
-    """A 1 x 1 convolution: `[..., C]` -> `[..., features]`, initialised as PyTorch does (uniform, 1 / sqrt(fan in))."""
+    """A 1 x 1 convolution: `[..., C]` -> `[..., features]`, initialised as PyTorch does (uniform, 1 / sqrt(fan in)).
+
+    With `zero` it starts at zero, as what ends a residual branch may.
+    """
 
     features: int
     dtype: Dtype = jnp.float32
+    zero: bool = False
 
     @nn.compact
     def __call__(self, x):
-        kernel, bias = conv_params(self, (x.shape[-1], self.features))
+        kernel, bias = conv_params(self, (x.shape[-1], self.features), self.zero)
         return along_last(jnp.add, x.astype(self.dtype) @ kernel, bias)
 
 
@@ -34,8 +38,8 @@ def along_last(operation, x: jax.Array, vector: jax.Array) -> jax.Array:
     return operation(x, vector.reshape((1,) * (x.ndim - 1) + vector.shape))
 
 
-def conv_params(module: nn.Module, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """Declares `kernel` of `shape` `[..., in, out]` and `bias` `[out]`, cast to the module's dtype."""
+def conv_params(module: nn.Module, shape: tuple[int, ...], zero: bool = False) -> tuple[jax.Array, jax.Array]:
+    """Declares `kernel` of `shape` `[..., in, out]` and `bias` `[out]`, cast to the module's dtype; drawn, or zero."""
     fan_in = 1
     for size in shape[:-1]:
         fan_in *= size
@@ -44,8 +48,9 @@ def conv_params(module: nn.Module, shape: tuple[int, ...]) -> tuple[jax.Array, j
     def bias_init(key, shape, dtype):
         return jax.random.uniform(key, shape, dtype, -1, 1) / jnp.sqrt(fan_in).astype(dtype)
 
-    kernel = module.param('kernel', uniform, shape, jnp.float32)
-    bias = module.param('bias', bias_init, shape[-1:], jnp.float32)
+    inits = (nn.initializers.zeros, nn.initializers.zeros) if zero else (uniform, bias_init)
+    kernel = module.param('kernel', inits[0], shape, jnp.float32)
+    bias = module.param('bias', inits[1], shape[-1:], jnp.float32)
     return kernel.astype(module.dtype), bias.astype(module.dtype)
 
 
