@@ -59,7 +59,8 @@ def render(stages=('noisy', 'enhanced'), ids=('a', HOSTILE, 'c', 'd'), preceding
         'data': HOSTILE, 'files': 4, 'audio_seconds': 1.0, 'sample_rate': 16000, 'date': '2026-01-01T00:00:00+00:00',
         'checkpoint': {'workdir': 'runs/x', 'step': 3, 'hash': 'abcdef'}, 'preceding': preceding,
         'sampling_steps': None, 'statistics': results.statistics(), 'failures': results.failures(),
-        'seconds': {'enhancing': 1.0}, 'groups': {name: {label: {'files': len(files), 'statistics': results.statistics(files)}
+        'seconds': {'enhancing': 1.0},
+        'groups': {name: {label: {'files': len(files), 'statistics': results.statistics(files)}
                           for label, files in groups.items()} for name, groups in results.groups().items()},
         'noise_kinds': results.by_kind(),
         'real_time_factor': 0.1, 'device': 'cpu', 'versions': {'jax': '1'}, 'config': {'name': HOSTILE}}
