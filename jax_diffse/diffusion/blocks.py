@@ -56,7 +56,7 @@ def blockwise(denoise: Callable, num_frames: jax.Array, size: int, overlap: int)
 
 
 def _by_rows(denoise, x, t):
-    """All rows together; on CPUs one after the other, which is as fast and needs the memory of one."""
+    """All rows together; on CPUs one after the other, which needs the memory of one."""
     if jax.default_backend() != 'cpu' or len(x) == 1:
         return denoise(x, t)
     return jax.lax.map(lambda row: denoise(row[0][None], row[1][None])[0], (x, t))
