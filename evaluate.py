@@ -4,6 +4,9 @@ By default on the test split of the data that the run was trained on; with --cle
 named files, and with --speech and --noise on mixtures of all that is in these folders. The report on mixtures has
 tables of noise seen and unseen in training by SNR, where the noise folder that the run was trained on is still there.
 
+NISQA rates speech without a reference, so its tables have a row for the clean speech, too. Its weights are not part of
+this project: without them, evaluation says in one line how to get them, and goes on.
+
 A run that refines what another enhancer made takes that from a run (--preceding), or from a folder of files named by
 the ids of the report (--processed), such as DIR/audio/STAGE of an earlier report with --save-audio.
 """
@@ -49,7 +52,9 @@ def _parse() -> argparse.Namespace:
                            'as in the run)')
     data.add_argument('--skip-bad', action='store_true', help='leave out files that cannot be used, rather than stop')
     data.add_argument('--limit', type=int, metavar='N', help='at most N files, spread evenly over the data')
-    parser.add_argument('--metrics', metavar='A,B,...', help='some of the metrics (default: all)')
+    parser.add_argument('--metrics', metavar='A,B,...',
+                        help='metrics by name, a wrong one lists them (default: those that compare with clean speech '
+                             'and, where its weights are, NISQA v2)')
     parser.add_argument('--steps', type=int, metavar='N',
                         help="sampling steps, for systems that sample (default: the run's own)")
     parser.add_argument('--workers', type=int, metavar='N', help='scoring processes (default: one per CPU)')
@@ -103,16 +108,15 @@ def main() -> None:
 
     from jax_diffse.data import open_source
     from jax_diffse.data.folders import MixSource
+    from jax_diffse.evaluation import scoring
     from jax_diffse.evaluation.enhancer import Enhancer
     from jax_diffse.evaluation.evaluate import evaluate
-    from jax_diffse.evaluation.metrics import METRICS
-    from jax_diffse.evaluation.metrics.scores import check
     from jax_diffse.training import checkpoints
 
     run = checkpoints.load(args.workdir, step=args.checkpoint, model=dict(args.model))
-    metrics = tuple(METRICS) if args.metrics is None else tuple(dict.fromkeys(args.metrics.split(',')))
+    metrics = None if args.metrics is None else tuple(dict.fromkeys(args.metrics.split(',')))
     preceding = checkpoints.load(args.preceding) if args.preceding else None
-    check(run.system.sample_rate, metrics)  # before the data, which may take long to prepare
+    scoring.check(metrics, run.system.sample_rate)  # before the data, which may take long to prepare
     Enhancer(run, preceding=preceding).check_processed(args.processed is not None)
     config, split, description = _data(args, run)
     source = open_source(config, split)

@@ -9,28 +9,26 @@ import pathlib
 import sys
 import time
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import NamedTuple
 
 import jax
 import numpy as np
-import rich.progress
+import rich
 
 from jax_diffse import audio
 from jax_diffse.data.scan import settle
 from jax_diffse.data.source import Source
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation import results as tables
+from jax_diffse.evaluation import scoring
 from jax_diffse.evaluation.enhancer import Enhancer
-from jax_diffse.evaluation.metrics import METRICS, score_all
-from jax_diffse.evaluation.metrics.scores import check
+from jax_diffse.evaluation.progress import track
 from jax_diffse.evaluation.report import page
 from jax_diffse.evaluation.results import Results
 from jax_diffse.training import checkpoints
 from jax_diffse.training.checkpoints import Run
-
-MARKS = 5  # lines of progress per phase where there is no terminal
 
 
 class Utterance(NamedTuple):
@@ -43,7 +41,7 @@ class Utterance(NamedTuple):
 
 
 def evaluate(run: Run, source: Source, output: str | os.PathLike, *, preceding: Run | None = None,
-             processed: str | os.PathLike | None = None, data: str = '', metrics: Sequence[str] = tuple(METRICS),
+             processed: str | os.PathLike | None = None, data: str = '', metrics: Sequence[str] | None = None,
              steps: int | None = None, limit: int | None = None, workers: int | None = None, save_audio: bool = False,
              skip_bad: bool = False) -> dict:
     """Enhances and scores every utterance, writes the report, and prints progress and the table of means.
@@ -59,10 +57,11 @@ def evaluate(run: Run, source: Source, output: str | os.PathLike, *, preceding: 
       preceding: the run whose output is refined, at its default steps.
       processed: the folder with what is refined: for every utterance a file of its id, or as `save_audio` names it, of
         any extension, with one channel, at the system's rate and as long as the noisy one.
-      output: the folder that gets `scores.csv` (a row per file and stage), `summary.json`, `summary.md`, `index.html`
-        (one page, needs nothing else) and, with `save_audio`, `audio/STAGE/ID.wav`.
+      output: the folder that gets `scores.csv` (a row per file and stage, and for its clean speech where
+        metrics need no reference), `summary.json`, `summary.md`, `index.html` (one page, needs nothing else) and, with
+        `save_audio`, `audio/STAGE/ID.wav`.
       data: what the source is, for the report.
-      metrics: of `METRICS`; they are defined at 8 and 16 kHz.
+      metrics: by name, default: see `scoring.choose`.
       steps: sampling steps (network evaluations) of a system that samples; default: its own choice.
       limit: at most so many utterances, spread evenly over the source (of those with a partner in `processed`).
       workers: scoring processes, by default one per CPU; 0 scores in this process.
@@ -73,10 +72,12 @@ def evaluate(run: Run, source: Source, output: str | os.PathLike, *, preceding: 
       What `summary.json` holds; NaN, where a mean is over no file, is null there.
 
     Raises:
-      UserError: an unknown metric, a rate that does not fit, an empty source, a system that does not take `steps` or
-        gives NaN, an output that cannot be written, nothing to refine or partners that do not fit (all in one message).
+      UserError: metrics that `scoring.check` refuses, a rate that does not fit, an empty source, a system that does
+        not take `steps` or gives NaN, an output that cannot be written, nothing to refine or partners that do not fit
+        (all in one message).
     """
     _check(run, source, metrics, limit)
+    metrics = scoring.choose(metrics)
     output, started = pathlib.Path(output), time.perf_counter()
     enhancer = Enhancer(run, preceding=preceding)
     enhancer.check_processed(processed is not None)
@@ -88,10 +89,11 @@ def evaluate(run: Run, source: Source, output: str | os.PathLike, *, preceding: 
 
     with _timed(seconds, 'reading'):
         indices = _spread(list(partners), limit)
-        utterances = [_read(source, i, partners[i]) for i in _track(indices, len(indices), 'reading')]
+        utterances = [_read(source, i, partners[i]) for i in track(indices, len(indices), 'reading')]
     stages = _enhance(enhancer, utterances, steps, seconds)
     with _timed(seconds, 'scoring'):
-        results = _score(utterances, stages, source.sample_rate, tuple(metrics), workers)
+        infos, clean = ([getattr(utterance, name) for utterance in utterances] for name in ('info', 'clean'))
+        results = scoring.score(infos, clean, stages, source.sample_rate, metrics, workers)
 
     summary = _summarise(run, results, utterances, source.sample_rate, data, steps, seconds)
     summary['preceding'] = {'folder': str(processed)} if processed else preceding and _checkpoint(preceding)
@@ -110,9 +112,7 @@ def evaluate(run: Run, source: Source, output: str | os.PathLike, *, preceding: 
 
 def _check(run, source, metrics, limit) -> None:
     rate = run.system.sample_rate
-    check(rate, metrics)
-    if not metrics:
-        raise UserError(f'no metric named, expected some of: {", ".join(METRICS)}')
+    scoring.check(metrics, rate)
     if limit is not None and limit < 1:
         raise UserError(f'limit={limit}: expected 1 or more files')
     if source.sample_rate != rate:
@@ -187,18 +187,6 @@ def _enhance(enhancer: Enhancer, utterances: Sequence[Utterance], steps, seconds
     seconds['compiling'] = enhancer.compile_seconds
     seconds['enhancing'] -= enhancer.compile_seconds
     return {'noisy': noisy, **stages}
-
-
-def _score(utterances: Sequence[Utterance], stages: Mapping[str, Sequence[np.ndarray]], sample_rate: int,
-           metrics: tuple[str, ...], workers: int | None) -> Results:
-    jobs = ((utterance.clean, waveforms[i]) for i, utterance in enumerate(utterances) for waveforms in stages.values())
-    total = len(utterances) * len(stages)
-    scores = list(_track(score_all(jobs, sample_rate, metrics, workers), total, 'scoring'))
-    values = np.array([[score.values[metric] for metric in metrics] for score in scores], np.float64)
-    reasons = [score.reasons for score in scores]
-    return Results([utterance.info for utterance in utterances], tuple(stages), metrics,
-                   values.reshape(len(utterances), len(stages), len(metrics)),
-                   [reasons[i:i + len(stages)] for i in range(0, total, len(stages))])
 
 
 def _summarise(run, results, utterances, sample_rate, data, steps, seconds) -> dict:
@@ -297,14 +285,3 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
     seconds[name] = time.perf_counter() - started
-
-
-def _track(items: Iterable, total: int, label: str) -> Iterator:
-    """Passes `items` on, with a bar on a terminal and a few plain lines elsewhere."""
-    if sys.stdout.isatty():
-        yield from rich.progress.track(items, label, total, transient=True)
-        return
-    for done, item in enumerate(items, start=1):
-        yield item
-        if done * MARKS // total > (done - 1) * MARKS // total:
-            print(f'{label}: {done} of {total}', flush=True)

@@ -8,9 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jax_diffse.evaluation.metrics.scores import Scores
+
 LOWER_IS_BETTER = ('llr', 'wss')
 DECIMALS = {'si_sdr': 2, 'ssnr': 2, 'wss': 2}  # others: 3
 MAX_LEVELS = 12  # more SNRs than these are grouped into steps of 5 dB
+CLEAN = 'clean'  # the row of the clean speech itself, where metrics that need no reference were computed
+NOT_APPLICABLE = '–'  # in that row, metrics that compare with the clean speech
 KINDS_NOTE = 'Seen: noise of a class that was in training. Avg: the mean over the SNRs, n/a where one of them is.'
 
 
@@ -23,6 +27,7 @@ class Results:
     metrics: Sequence[str]
     values: np.ndarray  # [files, stages, metrics], float64
     reasons: Sequence[Sequence[dict[str, str]]]  # [files][stages]: metric -> why it is NaN
+    clean: Sequence[Scores] = ()  # per file: the clean speech in the metrics that need no reference; (): there are none
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -37,24 +42,36 @@ class Results:
         """`differences` with the sign of an improvement: positive is better for every metric."""
         return self.differences(stage, earlier) * [-1 if metric in LOWER_IS_BETTER else 1 for metric in self.metrics]
 
+    def rows(self, i: int) -> dict[str, Scores]:
+        """'clean', where metrics that need no reference were computed, and every stage -> scores of one file."""
+        clean = {CLEAN: self.clean[i]} if self.clean else {}
+        return clean | {stage: Scores(dict(zip(self.metrics, values, strict=True)), reasons) for stage, values, reasons
+                        in zip(self.stages, self.values[i].tolist(), self.reasons[i], strict=True)}
+
+    def clean_values(self) -> dict[str, np.ndarray]:
+        """Metric that needs no reference -> its values for the clean speech, `[files]`."""
+        return {metric: np.array([scores.values[metric] for scores in self.clean], np.float64)
+                for metric in (self.clean[0].values if self.clean else ())}
+
     def statistics(self, files: Sequence[int] | None = None) -> dict[str, dict[str, dict]]:
-        """Stage -> metric -> statistics over `files` (indices; default: all).
+        """Stage -> metric -> statistics over `files` (indices; default: all). First 'clean', if there is such a row.
 
         'mean' is over the 'files' for which the metric is not NaN. 'against' has, for every earlier stage, the mean
         'difference' to it over the 'paired' files with both values, of which it made 'worse' so many.
         """
-        files = range(len(self.infos)) if files is None else files
-        return {stage: {metric: self._entry(s, m, list(files)) for m, metric in enumerate(self.metrics)}
-                for s, stage in enumerate(self.stages)}
+        files = list(range(len(self.infos)) if files is None else files)
+        clean = {metric: _entry(values[files]) for metric, values in self.clean_values().items()}
+        stages = {stage: {metric: _entry(self.values[files, s, m], self._against(s, m, files))
+                          for m, metric in enumerate(self.metrics)} for s, stage in enumerate(self.stages)}
+        return {CLEAN: clean} | stages if clean else stages
 
-    def _entry(self, s: int, m: int, files: list[int]) -> dict:
+    def _against(self, s: int, m: int, files: list[int]) -> dict[str, dict]:
         against = {}
         for earlier in self.stages[:s]:
             difference, paired = _mean(self.differences(self.stages[s], earlier)[files, m])
             worse = int(np.sum(self.gains(self.stages[s], earlier)[files, m] < 0))
             against[earlier] = {'difference': difference, 'paired': paired, 'worse': worse}
-        mean, count = _mean(self.values[files, s, m])
-        return {'mean': mean, 'files': count, 'against': against}
+        return against
 
     def groups(self) -> dict[str, dict[str, list[int]]]:
         """The files (indices) by SNR ('snr_db'), lowest first, and by noise class ('noise'), where known.
@@ -96,9 +113,9 @@ class Results:
 
     def failures(self) -> list[dict[str, str]]:
         """What is NaN: 'id', 'stage', 'metric' and 'reason'."""
-        return [{'id': info['id'], 'stage': stage, 'metric': metric, 'reason': reason}
-                for info, stages in zip(self.infos, self.reasons, strict=True)
-                for stage, reasons in zip(self.stages, stages, strict=True) for metric, reason in reasons.items()]
+        return [{'id': info['id'], 'stage': row, 'metric': metric, 'reason': reason}
+                for i, info in enumerate(self.infos) for row, scores in self.rows(i).items()
+                for metric, reason in scores.reasons.items()]
 
     def main_metric(self) -> int:
         """Index of the metric that files are ranked by: pesq_wb, or else the first that some file has at both ends."""
@@ -112,6 +129,11 @@ class Results:
 
     def _overall(self) -> np.ndarray:
         return self.gains(self.stages[-1], self.stages[0])
+
+
+def _entry(values: np.ndarray, against: dict | None = None) -> dict:
+    mean, count = _mean(values)
+    return {'mean': mean, 'files': count, 'against': against or {}}
 
 
 def _mean(values) -> tuple[float, int]:
@@ -141,15 +163,18 @@ def number(value: float, metric: str, sign: bool = False) -> str:
 
 
 def to_csv(results: Results) -> str:
-    """One line per file and stage; 'nan' where a metric could not be computed, with the reasons in the last column."""
+    """One line per file and stage, and one for its clean speech where that was scored.
+
+    'nan' where a metric could not be computed, with the reasons in the last column; empty where it does not apply.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(['id', 'stage', 'snr_db', 'noise', 'noise_kind', *results.metrics, 'reasons'])
     for i, info in enumerate(results.infos):
-        for s, stage in enumerate(results.stages):
-            reasons = '; '.join(f'{metric}: {reason}' for metric, reason in results.reasons[i][s].items())
-            writer.writerow([info['id'], stage, info.get('snr_db', ''), info.get('noise', ''),
-                             info.get('noise_kind', ''), *map(repr, results.values[i, s].tolist()), reasons])
+        for row, scores in results.rows(i).items():
+            reasons = '; '.join(f'{metric}: {reason}' for metric, reason in scores.reasons.items())
+            writer.writerow([info['id'], row, info.get('snr_db', ''), info.get('noise', ''), info.get('noise_kind', ''),
+                             *(scores.values.get(metric, '') for metric in results.metrics), reasons])
     return text.getvalue()
 
 
@@ -162,7 +187,7 @@ def summary_tables(results: Results) -> str:
     for row, (stage, earlier) in zip(_difference_rows(statistics, total, results.pairs), results.pairs, strict=True):
         losses = [str(entry['against'][earlier]['worse']) for entry in statistics[stage].values()]
         rows += [row, ['files made worse', str(total), *losses]]
-    return '\n\n'.join([_table(results, ['stage'], _mean_rows(statistics, total)),
+    return '\n\n'.join([_table(results, ['stage'], _mean_rows(results.metrics, statistics, total)),
                         _table(results, ['difference'], rows)])
 
 
@@ -176,7 +201,7 @@ def to_markdown(results: Results, title: str, notes: Sequence[str]) -> str:
         means, differences = [], []
         for label, files in groups.items():
             group = results.statistics(files), len(files)
-            means += [[_cell(label), *row] for row in _mean_rows(*group)]
+            means += [[_cell(label), *row] for row in _mean_rows(results.metrics, *group)]
             differences += [[_cell(label), *row] for row in _difference_rows(*group, results.pairs)]
         parts += [f'## By {heading}', _table(results, [heading, 'stage'], means),
                   _table(results, [heading, 'difference'], differences)]
@@ -192,20 +217,25 @@ def _kind_tables(results: Results) -> list[str]:
     counts = [[_cell(kind), *(str(cell['files']) for cell in cells.values())] for kind, cells in kinds.items()]
     tables = [_grid(['files', *columns], 1, counts)]
     to_first = [(stage, earlier) for stage, earlier in results.pairs if earlier == results.stages[0]]
-    by_cell = {kind: [_mean_rows(cell['statistics'], cell['files'])
+    by_cell = {kind: [_mean_rows(results.metrics, cell['statistics'], cell['files'])
                       + _difference_rows(cell['statistics'], cell['files'], to_first) for cell in cells.values()]
                for kind, cells in kinds.items()}
     for m, metric in enumerate(results.metrics):
         rows = [[_cell(kind), same[0][0], *(row[2 + m] for row in same)]
-                for kind, cells in by_cell.items() for same in zip(*cells, strict=True)]
+                for kind, cells in by_cell.items() for same in zip(*cells, strict=True)
+                if same[0][2 + m] != NOT_APPLICABLE]
         tables.append(_grid([_heading(metric), 'stage', *columns], 2, rows))
     return ['## By noise kind and SNR (dB)', KINDS_NOTE, *tables]
 
 
-def _mean_rows(statistics: dict, total: int) -> list[list[str]]:
-    """A row per stage: its name, the number of files, then a cell per metric."""
-    return [[stage, str(total), *(_with_count(number(entry['mean'], metric), entry['files'], total)
-                                  for metric, entry in entries.items())] for stage, entries in statistics.items()]
+def _mean_rows(metrics: Sequence[str], statistics: dict, total: int) -> list[list[str]]:
+    """A row for clean speech, if scored, and for every stage: its name, the number of files, a cell per metric."""
+    return [[row, str(total), *(_mean_cell(entries.get(metric), metric, total) for metric in metrics)]
+            for row, entries in statistics.items()]
+
+
+def _mean_cell(entry: dict | None, metric: str, total: int) -> str:
+    return _with_count(number(entry['mean'], metric), entry['files'], total) if entry else NOT_APPLICABLE
 
 
 def _difference_rows(statistics: dict, total: int, pairs: Sequence[tuple[str, str]]) -> list[list[str]]:

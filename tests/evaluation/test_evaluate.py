@@ -18,9 +18,11 @@ from jax_diffse import audio
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation.enhancer import Enhancer
 from jax_diffse.evaluation.evaluate import evaluate
+from jax_diffse.evaluation.metrics import METRICS as COMPARING
 from jax_diffse.evaluation.metrics import score
 from jax_diffse.training import checkpoints
 from tests import toys
+from tests.evaluation import rater
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 METRICS = ('si_sdr', 'llr')
@@ -178,8 +180,61 @@ def test_saved_audio_is_what_was_scored_and_stays_in_its_folder(tmp_path):
     assert_allclose(audio.read(folder / 'speaker' / 'one.wav')[0][:, 0], enhanced, atol=2**-14)
 
 
+# ---- metrics that need no reference ----
+
+
+def test_clean_speech_is_rated_along(tmp_path, monkeypatch, capsys):
+    calls = rater.install(monkeypatch)
+    source = ToySource(['a', 'b', 'short'], lengths=(4000, 6000, 900))
+    run_toy(tmp_path, source, metrics=('nisqa_v2_mos', 'si_sdr'))
+    clean, noisy = ([np.mean(np.abs(source.read(i)[s])) for i in range(2)] for s in range(2))
+    enhanced = [np.mean(np.abs(Enhancer(toy_run())(source.read(i)[1], 16000, utterance='ab'[i]))) for i in range(2)]
+    summary = strict_json(tmp_path / 'out' / 'summary.json')
+    assert (summary['stages'], list(summary['statistics'])) == (['noisy', 'enhanced'], ['clean', 'noisy', 'enhanced'])
+    assert summary['statistics']['clean'].keys() == {'nisqa_v2_mos'}
+    means = [summary['statistics'][row]['nisqa_v2_mos']['mean'] for row in ('clean', 'noisy', 'enhanced')]
+    assert_allclose(means, [np.mean(clean), np.mean(noisy), np.mean(enhanced)], rtol=1e-4)
+    assert [failure for failure in summary['failures'] if failure['metric'] == 'nisqa_v2_mos'] == [
+        {'id': 'short', 'stage': row, 'metric': 'nisqa_v2_mos', 'reason': 'too short'}
+        for row in ('clean', 'noisy', 'enhanced')]
+    assert calls == [(3, 16000, ['nisqa_v2_mos'])] * 3
+    printed = [[cell.strip() for cell in line.split('|')] for line in capsys.readouterr().out.splitlines()]
+    assert ['', 'clean', '3', f'{np.mean(clean):.3f} (2)', '–', ''] in printed
+    with (tmp_path / 'out' / 'scores.csv').open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert [row['stage'] for row in rows] == ['clean', 'noisy', 'enhanced'] * 3
+    assert_allclose([float(row['nisqa_v2_mos']) for row in rows[:6:3]], clean, rtol=1e-6)
+    assert [row['si_sdr'] for row in rows[::3]] == ['', '', '']
+
+
+@pytest.mark.parametrize(('rate', 'there', 'added'), [
+    (8000, ['nisqa_v2'], [f'nisqa_v2_{name}' for name in ('mos', 'noi', 'dis', 'col', 'loud')]),
+    (16000, [], [])])
+def test_the_default_has_all_that_there_is_and_says_once_what_is_missing(tmp_path, monkeypatch, capsys, rate, there,
+                                                                         added):
+    rater.install(monkeypatch, there)
+    source = ToySource(['a'], lengths=(rate,))
+    source.sample_rate = rate
+    summary = evaluate(toy_run(toys.Toy(sample_rate=rate)), source, tmp_path, workers=0)
+    assert summary['metrics'] == [*COMPARING, *added]
+    assert capsys.readouterr().out.count('get nisqa_v2') == (not added)
+    assert ('clean' in summary['statistics']) == bool(added)
+    assert all(math.isfinite(summary['statistics']['enhanced'][name]['mean']) for name in ('stoi', *added))
+
+
+def test_named_without_weights_a_metric_is_nan_with_the_reason(tmp_path, monkeypatch, capsys):
+    rater.install(monkeypatch, there=())
+    run_toy(tmp_path, ToySource(['a']), metrics=('si_sdr', 'nisqa_v2_mos'))
+    summary = strict_json(tmp_path / 'out' / 'summary.json')
+    assert capsys.readouterr().out.splitlines().count('get nisqa_v2') == 1
+    assert summary['statistics']['enhanced']['si_sdr']['files'] == 1
+    assert summary['statistics']['clean'] == {'nisqa_v2_mos': {'mean': None, 'files': 0, 'against': {}}}
+    assert [(f['stage'], f['reason']) for f in summary['failures']] == [
+        (row, 'no weights') for row in ('clean', 'noisy', 'enhanced')]
+
+
 @pytest.mark.parametrize(('options', 'words'), [
-    ({'metrics': ('si_sdr', 'mos')}, ['mos', 'pesq_wb', 'stoi']),
+    ({'metrics': ('si_sdr', 'mos')}, ['mos', 'pesq_wb', 'stoi', 'nisqa_v2_mos']),
     ({'metrics': ()}, ['no metric', 'pesq_wb']),
     ({'limit': 0}, ['limit=0']),
     ({'source': ToySource([])}, ['empty']),
@@ -358,6 +413,13 @@ def test_main_evaluates_paired_folders(folders, monkeypatch, capsys):
     summary = strict_json(folders / 'out' / 'summary.json')
     assert (summary['files'], summary['metrics'], summary['groups']) == (2, list(METRICS), {})
     assert str(folders / 'clean') in summary['data'] and str(folders / 'noisy') in summary['data']
+
+
+def test_main_refuses_what_has_no_weights_before_it_reads_data(tmp_path, monkeypatch, capsys):
+    rater.install(monkeypatch, there=())
+    assert _main(monkeypatch, '--output', tmp_path / 'out', '--clean', tmp_path / 'gone', '--noisy', tmp_path / 'gone',
+                 '--metrics', 'nisqa_tts_mos') == 2
+    assert capsys.readouterr().err == 'error: get nisqa_tts\n' and not (tmp_path / 'out').exists()
 
 
 def test_main_mixes_folders(folders, monkeypatch):

@@ -10,6 +10,8 @@ import soundfile
 from numpy.testing import assert_allclose
 from PIL import Image
 
+from jax_diffse.evaluation import nisqa
+from jax_diffse.evaluation.metrics import METRICS, Scores
 from jax_diffse.evaluation.report import figures, page
 from jax_diffse.evaluation.results import Results
 
@@ -46,15 +48,16 @@ class Page(html.parser.HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def render(stages=('noisy', 'enhanced'), ids=('a', HOSTILE, 'c', 'd'), preceding=None):
-    """Four files whose gains in pesq_wb are 0.1, 0.4, -0.2 and none."""
+def render(stages=('noisy', 'enhanced'), ids=('a', HOSTILE, 'c', 'd'), preceding=None,
+           metrics=('pesq_wb', 'llr'), clean=()):
+    """Four files whose gains in the first metric are 0.1, 0.4, -0.2 and none."""
     values = np.zeros((4, len(stages), 2)) + [2.0, 0.5]
     values[:, -1, 0] = [2.1, 2.4, 1.8, NAN]
     reasons = [[{} for _ in stages] for _ in ids]
-    reasons[3][-1] = {'pesq_wb': f'broken: {HOSTILE}'}
+    reasons[3][-1] = {metrics[0]: f'broken: {HOSTILE}'}
     infos = [{'id': name, 'snr_db': 5.0 - i, 'noise': HOSTILE, 'noise_kind': kind}
              for i, (name, kind) in enumerate(zip(ids, ('seen', 'unseen', HOSTILE, 'seen'), strict=True))]
-    results = Results(infos, stages, ('pesq_wb', 'llr'), values, reasons)
+    results = Results(infos, stages, metrics, values, reasons, clean)
     summary = {
         'data': HOSTILE, 'files': 4, 'audio_seconds': 1.0, 'sample_rate': 16000, 'date': '2026-01-01T00:00:00+00:00',
         'checkpoint': {'workdir': 'runs/x', 'step': 3, 'hash': 'abcdef'}, 'preceding': preceding,
@@ -190,6 +193,44 @@ def test_more_stages_get_rows_and_players_of_their_own():
     assert difference_rows(text) == [f'{pair} {last if pair.startswith("refined") else same} {same}' for pair in (
         'condition − noisy', 'diffusion − noisy', 'diffusion − condition',
         'refined − noisy', 'refined − condition', 'refined − diffusion')]
+
+
+def table_rows(text, label):
+    """The rows of the table in the region of that name, the first of them its head, as text."""
+    table = text[text.index(label):]
+    return [words(row) for row in re.findall(r'<tr.*?>(.*?)</tr>', table[:table.index('</table>')], re.DOTALL)]
+
+
+def test_clean_speech_has_a_row_in_what_needs_no_reference():
+    clean = [Scores({'nisqa_v2_mos': value}, {}) for value in (4.5, 4.0, 4.4)]
+    clean.append(Scores({'nisqa_v2_mos': NAN}, {'nisqa_v2_mos': HOSTILE}))
+    text, _ = render(metrics=('nisqa_v2_mos', 'si_sdr'), clean=clean)
+    found, plain = Page(text), ' '.join(Page(text).text.split())
+    assert table_rows(text, 'aria-labelledby="h-summary"')[1:] == [
+        'clean 4.300 3 files –', 'noisy 2.000 0.50', 'enhanced 2.100 3 files 0.50']
+    assert difference_rows(text) == ['enhanced − noisy +0.100 1 of 3 worse +0.00 0 worse']
+    assert table_rows(text, 'aria-label="Means by SNR (dB)"')[1:4] == [  # of the file without a score
+        '2 1 clean n/a 0 files –', 'noisy 2.000 0.50', 'enhanced n/a 0 files n/a 0.50 +0.00']
+    assert 'clean n/a n/a 4.000 n/a n/a' in table_rows(text, 'aria-label="nisqa_v2_mos by noise kind and SNR"')[-3:]
+    assert not any('clean' in row for row in table_rows(text, 'aria-label="si_sdr by noise kind and SNR"'))
+    assert 'clean mean 4.300' in plain and '2 missing values' in plain
+    assert [row[:20] for row in table_rows(text, 'aria-label="Missing values"')[1:]] == [
+        'd clean nisqa_v2_mos', 'd enhanced nisqa_v2_']
+    data, views = json.loads(found.scripts[0]), [option['value'] for option in found.all('option')]
+    assert views == ['1-0', '1', '0', '2']
+    assert [file['values'][2] for file in data['files']] == [[4.5, None], [4.0, None], [4.4, None], [None, None]]
+    assert [file['reasons'][2] for file in data['files']] == [{}, {}, {}, {'nisqa_v2_mos': HOSTILE}]
+    assert len(found.scripts) == 2 and 'alert(2)' not in found.scripts[1]
+
+
+def test_without_such_a_metric_there_is_no_row_of_clean_speech(rendered):
+    assert [row.split()[0] for row in table_rows(rendered[0], 'aria-labelledby="h-summary"')] == [
+        'stage', 'noisy', 'enhanced']
+    assert all(option['value'] in ('1-0', '1', '0') for option in Page(rendered[0]).all('option'))
+
+
+def test_every_metric_is_described():
+    assert list(page.DESCRIPTIONS) == [*METRICS, *nisqa.METRICS]
 
 
 def test_groups_have_the_differences_of_their_files(rendered):

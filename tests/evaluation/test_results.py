@@ -6,17 +6,18 @@ import numpy as np
 from numpy.testing import assert_allclose
 
 from jax_diffse.evaluation import results as tables
+from jax_diffse.evaluation.metrics import Scores
 from jax_diffse.evaluation.results import Results
 
 METRICS = ('si_sdr', 'llr')
 NAN = math.nan
 
 
-def by_hand(values, metrics=METRICS, infos=None):
+def by_hand(values, metrics=METRICS, infos=None, clean=()):
     values = np.array(values, np.float64)
     infos = infos or [{'id': str(i)} for i in range(len(values))]
     return Results(infos, ('noisy', 'enhanced', 'refined')[:values.shape[1]], metrics, values,
-                   [[{} for _ in stages] for stages in values])
+                   [[{} for _ in stages] for stages in values], clean)
 
 
 def test_statistics_by_hand():
@@ -178,3 +179,50 @@ def test_markdown_has_a_table_of_kinds_and_levels_for_every_metric():
 def test_csv_has_the_kind_of_the_noise():
     rows = list(csv.DictReader(io.StringIO(tables.to_csv(by_kind()))))
     assert [row['noise_kind'] for row in rows[::2]] == ['unseen', 'seen', 'seen', 'seen', 'unseen', '', 'other']
+
+
+# ---- clean speech, in metrics that need no reference ----
+
+
+def with_clean(infos=None):
+    """Three files, of which the last is too short; si_sdr needs the clean speech for a reference."""
+    values = [[[2.0, 5], [3.0, 6]], [[2.5, 7], [2.0, 8]], [[NAN, 9], [NAN, 9]]]
+    clean = [Scores({'nisqa_v2_mos': value}, {}) for value in (4.5, 4.0)]
+    clean.append(Scores({'nisqa_v2_mos': NAN}, {'nisqa_v2_mos': 'too short'}))
+    return by_hand(values, ('nisqa_v2_mos', 'si_sdr'), infos, clean)
+
+
+def test_statistics_of_clean_speech_are_of_what_needs_no_reference():
+    found = with_clean().statistics()
+    assert list(found) == ['clean', 'noisy', 'enhanced']
+    assert found['clean'] == {'nisqa_v2_mos': {'mean': 4.25, 'files': 2, 'against': {}}}
+    assert found['enhanced']['nisqa_v2_mos'] == {  # clean speech is no stage: nothing is compared with it
+        'mean': 2.5, 'files': 2, 'against': {'noisy': {'difference': 0.25, 'paired': 2, 'worse': 1}}}
+    assert with_clean().statistics([1])['clean'] == {'nisqa_v2_mos': {'mean': 4.0, 'files': 1, 'against': {}}}
+    assert with_clean().ranked() == [0, 1] and with_clean().pairs == [('enhanced', 'noisy')]
+
+
+def test_clean_speech_without_a_score_is_a_failure():
+    assert with_clean().failures() == [{'id': '2', 'stage': 'clean', 'metric': 'nisqa_v2_mos', 'reason': 'too short'}]
+
+
+def test_tables_of_means_begin_with_clean_speech():
+    infos = [{'id': str(i), 'snr_db': snr_db, 'noise_kind': 'seen'} for i, snr_db in enumerate((0.0, 5.0, 5.0))]
+    means, differences, by_snr, _, _, nisqa, si_sdr = cells(tables.to_markdown(with_clean(infos), 'Evaluation', ['x']))
+    assert means[1:] == [['clean', '3', '4.250 (2)', '–'], ['noisy', '3', '2.250 (2)', '7.00'],
+                         ['enhanced', '3', '2.500 (2)', '7.67']]
+    assert [row[0] for row in differences[1:]] == ['enhanced - noisy', 'files made worse']
+    assert [row for row in by_snr if row[1] == 'clean'] == [['0', 'clean', '1', '4.500', '–'],
+                                                            ['5', 'clean', '2', '4.000 (1)', '–']]
+    assert [row[1] for row in nisqa[1:]] == ['clean', 'noisy', 'enhanced', 'enhanced - noisy']
+    assert nisqa[1][2:] == ['4.500', '4.000 (1)', '4.250 (2)']
+    assert [row[1] for row in si_sdr[1:]] == ['noisy', 'enhanced', 'enhanced - noisy']  # no row without a number
+
+
+def test_csv_has_clean_speech_with_nothing_where_it_is_the_reference():
+    rows = list(csv.DictReader(io.StringIO(tables.to_csv(with_clean()))))
+    assert [(row['id'], row['stage']) for row in rows] == [
+        (name, stage) for name in '012' for stage in ('clean', 'noisy', 'enhanced')]
+    assert [(row['nisqa_v2_mos'], row['si_sdr'], row['reasons']) for row in rows[::3]] == [
+        ('4.5', '', ''), ('4.0', '', ''), ('nan', '', 'nisqa_v2_mos: too short')]
+    assert [row['si_sdr'] for row in rows[1::3]] == ['5.0', '7.0', '9.0']

@@ -3,20 +3,22 @@
 import json
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jinja2
 import markupsafe
 import numpy as np
 
+from jax_diffse.evaluation.metrics.scores import Scores
 from jax_diffse.evaluation.report import figures
-from jax_diffse.evaluation.results import DECIMALS, KINDS_NOTE, LOWER_IS_BETTER, Results, number
+from jax_diffse.evaluation.results import CLEAN, DECIMALS, KINDS_NOTE, LOWER_IS_BETTER, NOT_APPLICABLE, Results, number
 
 HERE = pathlib.Path(__file__).parent
 MAX_SECONDS = 30  # of an example; beyond that the page would grow too large
 STAGE_COLOURS = ('#b9732f', '#2b66b1', '#6b4fa0', '#2f7d6d', '#a33e78')  # of histograms, in the order of the stages
-HEADLINES = ('pesq_wb', 'estoi', 'si_sdr', 'covl')  # shown large, where they were computed
+CLEAN_COLOUR = '#7c8796'
+HEADLINES = ('pesq_wb', 'estoi', 'si_sdr', 'covl', 'nisqa_v2_mos')  # shown large, where they were computed
 
 DESCRIPTIONS = {
     'pesq_wb': 'Perceptual quality, wide band, up to 4.64',
@@ -30,6 +32,13 @@ DESCRIPTIONS = {
     'csig': 'Predicted opinion of the speech signal, 1 to 5',
     'cbak': 'Predicted opinion of the background, 1 to 5',
     'covl': 'Predicted overall opinion, 1 to 5',
+    'nisqa_v2_mos': 'NISQA, no reference: overall quality, about 1 to 5',
+    'nisqa_v2_noi': 'NISQA, no reference: noisiness, 1 (noisy) to 5',
+    'nisqa_v2_dis': 'NISQA, no reference: discontinuity, 1 (discontinuous) to 5',
+    'nisqa_v2_col': 'NISQA, no reference: coloration, 1 (coloured) to 5',
+    'nisqa_v2_loud': 'NISQA, no reference: loudness, 1 (unpleasant) to 5',
+    'nisqa_v2_mos_only': 'NISQA for overall quality alone, no reference, about 1 to 5',
+    'nisqa_tts_mos': 'NISQA-TTS, no reference: naturalness of synthetic speech, about 1 to 5',
 }
 
 
@@ -62,7 +71,7 @@ def render(results: Results, summary: dict, examples: list[Example], sample_rate
         cards=[_card(results, m) for m in range(len(results.metrics))], width=figures.WIDTH, row=figures.ROW,
         examples=[_show(example, sample_rate) for example in examples], max_seconds=MAX_SECONDS,
         range_db=figures.RANGE_DB, colour_scale=figures.colour_scale(), table=_per_file(results),
-        failures=_by_reason(summary['failures']), kinds_note=KINDS_NOTE)
+        failures=_by_reason(summary['failures']), kinds_note=KINDS_NOTE, not_applicable=NOT_APPLICABLE)
 
 
 def _inline(name: str) -> markupsafe.Markup:
@@ -84,17 +93,21 @@ def _by_reason(failures: list[dict]) -> list[dict]:
 
 
 def _stage_colours(results: Results) -> dict[str, str]:
-    return {stage: STAGE_COLOURS[i % len(STAGE_COLOURS)] for i, stage in enumerate(results.stages)}
+    stages = {stage: STAGE_COLOURS[i % len(STAGE_COLOURS)] for i, stage in enumerate(results.stages)}
+    return {CLEAN: CLEAN_COLOUR} | stages
 
 
 def _card(results: Results, m: int) -> dict:
-    """A metric's histograms: its values at every stage, and its changes from every stage to every later one."""
+    """A metric's histograms: its values for clean speech, if it has them, and at every stage; its changes from every
+    stage to every later one.
+    """
+    metric, clean = results.metrics[m], results.clean_values()
+    values = {CLEAN: clean[metric]} if metric in clean else {}
+    values |= {stage: results.values[:, s, m] for s, stage in enumerate(results.stages)}
     changes = {pair: results.differences(*pair)[:, m] for pair in results.pairs}
-    if results.metrics[m] in LOWER_IS_BETTER:  # no change is no loss: into the bin on the better side of zero
+    if metric in LOWER_IS_BETTER:  # no change is no loss: into the bin on the better side of zero
         changes = {pair: np.where(change == 0, -1e-9, change) for pair, change in changes.items()}
-    return {'metric': results.metrics[m],
-            'values': figures.histograms({stage: results.values[:, s, m] for s, stage in enumerate(results.stages)}),
-            'changes': figures.histograms(changes)}
+    return {'metric': metric, 'values': figures.histograms(values), 'changes': figures.histograms(changes)}
 
 
 def _show(example: Example, sample_rate: int) -> dict:
@@ -110,15 +123,19 @@ def _show(example: Example, sample_rate: int) -> dict:
 
 
 def _per_file(results: Results) -> dict:
-    """The table of files as data for the script: null in place of NaN."""
-    def rounded(row):
-        return [None if math.isnan(value) else round(value, 6) for value in row]
-
+    """The table of files as data for the script, clean speech last: null in place of NaN and of what does not apply."""
+    names = [*results.stages, *([CLEAN] if results.clean else [])]
     return {
-        'stages': list(results.stages), 'metrics': list(results.metrics),
+        'metrics': list(results.metrics), 'not_applicable': NOT_APPLICABLE,
         'decimals': [DECIMALS.get(metric, 3) for metric in results.metrics],
         'signs': [-1 if metric in LOWER_IS_BETTER else 1 for metric in results.metrics],
         'files': [{'id': info['id'], 'snr_db': info.get('snr_db'), 'noise': info.get('noise') or None,
-                   'values': [rounded(row) for row in values.tolist()], 'reasons': list(reasons)}
-                  for info, values, reasons in zip(results.infos, results.values, results.reasons, strict=True)],
+                   'values': [_rounded(rows[name], results.metrics) for name in names],
+                   'reasons': [rows[name].reasons for name in names]}
+                  for info, rows in ((info, results.rows(i)) for i, info in enumerate(results.infos))],
     }
+
+
+def _rounded(scores: Scores, metrics: Sequence[str]) -> list[float | None]:
+    values = [scores.values.get(metric, math.nan) for metric in metrics]
+    return [None if math.isnan(value) else round(value, 6) for value in values]

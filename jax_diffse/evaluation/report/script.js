@@ -54,8 +54,10 @@ function fillFiles(table, data, view) {
       const base = difference ? file.values[earlier][m] : 0;
       const missing = value === null || base === null;
       const shown = missing ? null : difference ? value - base : value;
-      const cell = addCell(row, missing ? 'n/a' : signed(shown, data.decimals[m], difference), shown, '');
-      if (missing) cell.title = file.reasons[stage][metric] ?? file.reasons[earlier]?.[metric] ?? '';
+      const reason = file.reasons[stage][metric] ?? file.reasons[earlier]?.[metric];
+      const text = !missing ? signed(shown, data.decimals[m], difference) : reason ? 'n/a' : data.not_applicable;
+      const cell = addCell(row, text, shown, '');
+      if (missing) cell.title = reason ?? '';
       else if (difference && shown * data.signs[m] < 0) cell.className = 'worse';
       else if (difference && shown !== 0) cell.className = 'better';
     });
