@@ -1,4 +1,4 @@
-"""Diffiner's U-Net: `python -m benchmarks.diffiner [--network full] [--dtype bfloat16] [--batch 8] [--steps 200]`.
+"""Diffiner's priors: `python -m benchmarks.diffiner [--network full] [--dtype bfloat16] [--batch 8] [--steps 200]`.
 
 One forward pass over blocks of 256 frames (4.1 s), the training step, and the refinement of as many seconds from
 waveform to waveform. Prints medians, what compilation took, the compiler's temporaries and the multiply-adds of the
@@ -13,20 +13,22 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.systems import compiled, median_seconds
-from configs import diffiner, diffiner_small
+from configs import compact_diffiner, diffiner, diffiner_small
 from jax_diffse import launch, systems
 from jax_diffse.systems.diffiner import Diffiner
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.parallel import Parallel, wait_for_each_step
 
-NETWORKS = {'full': diffiner, 'small': diffiner_small}
+NETWORKS = {'full': diffiner, 'small': diffiner_small, 'compact': compact_diffiner}
 SECONDS = 4.08  # that fill a block
 
 
 def make_system(network: str, dtype: str, remat: bool) -> Diffiner:
     """The system of a config."""
-    system = systems.build('diffiner', NETWORKS[network].get_config().model)
-    return dataclasses.replace(system, network=dataclasses.replace(system.network, dtype=dtype, remat=remat))
+    config = NETWORKS[network].get_config()
+    system = systems.build(config.system, config.model)
+    changes = {'dtype': dtype} | ({'remat': True} if remat else {})  # the compact network has no remat
+    return dataclasses.replace(system, network=dataclasses.replace(system.network, **changes))
 
 
 def report(what: str, seconds: float, note: str, operations: float) -> None:

@@ -2,7 +2,8 @@
 
 Enhancement from waveform to waveform, and the training step; DR-DiffuSE by its stages. Prints medians, what compilation
 took and the compiler's temporaries, and a 2048 x 2048 float32 matrix product to compare machines by. TensorFlow is not
-needed. Run it with `GLIBC_TUNABLES=` in front to see what `launch.tune` is worth.
+needed. SEGAN trains on segments: `--systems segan --batch 8 --seconds 1.024`. Run it with `GLIBC_TUNABLES=` in front to
+see what `launch.tune` is worth.
 """
 
 import argparse
@@ -18,11 +19,13 @@ from jax_diffse import launch
 from jax_diffse.systems.base import System
 from jax_diffse.systems.dccrn import Dccrn
 from jax_diffse.systems.dr_diffuse import DrDiffuse
+from jax_diffse.systems.segan import Segan
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.parallel import Parallel, wait_for_each_step
 
 SYSTEMS = {'c_gen': functools.partial(DrDiffuse, 'c_gen'), 'diffusion': functools.partial(DrDiffuse, 'diffusion'),
-           'refiner': functools.partial(DrDiffuse, 'refiner'), 'dccrn': Dccrn}
+           'refiner': functools.partial(DrDiffuse, 'refiner'), 'dccrn': Dccrn,
+           'segan': Segan}
 
 
 def median_seconds(function, repeats: int) -> float:
@@ -45,10 +48,11 @@ def compiled(function, *args):
 
 def make_inputs(system: System, batch: int, num_samples: int) -> dict[str, jax.Array]:
     """A batch of noise."""
-    front_end, lengths = system.front_end, jnp.full(batch, num_samples)
-    clean, noisy = (0.1 * jax.random.normal(jax.random.key(i), (batch, num_samples)) for i in range(2))
-    return {'clean': clean, 'noisy': noisy, 'num_samples': lengths, 'index': jnp.arange(batch),
-            'clean_spec': front_end.analyze(clean, lengths), 'noisy_spec': front_end.analyze(noisy, lengths)}
+    lengths = jnp.full(batch, num_samples)
+    waves = {name: 0.1 * jax.random.normal(jax.random.key(i), (batch, num_samples))
+             for i, name in enumerate(('clean', 'noisy'))}
+    specs = {f'{name}_spec': system.front_end.analyze(x, lengths) for name, x in waves.items() if system.front_end}
+    return {**waves, **specs, 'num_samples': lengths, 'index': jnp.arange(batch)}
 
 
 def measure(name: str, system: System, inputs: dict[str, jax.Array], repeats: int, steps: list[int],

@@ -1,12 +1,10 @@
-"""A denoiser of blocks of frames as a denoiser of signals of any length."""
+"""A function of blocks of frames, or of samples, as a function of signals of any length."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from jax_diffse.diffusion.ddpm import Denoise
 
 
 def num_blocks(num_frames, size: int, overlap: int):
@@ -21,45 +19,46 @@ def padded(num_frames: int, size: int, overlap: int) -> int:
     return size + (num_blocks(num_frames, size, overlap) - 1) * (size - overlap)
 
 
-def blockwise(denoise: Callable, num_frames: jax.Array, size: int, overlap: int) -> Denoise:
-    """Estimates the noise of `[B, T, ...]` block by block, and cross-fades the estimates where blocks overlap.
+def blockwise(function: Callable, num_frames: jax.Array, size: int, overlap: int) -> Callable:
+    """Computes `[B, T, ...]` block by block, and cross-fades the results where blocks overlap.
 
-    The sampler around it works on the whole signal, so that there is one sample without seams and not one per block
-    (Bar-Tal et al., "MultiDiffusion", ICML 2023). Blocks lie at fixed places, and those beyond the end of an example
-    count nothing: what is estimated does not depend on padding.
+    A sampler around such a denoiser works on the whole signal, so that there is one sample without seams and not one
+    per block (Bar-Tal et al., "MultiDiffusion", ICML 2023). Blocks lie at fixed places, and those beyond the end of an
+    example count nothing: results do not depend on padding.
 
     Args:
-      denoise: `(x [R, size, ...], t [R]) -> eps_hat`, each row for itself.
+      function: `(x [R, size, ...], *others [R])` -> like x, each row for itself.
       num_frames: `[B]`, real frames.
       size: frames of a block.
       overlap: frames that neighbours share, at most half a block.
 
     Returns:
-      A `Denoise` of `[B, T, ...]`, T being `padded(...)` for some number of frames; it raises a ValueError otherwise.
+      The function `(x [B, T, ...], *others [B])` -> like x, T being `padded(...)` for some number of frames; it raises
+      a ValueError otherwise.
     """
     stride = size - overlap
 
-    def whole(x, t):
+    def whole(x, *others):
         batch, (count, rest) = x.shape[0], divmod(x.shape[1] - overlap, stride)
         if rest:
             raise ValueError(f'{x.shape[1]} frames are not those of whole blocks of {size} that share {overlap}')
         blocks = jnp.stack([x[:, k * stride:k * stride + size] for k in range(count)], axis=1)
-        eps = _by_rows(denoise, blocks.reshape(batch * count, *blocks.shape[2:]), jnp.repeat(t, count))
-        eps = eps.reshape(blocks.shape)
+        rows = (blocks.reshape(batch * count, *blocks.shape[2:]), *(jnp.repeat(other, count) for other in others))
+        results = _by_rows(function, rows).reshape(blocks.shape)
         active = jnp.arange(count)[None] < num_blocks(num_frames, size, overlap)[:, None]
         weight = active[:, :, None] * jnp.asarray(_fades(count, size, overlap), jnp.float32)[None]
         wide = weight.reshape(*weight.shape, *(1,) * (x.ndim - 2))
-        total, weights = (_overlap_add(part, stride) for part in (wide * eps, wide))
+        total, weights = (_overlap_add(part, stride) for part in (wide * results, wide))
         return total / jnp.maximum(weights, 1e-8)
 
     return whole
 
 
-def _by_rows(denoise, x, t):
+def _by_rows(function, rows):
     """All rows together; on CPUs one after the other, which needs the memory of one."""
-    if jax.default_backend() != 'cpu' or len(x) == 1:
-        return denoise(x, t)
-    return jax.lax.map(lambda row: denoise(row[0][None], row[1][None])[0], (x, t))
+    if jax.default_backend() != 'cpu' or len(rows[0]) == 1:
+        return function(*rows)
+    return jax.lax.map(lambda row: function(*(x[None] for x in row))[0], rows)
 
 
 def _fades(count: int, size: int, overlap: int) -> np.ndarray:

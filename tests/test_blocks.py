@@ -1,11 +1,11 @@
-"""A denoiser of blocks as one of long signals."""
+"""A function of blocks as one of long signals."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_diffse.diffusion.blocks import blockwise, num_blocks, padded
+from jax_diffse.blocks import blockwise, num_blocks, padded
 
 SIZE, OVERLAP = 8, 3  # blocks start at 0, 5, 10, ...
 FRAMES = jnp.array([8, 12, 18])  # covered by 1, 2 and 3 blocks

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from jax_diffse import systems
-from jax_diffse.convert import dccrn, diffiner, dr_diffuse, layouts
+from jax_diffse.convert import compact_unet, dccrn, diffiner, dr_diffuse, layouts, segan
 from jax_diffse.errors import UserError
 
 
@@ -21,6 +21,12 @@ class Kind:
     group: str
     model: Callable[[Mapping[str, Any]], dict[str, Any]]  # weights -> fields of a system that has the group
     entries: Callable[[Mapping[str, Any]], list[layouts.Entry]]  # these fields -> the table
+    entry: str = 'model'  # of a file that holds more than these weights
+    prefix: str = ''  # that names have where the weights were saved with a larger module
+
+    def plain(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+        """Without the prefix."""
+        return {name.removeprefix(self.prefix): value for name, value in state_dict.items()}
 
 
 def _dr_diffuse(group: str, entries: list[layouts.Entry], **fields) -> Kind:
@@ -34,6 +40,11 @@ KINDS = {
     'dr-diffuse-refiner': _dr_diffuse('refiner', dr_diffuse.base('refiner'), stage='refiner'),
     'dccrn': Kind('dccrn', 'dccrn', dccrn.model, dccrn.entries),
     'diffiner': Kind('diffiner', 'prior', diffiner.model, diffiner.entries),
+    'segan': Kind('segan', 'generator', lambda weights: segan.fields(weights, 'enc'), segan.generator,
+                  'generator_state_dict'),
+    'segan-discriminator': Kind('segan', 'discriminator', lambda weights: segan.fields(weights, 'conv'),
+                                segan.discriminator, 'discriminator_state_dict'),
+    'compact-unet': Kind('compact_diffiner', 'prior', compact_unet.model, compact_unet.entries, prefix='unet_model.'),
 }
 
 
@@ -52,6 +63,7 @@ def from_torch(kind: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
       UserError: an unknown kind, or weights that do not fit: every missing, extra or misshapen entry is named.
     """
     found = _kind(kind)
+    state_dict = found.plain(state_dict)
     fields = found.model(state_dict)
     variables = jax.eval_shape(systems.build(found.system, fields).init, jax.random.key(0))
     shapes = {collection: {found.group: groups[found.group]} for collection, groups in variables.items()
@@ -73,8 +85,10 @@ def describe(weights: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, A
         raise UserError(f'{", ".join(weights)}: networks of different systems ({", ".join(sorted(names))})')
     if names == {'dr_diffuse'}:
         return 'dr_diffuse', dr_diffuse.model(list(weights))
+    if names == {'segan'}:
+        return 'segan', segan.model(weights)
     (kind, state_dict), = weights.items()
-    return names.pop(), _kind(kind).model(state_dict)
+    return names.pop(), _kind(kind).model(_kind(kind).plain(state_dict))
 
 
 def _kind(name: str) -> Kind:
@@ -83,8 +97,8 @@ def _kind(name: str) -> Kind:
     return KINDS[name]
 
 
-def read_state_dict(path: str | os.PathLike) -> dict[str, Any]:
-    """The weights in a PyTorch file: a checkpoint with `model_state_dict` or `model`, or a bare state dict.
+def read_state_dict(path: str | os.PathLike, entry: str = 'model') -> dict[str, Any]:
+    """The weights in a PyTorch file: a checkpoint with `model_state_dict` or `entry`, or a bare state dict.
 
     No code in it is run.
 
@@ -105,7 +119,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Any]:
         raise UserError(f'{path}: not a PyTorch checkpoint, or damaged') from error
     weights = None
     if isinstance(checkpoint, dict):
-        weights = checkpoint.get('model_state_dict', checkpoint.get('model', checkpoint))
+        weights = checkpoint.get('model_state_dict', checkpoint.get(entry, checkpoint))
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise UserError(f'{path}: expected a dict with model_state_dict or model, or a state dict of tensors')
+        raise UserError(f'{path}: expected a dict with model_state_dict or {entry}, or a state dict of tensors')
     return weights

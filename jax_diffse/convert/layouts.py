@@ -42,6 +42,7 @@ VECTOR = Layout((0,))
 DENSE = Layout((1, 0))  # [out, in]
 SCALAR = Layout((0,), squeezed=1)  # [1]: PReLU's one slope
 CONV_1D = Layout((2, 1, 0))  # [out, in, k]
+CONV_TRANSPOSE_1D = Layout((2, 0, 1))  # [in, out, k]
 CONV_2D = Layout((2, 3, 1, 0))  # [out, in, kt, kf]
 CONV_TRANSPOSE_2D = Layout((2, 3, 0, 1))  # [in, out, kt, kf]
 # The same, frequency before time.

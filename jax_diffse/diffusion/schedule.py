@@ -47,12 +47,12 @@ def linear(num_steps: int = 200, first: float = 1e-4, last: float = 0.05) -> Sch
     return Schedule(np.linspace(first, last, num_steps), np.arange(num_steps, dtype=np.float64))
 
 
-def guided(name: str = 'linear', num_steps: int = 4000) -> Schedule:
+def guided(name: str = 'linear', num_steps: int = 4000, largest: float = 0.999) -> Schedule:
     """The named schedules of guided diffusion; the default is the training schedule of Diffiner.
 
     'linear': betas from 0.1 / T to 20 / T, the levels of Ho et al. (2020) for any number of steps T. 'cosine':
-    alpha_bar proportional to cos^2((t / T + 0.008) / 1.008 * pi / 2), betas at most 0.999 (Nichol & Dhariwal, "Improved
-    Denoising Diffusion Probabilistic Models", ICML 2021, eq. 17).
+    alpha_bar proportional to cos^2((t / T + 0.008) / 1.008 * pi / 2), betas at most `largest` (Nichol & Dhariwal,
+    "Improved Denoising Diffusion Probabilistic Models", ICML 2021, eq. 17; theirs is 0.999).
 
     Raises:
       ValueError: an unknown name; too few steps for linear betas below 1.
@@ -64,7 +64,7 @@ def guided(name: str = 'linear', num_steps: int = 4000) -> Schedule:
     if name != 'cosine':
         raise ValueError(f"schedule must be 'linear' or 'cosine', got {name!r}")
     level = np.cos((np.arange(num_steps + 1) / num_steps + 0.008) / 1.008 * np.pi / 2)**2
-    return Schedule(np.minimum(1 - level[1:] / level[:-1], 0.999), np.arange(num_steps, dtype=np.float64))
+    return Schedule(np.minimum(1 - level[1:] / level[:-1], largest), np.arange(num_steps, dtype=np.float64))
 
 
 def spaced(training: Schedule, respacing: str) -> Schedule:

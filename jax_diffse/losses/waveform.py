@@ -16,6 +16,12 @@ def mse(estimate: jax.Array, target: jax.Array, num_samples: jax.Array | None = 
     return _energy(mask_frames(estimate - target, num_samples)) / _count(estimate, num_samples)
 
 
+def l1(estimate: jax.Array, target: jax.Array, num_samples: jax.Array | None = None) -> jax.Array:
+    """Mean absolute error."""
+    error = jnp.abs(mask_frames(estimate - target, num_samples))
+    return jnp.sum(error, axis=1) / _count(estimate, num_samples)
+
+
 def sdr(estimate: jax.Array, target: jax.Array, num_samples: jax.Array | None = None) -> jax.Array:
     """Negative signal-to-distortion ratio, |x|^2 / |x - estimate|^2, in dB."""
     target = mask_frames(target, num_samples)

@@ -117,12 +117,12 @@ class ResBlock(nn.Module):
         else:
             h = norm(h + _per_channel(step))
         if keys is not None and self.dropout:
-            h = _dropped(h, keys, self.dropout)
+            h = dropped(h, keys, self.dropout)
         h = Conv(self.features, zero=True, dtype=self.dtype, name='conv_out')(h)
         return h + (x if x.shape[-1] == self.features else Dense(self.features, self.dtype, name='skip')(x))
 
 
-def _dropped(x, keys, rate):
+def dropped(x, keys, rate):
     """Dropout with a key per example, so that it does not depend on how a batch is spread over devices."""
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
     return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))

@@ -3,11 +3,14 @@
 from jax_diffse.config import from_config_dict
 from jax_diffse.errors import UserError
 from jax_diffse.systems.base import System
+from jax_diffse.systems.compact_diffiner import CompactDiffiner
 from jax_diffse.systems.dccrn import Dccrn
 from jax_diffse.systems.diffiner import Diffiner
 from jax_diffse.systems.dr_diffuse import DrDiffuse
+from jax_diffse.systems.segan import Segan
 
-SYSTEMS = {'dccrn': Dccrn, 'diffiner': Diffiner, 'dr_diffuse': DrDiffuse}
+SYSTEMS = {'compact_diffiner': CompactDiffiner, 'dccrn': Dccrn, 'diffiner': Diffiner, 'dr_diffuse': DrDiffuse,
+           'segan': Segan}
 
 
 def build(name: str, model) -> System:

@@ -36,6 +36,8 @@ class System(Protocol):
     sample_rate: int  # Hz
     front_end: FrontEnd | None  # what the data pipeline builds spectrograms with; None for waveform systems
     losses: Mapping[str, LossFn]
+    # What a validation is judged by, lower is better: 'GROUP/loss' or 'GROUP/METRIC'; None: the sum of the losses.
+    criterion: str | None = None
     default_steps: int | None = None  # sampling steps where `enhance` is given none; None: the system does not sample
     refines: bool = False  # takes, and needs, the output of a preceding enhancer
     # Group -> groups of an earlier run that it may start from, in order of preference; others start from their own.

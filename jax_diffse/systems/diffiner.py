@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_diffse.diffusion import blocks, ddim, ddpm, ddrm
+from jax_diffse import blocks
+from jax_diffse.diffusion import ddim, ddpm, ddrm
 from jax_diffse.diffusion.schedule import Schedule, guided, spaced
 from jax_diffse.diffusion.step_sampling import SecondMoment, grid
 from jax_diffse.networks.guided_unet import GuidedUNet, UNetConfig
@@ -53,9 +54,8 @@ class Diffiner(System):
                 raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
         multiple = self.network.multiple
         if self.block_frames < 2 * OVERLAP or self.block_frames % multiple or (self.front_end.num_bins - 1) % multiple:
-            raise ValueError(f'block_frames: expected a multiple of {multiple}, as the network has '
-                             f'{len(self.network.multipliers)} levels, and at least {2 * OVERLAP}; got '
-                             f'{self.block_frames}')
+            raise ValueError(f'block_frames: expected a multiple of {multiple}, by which the network reduces, and at '
+                             f'least {2 * OVERLAP}; got {self.block_frames}')
         if self.sampler == 'diffiner' and self.observed_below:
             raise ValueError("observed_below needs the sampler 'diffiner+'")
         if self.scale <= 0 or min(self.floor, self.ceiling, self.observed_below) < 0:
@@ -148,10 +148,10 @@ class Diffiner(System):
         return np.arange(1, self.front_end.num_bins) * self.sample_rate / self.front_end.n_fft
 
     def _denoise(self, variables, frames):
-        def denoise(x, t):
-            return self.unet.apply({'params': variables['params']['prior']}, x, t)
+        return blocks.blockwise(self._network(variables), frames, self.block_frames, OVERLAP)
 
-        return blocks.blockwise(denoise, frames, self.block_frames, OVERLAP)
+    def _network(self, variables):
+        return lambda x, t: self.unet.apply({'params': variables['params']['prior']}, x, t)
 
     def analyze(self, x, num_samples):
         if not self.released:

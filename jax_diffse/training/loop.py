@@ -145,7 +145,7 @@ def train(config, workdir) -> dict[str, float]:
                 clock.stop()
                 variables = state.averaged
                 means = _evaluate(eval_step, variables, validation_batches(), mapping)
-                validation_loss = sum(value for name, value in means.items() if name.endswith('/loss'))
+                validation_loss = _judged(system, means)
                 state = mapping.replicate(state_lib.after_validation(jax.device_get(state), validation_loss, optimizer))
                 logger.scalars(step, {f'validation/{k}': v for k, v in means.items()},
                                f'validation loss {validation_loss:.4g} (best {float(state.best):.4g})')
@@ -233,6 +233,12 @@ def _evaluate(eval_step, variables, batches, mapping) -> dict[str, float]:
         for name, pair in sums.items():
             totals[name] = totals.get(name, np.zeros(2)) + np.array([float(x) for x in pair])
     return {name: float(total / max(weight, 1e-8)) for name, (total, weight) in totals.items()}
+
+
+def _judged(system, means) -> float:
+    if system.criterion:
+        return means[system.criterion]
+    return sum(value for name, value in means.items() if name.endswith('/loss'))
 
 
 def _generator(system):

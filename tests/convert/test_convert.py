@@ -17,16 +17,19 @@ from jax_diffse.networks.guided_unet import UNetConfig
 from jax_diffse.systems.dccrn import Dccrn
 from jax_diffse.systems.diffiner import Diffiner
 from jax_diffse.systems.dr_diffuse import DrDiffuse
+from jax_diffse.systems.segan import Segan
 from jax_diffse.training import checkpoints
 from tests import reference
 
 KIND = 'dr-diffuse-base'
 PREFIXES = {KIND: 'c_gen/', 'dr-diffuse-diffuse': 'diffuse/', 'dr-diffuse-diffusec': 'diffusec/',
-            'dr-diffuse-refiner': 'refiner/', 'dccrn': 'clstm/', 'diffiner': 'model.'}
+            'dr-diffuse-refiner': 'refiner/', 'dccrn': 'clstm/', 'diffiner': 'model.', 'segan': 'generator.',
+            'segan-discriminator': 'discriminator.', 'compact-unet': ''}
 
 
 def weights_of(kind):
-    fixtures = {'dr-diffuse-refiner': 'dr_diffuse_sampling', 'dccrn': 'dccrn', 'diffiner': 'diffiner'}
+    fixtures = {'dr-diffuse-refiner': 'dr_diffuse_sampling', 'dccrn': 'dccrn', 'diffiner': 'diffiner', 'segan': 'segan',
+                'segan-discriminator': 'segan', 'compact-unet': 'compact_unet'}
     return reference.load(fixtures.get(kind, 'dr_diffuse_nets')).state_dict(PREFIXES[kind])
 
 
@@ -174,6 +177,23 @@ def test_the_averaged_weights_of_a_released_diffiner_become_a_run(tmp_path):
                  convert.from_torch('diffiner', weights)['params'])
     kernel = run.variables['params']['prior']['down0']['kernel']  # theirs: features, channels, bins, frames
     np.testing.assert_array_equal(kernel[2, 0, 1], weights['input_blocks.0.0.weight'][:, 1, 0, 2])
+
+
+def test_a_notebooks_checkpoint_holds_both_networks_of_segan(tmp_path):
+    tensors = {kind: {name: torch.from_numpy(np.array(value)) for name, value in weights_of(kind).items()}
+               for kind in ('segan', 'segan-discriminator')}
+    path = tmp_path / 'epoch_65.pt'
+    torch.save({'epoch': 65, 'generator_state_dict': tensors['segan'],
+                'discriminator_state_dict': tensors['segan-discriminator']}, path)
+    entry_point.main([f'segan={path}', f'segan-discriminator={path}', '--workdir', str(tmp_path / 'both')])
+    entry_point.main([f'segan={path}', '--workdir', str(tmp_path / 'generator')])
+    both, alone = (checkpoints.load(tmp_path / name) for name in ('both', 'generator'))
+    assert both.system == Segan(l1_weight=0.001, released=True)
+    assert alone.system == Segan(l1_weight=0.001, released=True, adversary=False)
+    jax.tree.map(np.testing.assert_array_equal, both.variables['params']['generator'],
+                 alone.variables['params']['generator'])
+    kernel = both.variables['params']['generator']['decoder_0']['kernel']  # theirs: inputs, outputs, samples
+    np.testing.assert_array_equal(kernel[3, 5, 7], weights_of('segan')['dec1.weight'][5, 7, 3])
 
 
 def test_networks_of_different_systems_are_refused():

@@ -16,6 +16,7 @@ README = (ROOT / 'README.md').read_text(encoding='utf-8')
 
 
 SMALLER = {'dccrn': '--config.model.channels=(4,4)', 'diffiner': '--config.model.respacing=ddim2',
+           'segan': '--config.model.channels=(4,4)', 'compact': '--config.model.respacing=2',
            '': '--config.model.temporal_groups=0'}
 
 
@@ -96,11 +97,11 @@ def test_shell_blocks(clone, tmp_path_factory):
 def test_files_and_flags_in_the_text_exist():
     for path in re.findall(r'\]\((?!http)([^)#]+)\)', README):
         assert (ROOT / path).exists(), path
-    for name in re.findall(r'`((?:dr|dccrn|diffiner)_\w+)[:`]', README):
+    for name in re.findall(r'`((?:dr|dccrn|diffiner|segan|compact)_\w+)[:`]', README):
         assert (ROOT / 'configs' / f'{name}.py').exists(), name
     sources = {name: (ROOT / name).read_text(encoding='utf-8') for name in ('train.py', 'enhance.py', 'evaluate.py')}
     flags = {'train.py': ['--distributed'],
              'enhance.py': ['--strength', '--noise', '--steps', '--stream', '--preceding', '--noisy', '--processed'],
-             'evaluate.py': ['--steps', '--model', '--preceding']}
+             'evaluate.py': ['--steps', '--model', '--preceding', '--metrics']}
     for script, flag in ((script, flag) for script, own in flags.items() for flag in own):
         assert flag in README and f"'{flag}'" in sources[script]

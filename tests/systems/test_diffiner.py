@@ -239,7 +239,7 @@ def test_it_needs_a_preceding_enhancement_and_steps_that_exist(variables):
     ({'diffiner': {'eta_b': 1.5}}, 'config.model.diffiner: eta_b must be between 0 and 1, got 1.5'),
     ({'sampler': 'diffiner', 'observed_below': 4000.0}, "observed_below needs the sampler 'diffiner\\+'"),
     ({'floor': -0.1}, 'a floor, a ceiling and observed_below of 0 or more'),
-    ({'block_frames': 100}, 'block_frames: expected a multiple of 32, as the network has 6 levels.* got 100'),
+    ({'block_frames': 100}, 'block_frames: expected a multiple of 32, by which the network reduces.* got 100'),
     ({'respacing': 'ddim5000'}, "respacing 'ddim5000': more steps than the 4000 of training"),
     ({'respacing': 'fast'}, "respacing: expected 'ddimN', 'N' or 'A,B,...' with whole numbers, got 'fast'"),
     ({'scale': 0.0}, 'expected a positive scale'),

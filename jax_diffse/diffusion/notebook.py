@@ -1,0 +1,72 @@
+"""Refinement as S. Previti's released notebook runs it (github.com/Stefano-Previti/Diffusion_Based_Generative_Refiner).
+
+For the reproduction of its results, `:released` configurations alone; `ddrm.sample` is the method it takes after.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_diffse.diffusion.ddpm import STEP, Denoise, Draw
+from jax_diffse.diffusion.schedule import Schedule
+
+SKIPPED = 2  # the noisiest levels, at which alpha_bar is almost 0
+
+
+def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, processed: jax.Array, deviation: jax.Array,
+           eta_a: float, eta_b: float, draw: Draw, *, trajectory: bool = False):
+    """Algorithm 1 of Diffiner as the notebook has it, in one `lax.scan`. From the estimate x_0 at a level t it draws
+
+        far from the data, sigma >= sigma_hat:  (1 - eta_b) x_0 + eta_b S + sqrt(sigma^2 - eta_b^2 sigma_hat^2) z
+        elsewhere:                              x_0 + eta_a sigma (S - x_0) / sigma_hat + sqrt(1 - eta_a^2) sigma z.
+
+    What is wrong with it:
+    - sigma = sqrt(beta_t), which is not the standard deviation of the noise at any level.
+    - The sample is not multiplied by sqrt(alpha_bar), as the network expects, so it grows where sigma_hat is large.
+    - S is the enhanced spectrogram, so that the observation is not used.
+    - eta_a is the observation's share, as in the paper's printed algorithm, and not that of fresh noise.
+    - It starts with the variance beta_T - sigma_hat^2, two levels above the first that is visited.
+    - The last step adds noise too.
+
+    Args:
+      denoise: estimates the noise; called once per level but the `SKIPPED` noisiest.
+      x: `[B, ...]`, standard normal.
+      schedule: S levels.
+      processed: S `[B, ...]`, the preceding enhancer's estimate.
+      deviation: sigma_hat, positive, like S or broadcastable; see `ddrm.noise_map`.
+      eta_a, eta_b: shares of S.
+      draw: noise, one draw per level.
+      trajectory: also return what was met on the way.
+
+    Returns:
+      The sample `[B, ...]`; with `trajectory` a tuple of it, the samples before each step and the estimates of x_0,
+      both `[S - 2, B, ...]` in the order of sampling.
+
+    Raises:
+      ValueError: a share out of range, or no level to visit.
+    """
+    for name, value in (('eta_a', eta_a), ('eta_b', eta_b)):
+        if not 0 <= value <= 1:
+            raise ValueError(f'{name} must be between 0 and 1, got {value:g}')
+    if len(schedule) <= SKIPPED:
+        raise ValueError(f'expected more than {SKIPPED} sampling steps, as so many are skipped; got {len(schedule)}')
+
+    def step(x, level):
+        x_0 = (x - level['std'] * denoise(x, jnp.full(x.shape[0], level['t']))) / level['mean']
+        sigma, z = level['sigma'], draw(level['index'], STEP)
+        left = jnp.sqrt(jnp.maximum(sigma**2 - (eta_b * deviation)**2, 0.0))  # the maximum matters to near bins alone
+        far = (1 - eta_b) * x_0 + eta_b * processed + left * z
+        near = x_0 + eta_a * sigma * (processed - x_0) / deviation + np.sqrt(1 - eta_a**2) * sigma * z
+        return jnp.where(sigma < deviation, near, far), (x, x_0) if trajectory else None
+
+    levels = jax.tree.map(lambda v: jnp.asarray(v[:-SKIPPED][::-1]), _coefficients(schedule))
+    x = x * jnp.sqrt(jnp.maximum(np.float32(schedule.beta[-1]) - deviation**2, 0.0))
+    x, visited = jax.lax.scan(step, x, levels)
+    return (x, *visited) if trajectory else x
+
+
+def _coefficients(schedule: Schedule) -> dict[str, np.ndarray]:
+    """Numbers of each level, `[S]`: float64 until here, float32 on the device."""
+    values = {'t': schedule.t, 'mean': np.sqrt(schedule.alpha_bar), 'std': np.sqrt(1 - schedule.alpha_bar),
+              'sigma': np.sqrt(schedule.beta)}
+    return {'index': np.arange(len(schedule), dtype=np.int32)} | {k: v.astype(np.float32) for k, v in values.items()}

@@ -1,0 +1,186 @@
+"""The notebook's refinement: against its PyTorch code, from the waveforms on, and its steps by hand."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_diffse import convert
+from jax_diffse.diffusion import ddrm, notebook
+from jax_diffse.diffusion.schedule import guided
+from jax_diffse.networks.compact_unet import CompactUNet, CompactUNetConfig
+from jax_diffse.spectral import istft, stft
+from tests import reference
+from tests.diffusion.released import check_rows, turned
+
+FLOOR, CEILING = np.sqrt([1e-5, 97]).astype(np.float32)
+FRAMES = 256  # of a block
+TWELVE = guided('cosine', 12, largest=0.9999)
+
+
+def noise_map(noisy, processed):
+    return ddrm.noise_map(noisy, processed, floor=FLOOR, ceiling=CEILING)
+
+
+def spectrogram(waveforms):
+    """`[B, 1, N]` -> `[B, 256, 256, 2]`: without DC, silent behind the end."""
+    spec = stft(jnp.asarray(waveforms[:, 0]), 512, 256)[:, :, 1:]
+    return jnp.pad(spec, ((0, 0), (0, FRAMES - spec.shape[1]), (0, 0), (0, 0)))
+
+
+def waveform(spec):
+    return istft(jnp.pad(spec, ((0, 0), (0, 0), (1, 0), (0, 0))), 256)
+
+
+@functools.cache
+def network(activation):
+    return jax.jit(CompactUNet(CompactUNetConfig(activation=activation, released_attention=True)).apply,
+                   compiler_options={'xla_backend_optimization_level': 1})
+
+
+def denoiser(state_dict, activation):
+    """To be called by a sampler that is run without compilation: the network alone is compiled."""
+    variables = {'params': convert.from_torch('compact-unet', state_dict)['params']['prior']}
+    variables, run = jax.tree.map(jnp.asarray, variables), network(activation)
+
+    def denoise(x, t):
+        with jax.disable_jit(False):
+            return run(variables, x, t)
+
+    return denoise
+
+
+def refine(denoise, config, start, noisy, processed, noise):
+    """sigma_hat, the result, what was met; the draws `noise` of each step in their order."""
+    schedule, deviation = guided('cosine', config['timesteps'], largest=0.9999), noise_map(noisy, processed)
+    by_level = [jnp.asarray(turned(z)) for z in noise[::-1]]
+    with jax.disable_jit():
+        return deviation, *notebook.sample(
+            denoise, jnp.asarray(start), schedule, processed, deviation, config['eta_a'], config['eta_b'],
+            lambda level, which: by_level[int(level)], trajectory=True)
+
+
+def check_refined(fixture, key, deviation, out, x, x_0):
+    """Some bins are much larger than the rms: to 1e-5 of each as well."""
+    fixture.check(f'{key}/sigma_hat_squared', turned(deviation**2)[:, 0])
+    check_rows(fixture, f'{key}/x_t', x)
+    check_rows(fixture, f'{key}/x0_pred', x_0)
+    stride, expected = int(fixture[f'{key}/out/stride']), fixture[f'{key}/out/sub']
+    atol = fixture.tolerance(f'{key}/out/sub') + 1e-5 * np.abs(expected)
+    reference.assert_close(turned(out).ravel()[::stride], expected, atol, f'{key}/out')
+
+
+# ------------------------------------------------------------------------------------------------------ released code
+
+
+@pytest.mark.parity
+def test_every_step_from_noisy_waveforms_to_a_refined_one():
+    fixture = reference.load('compact_unet')
+    inputs, config = fixture.inputs, fixture.json('config')['refine']['refine']
+    noisy, processed = (spectrogram(inputs[name]) for name in ('noisy', 'enhanced'))
+    fixture.check('refine/stft_noisy', turned(noisy))
+    fixture.check('refine/stft_enhanced', turned(processed))
+    start = turned(np.stack(inputs['draws/refine_init'], axis=1))
+    deviation, out, x, x_0 = refine(denoiser(fixture.state_dict(), config['activation']), config, start, noisy,
+                                    processed, inputs['draws/refine'])
+    check_refined(fixture, 'refine', deviation, out, x, x_0)
+    fixture.check('refine/waveform', waveform(out))
+
+
+@pytest.mark.parity
+def test_every_step_with_other_shares_and_fewer_steps():
+    fixture = reference.load('compact_unet')
+    inputs, config = fixture.inputs, fixture.json('config')['refine']['refine_spec']
+    noisy, processed = (jnp.asarray(turned(inputs[f'spec_{name}'])) for name in ('noisy', 'enhanced'))
+    start = turned(np.stack(inputs['draws/refine_spec_init'], axis=1))
+    found = refine(denoiser(fixture.state_dict(), config['activation']), config, start, noisy, processed,
+                   inputs['draws/refine_spec'])
+    check_refined(fixture, 'refine_spec', *found)
+
+
+@pytest.mark.parity
+def test_golden_refinement():
+    """What is stored are the first frames of the samples."""
+    golden = reference.load_golden('segan_diffiner_nb/refine.npz')
+    noisy, processed = (spectrogram(golden[name]) for name in ('noisy', 'enhanced'))
+    for name, spec in (('noisy', noisy), ('segan', processed)):
+        golden.check(f'stft_{name}_65', turned(spec)[..., :66])
+    config = {name: float(golden[name]) for name in ('eta_a', 'eta_b')} | {'timesteps': int(golden['timesteps'])}
+    denoise = denoiser(convert.read_state_dict(reference.golden('segan_diffiner_nb/unet_relu.pt')), 'relu')
+    deviation, out, x, x_0 = refine(denoise, config, turned(golden['init_noise']), noisy, processed,
+                                    golden['step_noise'])
+    golden.check('sigma_hat_squared_65', turned(deviation**2)[:, 0, :, :66])
+    golden.check('x_t', turned(x)[..., :48])
+    golden.check('x0_pred_last', turned(x_0[-1])[..., :48])
+    golden.check('out', turned(out)[..., :128])
+    golden.check('out_norm', np.linalg.norm(out))
+    y = waveform(out)
+    golden.check('waveform', y[:, :20_000])
+    golden.check('waveform_norm', np.linalg.norm(y, axis=1))
+
+
+@pytest.mark.parity
+def test_spectrograms_and_noise_of_the_released_code():
+    """Of waveforms that are not a whole number of hops, and of 256 frames of a longer one."""
+    fixture = reference.load('compact_unet')
+    wave = jnp.asarray(fixture.inputs['wave_48k'])
+    fixture.check('preprocess/stft', turned(stft(wave, 512, 256)[:, :FRAMES, 1:]))
+    fixture.check('preprocess/stft_short', turned(stft(wave[:, :20_000], 512, 256)[:, :, 1:]))
+    y, x = (turned(fixture.inputs[f'variance_{name}']) for name in 'yx')
+    fixture.check('variance', turned(noise_map(y, x)**2)[:, 0])
+
+
+# --------------------------------------------------------------------------------------------------------- mathematics
+
+
+def drawn(shape, seed):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def test_every_step_by_hand():
+    """In float64, with a sigma_hat between any two levels and a linear network."""
+    noise, start, processed = drawn((12, 2, 5), 0), drawn((2, 5), 1), 3 * drawn((2, 5), 2)
+    deviation = np.float32([[0.01, 0.3, 0.5, 0.8, 4]])
+    out, before, estimates = (np.asarray(v, np.float64) for v in jax.jit(lambda: notebook.sample(
+        lambda x, t: 0.1 * x + 0.01 * t[:, None], start, TWELVE, processed, deviation, 0.6, 0.9,
+        lambda level, which: jnp.asarray(noise)[level], trajectory=True))())
+    np.testing.assert_allclose(before[0], np.sqrt(np.maximum(0.9999 - deviation**2, 0)) * start, rtol=1e-5)
+    assert before.shape == (10, 2, 5)
+    for k, t in enumerate(range(9, -1, -1)):
+        level, sigma = TWELVE.alpha_bar[t], np.sqrt(TWELVE.beta[t])
+        x_0 = (before[k] - np.sqrt(1 - level) * (0.1 * before[k] + 0.01 * t)) / np.sqrt(level)
+        near = x_0 + 0.6 * sigma * (processed - x_0) / deviation + 0.8 * sigma * noise[t]
+        far = 0.1 * x_0 + 0.9 * processed + np.sqrt(np.maximum(sigma**2 - 0.81 * deviation**2, 0)) * noise[t]
+        np.testing.assert_allclose(estimates[k], x_0, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(out if t == 0 else before[k + 1], np.where(sigma < deviation, near, far), rtol=1e-4,
+                                   atol=1e-4)
+
+
+@pytest.mark.parametrize(('steps', 'shares', 'message'), [
+    (2, (0.8, 0.8), 'expected more than 2 sampling steps, as so many are skipped; got 2'),
+    (12, (1.1, 0.8), 'eta_a must be between 0 and 1, got 1.1'),
+    (12, (0.8, -1), 'eta_b must be between 0 and 1, got -1'),
+])
+def test_what_cannot_be_sampled_is_refused(steps, shares, message):
+    x = jnp.ones((1, 2))
+    with pytest.raises(ValueError, match=message):
+        notebook.sample(lambda x, t: x, x, guided('cosine', steps), x, x, *shares, lambda level, which: x)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('num_steps', [50, 12])
+def test_released_schedules(num_steps):
+    fixture, ours = reference.load('compact_unet'), guided('cosine', num_steps, largest=0.9999)
+    np.testing.assert_allclose(ours.beta, fixture[f'schedule/betas_{num_steps}'], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(ours.alpha_bar, fixture[f'schedule/alpha_bars_{num_steps}'], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parity
+def test_golden_schedules():
+    golden = reference.load_golden('segan_diffiner_nb/schedule.npz')
+    for suffix, num_steps in (('50', 50), ('short', int(golden['short_steps']))):
+        ours = guided('cosine', num_steps, largest=0.9999)
+        for name, values in (('betas', ours.beta), ('alpha_bars', ours.alpha_bar)):
+            np.testing.assert_allclose(values, golden[f'{name}_{suffix}'], rtol=0, atol=1e-12)
