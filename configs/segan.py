@@ -31,7 +31,7 @@ def get_config(variant: str = '') -> ConfigDict:
         'channels': (8, 16, 32, 64, 128, 256),  # of the generator's encoder and of the discriminator
         'segment': 16_384,  # samples
         'overlap': 0 if released else 2048,  # samples that neighbouring segments share at use
-        'pre_emphasis': 0.0,  # SEGAN: 0.95
+        'pre_emphasis': 0.0 if released else 0.95,  # as in SEGAN; the notebook has none
         'adversary': 'no_adversary' not in variants,
         'l1_weight': 0.001 if released else 100.0,  # beside the adversarial loss; SEGAN: 100
         'white_noise_db': (0.0, 5.0, 10.0, 15.0) if released else (),  # of white noise in place of the data's own

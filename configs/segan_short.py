@@ -1,6 +1,6 @@
 """SEGAN at its full size from your own folders of speech and noise, in half an hour on two CPU cores.
 
-TODO
+To be measured.
 """
 
 from ml_collections import ConfigDict
@@ -15,8 +15,8 @@ def get_config(variant: str = '') -> ConfigDict:
     if 'quick' in variant.split(','):
         return config.lock()
     config.train.update(
-        steps=1000, batch_size=8,
+        steps=2500, batch_size=4,
         ema_decay=0.995,  # averaged weights are worth more the shorter the run
-        eval_every=250, save_every=250, log_every=25)
+        eval_every=500, save_every=500, log_every=25)
     config.optimizer.update(decay='cosine', warmup_steps=50)
     return config.lock()

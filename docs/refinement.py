@@ -9,7 +9,6 @@ of files belong together, at any numbers of sampling steps.
 import argparse
 import collections
 import json
-import math
 import pathlib
 
 import matplotlib
@@ -19,7 +18,8 @@ import matplotlib.pyplot as plt
 
 from jax_diffse.evaluation.results import number
 
-METRICS = ('pesq_wb', 'stoi', 'estoi', 'si_sdr', 'ssnr', 'csig', 'cbak', 'covl')
+METRICS = ('pesq_wb', 'stoi', 'estoi', 'si_sdr', 'ssnr', 'csig', 'cbak', 'covl', 'nisqa_v2_mos', 'nisqa_v2_noi',
+           'nisqa_v2_dis', 'nisqa_v2_col', 'nisqa_v2_loud')  # of these, what all reports have
 DRAWN = ('pesq_wb', 'estoi', 'si_sdr')
 
 
@@ -33,22 +33,26 @@ def read(folders: list[str]) -> dict[tuple[str, str, int], list[dict]]:
     return {key: sorted(group, key=lambda summary: summary['sampling_steps']) for key, group in sorted(found.items())}
 
 
-def means(summary: dict, stage: str) -> list[str]:
-    found = [summary['statistics'][stage][metric]['mean'] for metric in METRICS]
-    return [number(math.nan if mean is None else mean, metric) for mean, metric in zip(found, METRICS, strict=True)]
+def means(summary: dict, stage: str, metrics: list[str]) -> str:
+    """Cells; empty where the clean speech has no value."""
+    found = [(metric, summary['statistics'][stage].get(metric, {'mean': None})['mean']) for metric in metrics]
+    return ' | '.join('' if mean is None else number(mean, metric) for metric, mean in found)
 
 
 def table(groups: dict) -> str:
     """Rows for what came in, then one per number of steps: means, and how many files have a lower PESQ."""
-    lines = [f'| | NFE | {" | ".join(METRICS)} | files made worse (pesq_wb) |',
-             '|---|' + '--:|' * (len(METRICS) + 2)]
+    every = [summary for summaries in groups.values() for summary in summaries]
+    metrics = [metric for metric in METRICS if all(metric in summary['metrics'] for summary in every)]
+    lines = [f'| | NFE | {" | ".join(metrics)} | files made worse (pesq_wb) |',
+             '|---|' + '--:|' * (len(metrics) + 2)]
     for (preceding, sampler, files), summaries in groups.items():
-        for name, stage in ((f'noisy, {files} files', 'noisy'), (preceding, 'preceding')):
-            lines.append(f'| {name} | | {" | ".join(means(summaries[0], stage))} | |')
+        for name, stage in (('clean', 'clean'), (f'noisy, {files} files', 'noisy'), (preceding, 'preceding')):
+            if stage in summaries[0]['statistics']:
+                lines.append(f'| {name} | | {means(summaries[0], stage, metrics)} | |')
         for summary in summaries:
             worse = summary['statistics']['refined']['pesq_wb']['against']['preceding']['worse']
             lines.append(f'| {preceding}, {sampler} | {summary["sampling_steps"]} | '
-                         f'{" | ".join(means(summary, "refined"))} | {worse} of {files} |')
+                         f'{means(summary, "refined", metrics)} | {worse} of {files} |')
     return '\n'.join(lines)
 
 

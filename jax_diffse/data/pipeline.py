@@ -51,10 +51,9 @@ def train_batches(source: Source, front_end: FrontEnd | None, *, batch_size: int
       `front_end.unit_rms` waveforms and spectrograms alike are scaled to unit RMS of the noisy crop.
 
     Raises:
-      UserError: `batch_size` is not a multiple of `process_count`, or the data are at another sample rate than the
-        front end; while iterating: a file can no longer be read.
+      UserError: `batch_size` is not a multiple of `process_count`; while iterating: a file can no longer be read.
     """
-    rows = _check(source, front_end, batch_size, process_count)
+    rows = _rows(batch_size, process_count)
     size = len(source)
 
     def fetch(index):
@@ -75,7 +74,7 @@ def eval_batches(source: Source, front_end: FrontEnd | None, *, batch_size: int,
     with silent dummies of `num_samples` 0 and `index` -1, so that every process yields equally many batches of equal
     shapes. `index` is the utterance's place in the source. `max_samples` cuts longer utterances to their middle.
     """
-    rows = _check(source, front_end, batch_size, process_count)
+    rows = _rows(batch_size, process_count)
     lengths = np.array([_length(source, i) for i in range(len(source))])
     if max_samples is not None:
         lengths = np.minimum(lengths, max_samples)
@@ -112,11 +111,8 @@ def bucket(num_samples: int, sample_rate: int) -> int:
     return int(shorter if seconds > 1 and num_samples <= shorter else seconds * sample_rate)
 
 
-def _check(source, front_end, batch_size, process_count) -> int:
-    """Rows of a process."""
-    if front_end is not None and front_end.sample_rate != source.sample_rate:
-        raise UserError(f'the data are at {source.sample_rate} Hz (config.data.sample_rate), '
-                        f'expected the {front_end.sample_rate} Hz of the system')
+def _rows(batch_size, process_count) -> int:
+    """Of a process."""
     if batch_size % process_count:
         raise UserError(f'batch size {batch_size}: expected a multiple of the number of processes, {process_count}')
     return batch_size // process_count

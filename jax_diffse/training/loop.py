@@ -100,6 +100,9 @@ def train(config, workdir) -> dict[str, float]:
     data_config = from_config_dict(data.DataConfig, config.data, 'config.data')
     train_source = data.open_source(data_config, 'train')
     validation_source = data.open_source(data_config, 'validation')
+    if train_source.sample_rate != system.sample_rate:
+        raise UserError(f'the data are at {train_source.sample_rate} Hz (config.data.sample_rate), expected the '
+                        f'{system.sample_rate} Hz of the system')
     shard = {'process_index': jax.process_index(), 'process_count': jax.process_count()}
     batches = pipeline.train_batches(
         train_source, system.front_end, batch_size=settings.batch_size, seed=settings.seed, start_step=first_step,
@@ -144,7 +147,7 @@ def train(config, workdir) -> dict[str, float]:
             if due['eval']:
                 clock.stop()
                 variables = state.averaged
-                means = _evaluate(eval_step, variables, validation_batches(), mapping)
+                means = evaluate(eval_step, variables, validation_batches(), mapping)
                 validation_loss = _judged(system, means)
                 state = mapping.replicate(state_lib.after_validation(jax.device_get(state), validation_loss, optimizer))
                 logger.scalars(step, {f'validation/{k}': v for k, v in means.items()},
@@ -226,7 +229,8 @@ def _fetch(pending, kept) -> dict[str, float]:
     return {name: float(np.mean([metrics[name] for _, metrics in steps])) for name in steps[0][1]} if steps else {}
 
 
-def _evaluate(eval_step, variables, batches, mapping) -> dict[str, float]:
+def evaluate(eval_step, variables, batches, mapping: parallel.Parallel) -> dict[str, float]:
+    """The means over all batches of what `state.make_eval_step` adds up."""
     totals: dict[str, np.ndarray] = {}
     for batch in batches:
         sums = jax.device_get(eval_step(variables, mapping.shard(batch)))

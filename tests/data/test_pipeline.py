@@ -178,11 +178,6 @@ def test_a_batch_that_does_not_divide_among_the_processes_is_refused():
             call(1, process_count=3)
 
 
-def test_data_at_another_rate_than_the_system_are_refused():
-    with pytest.raises(UserError, match='16000 Hz.*8000 Hz'):
-        take(1, FrontEnd(sample_rate=8000))
-
-
 def test_a_file_that_disappears_is_named():
     class Broken(Waves):
         def draw(self, i, num_samples, rng):

@@ -173,6 +173,40 @@ def test_another_config_is_refused_by_key(whole_run, corpus):
         train(config, whole_run[0])
 
 
+def test_data_at_another_rate_than_the_system_are_refused(tmp_path):
+    for kind in ('clean', 'noisy'):
+        (tmp_path / kind).mkdir()
+        for i in range(8):
+            soundfile.write(tmp_path / kind / f'{i}.wav', np.full(4000, 0.1), 8000)
+    config = make_config(tmp_path)
+    with config.unlocked():
+        config.data.sample_rate = 8000
+    with pytest.raises(UserError, match=r'the data are at 8000 Hz \(config.data.sample_rate\), expected the 16000 Hz'):
+        train(config, tmp_path / 'run')
+
+
+def test_a_system_says_what_validations_are_judged_by(corpus, tmp_path, monkeypatch):
+    """By the sum of the losses, unless it names one of its figures."""
+    losses, found = Trainable.losses.fget, []
+
+    def with_two(self):
+        def other(*args, **kwargs):
+            out = losses(self)['toy'](*args, **kwargs)
+            return out._replace(loss=3 * out.loss, metrics={'half': 0.5 * out.loss})
+
+        return {'toy': losses(self)['toy'], 'other': other}
+
+    def init(self, key, draw=Trainable.init):
+        return {collection: {**groups, 'other': groups['toy']} for collection, groups in draw(self, key).items()}
+
+    monkeypatch.setattr(Trainable, 'losses', property(with_two))
+    monkeypatch.setattr(Trainable, 'init', init)
+    for criterion in (None, 'other/half'):
+        monkeypatch.setattr(Trainable, 'criterion', criterion)
+        found.append(train(make_config(corpus, steps=1), tmp_path / str(criterion))['validation_loss'])
+    assert found[1] == pytest.approx(found[0] / 8)  # 0.5 of 1 + 3
+
+
 def test_early_stop_and_time_limit(corpus, tmp_path):
     config = make_config(corpus, steps=50, eval_every=1, early_stop=2)
     with config.unlocked():

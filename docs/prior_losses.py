@@ -1,0 +1,47 @@
+"""Prints the loss of priors on clean speech that they were not trained on, to compare them by.
+
+    python -m docs.prior_losses --speech DIR RUN...
+
+The mean squared error of the estimated noise, as in validation: at eight steps t, one per recording, with noise that
+depends on the place of the recording alone. Only runs with one scale of spectrograms and one schedule compare.
+"""
+
+import argparse
+
+from jax_diffse import errors, launch
+
+
+def loss(run, speech: str, seconds: float, batch_size: int = 4) -> tuple[float, int]:
+    """The mean over the recordings in a folder, cut to their middle `seconds`; and how many there are."""
+    from jax_diffse.data import DataConfig, open_source, pipeline
+    from jax_diffse.data.config import Folders
+    from jax_diffse.training import loop, parallel
+    from jax_diffse.training import state as state_lib
+
+    source = open_source(DataConfig(test=Folders(speech=speech), sample_rate=run.system.sample_rate), 'test')
+    mapping = parallel.Parallel()
+    batches = pipeline.eval_batches(source, run.system.front_end, batch_size=batch_size,
+                                    max_samples=round(seconds * run.system.sample_rate))
+    means = loop.evaluate(mapping.map(state_lib.make_eval_step(run.system, 0)), mapping.replicate(run.variables),
+                          batches, mapping)
+    return means['prior/loss'], len(source)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('runs', nargs='+', metavar='RUN')
+    parser.add_argument('--speech', required=True, metavar='DIR', help='clean speech')
+    parser.add_argument('--seconds', type=float, default=4.08, help='of each recording (default: %(default)s)')
+    args = parser.parse_args()
+
+    from jax_diffse.training import checkpoints
+
+    print('| run | loss | recordings |\n|---|--:|--:|')
+    for workdir in args.runs:
+        value, count = loss(checkpoints.load(workdir), args.speech, args.seconds)
+        print(f'| {workdir} | {value:.4f} | {count} |', flush=True)
+
+
+if __name__ == '__main__':
+    launch.tune()
+    errors.exit_with(main)
