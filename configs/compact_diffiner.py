@@ -67,5 +67,6 @@ def get_config(variant: str = '') -> ConfigDict:
     config.optimizer.update(learning_rate=1e-3, l2=1e-4, decay='plateau', plateau_patience=4)
     if 'quick' in variants:
         config.model.update(block_frames=64, respacing='10')
+        config.model.network.update(widths=(2, 4), heads=1)
         make_quick(config)
     return config.lock()

@@ -16,7 +16,9 @@ CONFIGS = sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('[!_]*.py'
 def experiments():
     """Every config with the variants that its kind has."""
     own = {'dccrn': ['mse+lms', 'sdr+pmsqe,released', 'voicebank', 'si_snr,quick'],
-           'diffiner': ['diffiner', 'released,diffiner', 'quick,diffiner']}
+           'diffiner': ['diffiner', 'released,diffiner', 'quick,diffiner'],
+           'segan': ['no_adversary', 'released,no_adversary', 'quick,no_adversary'],
+           'compact_diffiner': ['silu', 'relu', 'gelu', 'released,relu', 'quick,gelu']}
     for path in CONFIGS:
         kind = next((kind for kind in own if path.stem.startswith(kind)), None)
         for variant in ['', 'quick', 'released', *own.get(kind, ['noisy', 'quick,noisy'])]:
@@ -54,6 +56,23 @@ def test_samplers_of_diffiner_are_those_documented_and_those_run(variant, expect
     model = config.load(f'{CONFIGS[0].with_name("diffiner.py")}:{variant}').model
     rule = model.diffiner if model.sampler == 'diffiner' else model.diffiner_plus
     assert (model.sampler, rule.eta_a, rule.eta_b, model.released) == expected
+
+
+@pytest.mark.parametrize(('variant', 'expected'), [
+    ('', (100.0, (), 'plateau', {'discriminator', 'generator'})),
+    ('no_adversary', (100.0, (), 'plateau', {'generator'})),
+    ('released', (0.001, (0.0, 5.0, 10.0, 15.0), 'constant', {'discriminator', 'generator'}))])
+def test_variants_of_segan(variant, expected):
+    """The notebook's `lambda_l1`, its levels of white noise and its learning rate, which never falls."""
+    loaded = config.load(f'{CONFIGS[0].with_name("segan.py")}:{variant}')
+    system = systems.build(loaded.system, loaded.model)
+    assert (system.l1_weight, system.white_noise_db, loaded.optimizer.decay, set(system.losses)) == expected
+
+
+@pytest.mark.parametrize('activation', ['silu', 'relu', 'gelu'])
+def test_each_activation_of_the_compact_prior_is_a_config(activation):
+    loaded = config.load(f'{CONFIGS[0].with_name("compact_diffiner.py")}:{activation}')
+    assert systems.build(loaded.system, loaded.model).network.activation == activation
 
 
 @pytest.mark.parametrize(('text', 'expected'), [
