@@ -31,7 +31,7 @@ def get_config(variant: str = '') -> ConfigDict:
         'channels': (8, 16, 32, 64, 128, 256),  # of the generator's encoder and of the discriminator
         'segment': 16_384,  # samples
         'overlap': 0 if released else 2048,  # samples that neighbouring segments share at use
-        'pre_emphasis': 0.0 if released else 0.95,  # as in SEGAN; the notebook has none
+        'pre_emphasis': 0.0,  # SEGAN: 0.95, which is slower to learn, see docs/segan.md
         'adversary': 'no_adversary' not in variants,
         'l1_weight': 0.001 if released else 100.0,  # beside the adversarial loss; SEGAN: 100
         'white_noise_db': (0.0, 5.0, 10.0, 15.0) if released else (),  # of white noise in place of the data's own
@@ -43,8 +43,7 @@ def get_config(variant: str = '') -> ConfigDict:
         steps=65 * 1350,  # 65 epochs of 10 802 crops
         batch_size=8, crop_seconds=1.024, eval_every=1350, eval_seconds=1.024, save_every=1350)
     config.optimizer.update(
-        # SEGAN's; at the notebook's rate the tanh of a pre-emphasising generator saturated after 240 steps, for good.
-        learning_rate=1e-3 if released else 2e-4,
+        learning_rate=1e-3 if released else 2e-4,  # SEGAN's; the notebook's can saturate the generator's tanh for good
         clip_norm=0.0 if released else 1.0,
         decay='constant' if released else 'plateau', plateau_patience=4)
     if 'quick' in variants:

@@ -15,8 +15,8 @@ def get_config(variant: str = '') -> ConfigDict:
     if 'quick' in variant.split(','):
         return config.lock()
     config.train.update(
-        steps=2000, batch_size=4,
+        steps=1000, batch_size=8,
         ema_decay=0.995,  # averaged weights are worth more the shorter the run
-        eval_every=500, save_every=500, log_every=25)
-    config.optimizer.update(learning_rate=3e-4, decay='cosine', warmup_steps=100)
+        eval_every=250, save_every=250, log_every=25)
+    config.optimizer.update(learning_rate=1e-3, clip_norm=0.0, decay='cosine', warmup_steps=50)
     return config.lock()
