@@ -36,10 +36,14 @@ def main() -> None:
 
     from jax_diffse.training import checkpoints
 
+    runs = [checkpoints.load(workdir) for workdir in args.runs]
+    for run in runs:
+        if not run.system.refines:
+            raise errors.UserError(f'{run.workdir}: not a run of a prior on clean speech')
     print('| run | loss | recordings |\n|---|--:|--:|')
-    for workdir in args.runs:
-        value, count = loss(checkpoints.load(workdir), args.speech, args.seconds)
-        print(f'| {workdir} | {value:.4f} | {count} |', flush=True)
+    for run in runs:
+        value, count = loss(run, args.speech, args.seconds)
+        print(f'| {run.workdir} | {value:.4f} | {count} |', flush=True)
 
 
 if __name__ == '__main__':
