@@ -1,6 +1,14 @@
-"""The compact prior from your own folder of clean speech, in a quarter of an hour on two CPU cores.
+"""The compact prior from your own folder of clean speech, in five minutes on two CPU cores.
 
-To be measured.
+Command:   python train.py --config configs/compact_diffiner_short.py:relu --workdir runs/compact \\
+             --config.data.train.speech=SPEECH
+           python evaluate.py --workdir runs/compact --preceding RUN --output REPORT --clean CLEAN --noisy NOISY
+Measured:  50 minutes of speech, 1500 steps of 4 x 2.04 s; loss on 40 recordings of unseen speakers: silu 0.4298, relu
+           0.5298, gelu 0.4387. SEGAN's output (segan_short) on 38 test pairs of VoiceBank-DEMAND goes from a
+           wide-band PESQ of 1.179 to 1.333, 1.346, 1.341 and from a NISQA MOS of 1.339 to 1.829, 1.902, 1.862; the
+           noisy speech has 1.668 and 2.663. All metrics, fewer steps, other enhancers: docs/segan.md.
+Hardware:  two cores of an AMD EPYC (AVX-512), other work beside it: 0.2 s per step.
+Variants as in compact_diffiner.py; quick also reads your folder.
 """
 
 from ml_collections import ConfigDict
