@@ -52,7 +52,7 @@ def get_config(variant: str = '') -> ConfigDict:
             'eta_b': 0.8,  # of the observation
         },
         'diffiner_plus': {'eta_a': 0.4, 'eta_b': 0.6, 'eta_c': 0.0, 'eta_d': 0.6},  # see diffiner.py
-        'respacing': '',  # of sampling; '': all steps
+        'respacing': '' if released else 'ddim50',  # of sampling: all steps; fewer: without the highest level
         'deviation': 'modulus',  # sigma_hat = |noisy - processed|; 'component': / sqrt(2)
         'floor': 1e-5 ** 0.5 if released else 0.0,  # of sigma_hat
         'ceiling': 97 ** 0.5 if released else 0.0,  # of sigma_hat, 0: none
@@ -66,7 +66,7 @@ def get_config(variant: str = '') -> ConfigDict:
         eval_every=5401, eval_seconds=4.08, save_every=5401)
     config.optimizer.update(learning_rate=1e-3, l2=1e-4, decay='plateau', plateau_patience=4)
     if 'quick' in variants:
-        config.model.update(block_frames=64, respacing='10')
+        config.model.update(block_frames=64, respacing='10' if released else 'ddim10')
         config.model.network.update(widths=(2, 4), heads=1)
         make_quick(config)
     return config.lock()

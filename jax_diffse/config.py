@@ -69,8 +69,8 @@ def stage_config(config, name: str):
     return stage
 
 
-def setting(text: str) -> tuple[str, object]:
-    """`KEY=VALUE` of a command line -> the key and the value, which is text where it is no Python literal.
+def setting(text: str) -> tuple[str, str]:
+    """`KEY=VALUE` of a command line -> the two, for `override`.
 
     Raises:
       argparse.ArgumentTypeError: there is no '='.
@@ -78,14 +78,13 @@ def setting(text: str) -> tuple[str, object]:
     key, separator, value = text.partition('=')
     if not separator:
         raise argparse.ArgumentTypeError(f'expected KEY=VALUE, got {text!r}')
-    try:
-        return key, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return key, value
+    return key, value
 
 
 def override(model, changes: Mapping[str, object]) -> None:
     """Sets fields of `config.model`, a ConfigDict; 'network.heads' is the field heads of its network.
+
+    Values may be text, as on a command line: Python literals, except where the field is text itself.
 
     Raises:
       UserError: a value of another type, or a field of something that has none.
@@ -96,9 +95,16 @@ def override(model, changes: Mapping[str, object]) -> None:
             section = model
             for name in path:
                 section = section[name]
-            section[last] = value
+            section[last] = value if isinstance(section[last], str) else _literal(value)
         except (KeyError, TypeError) as error:
             raise UserError(f'config.model.{key}={value!r}: {error}') from error
+
+
+def _literal(value):
+    try:
+        return ast.literal_eval(value) if isinstance(value, str) else value
+    except (ValueError, SyntaxError):
+        return value
 
 
 def from_config_dict(cls: type[T], config, name: str) -> T:

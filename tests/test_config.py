@@ -76,10 +76,15 @@ def test_each_activation_of_the_compact_prior_is_a_config(activation):
 
 
 @pytest.mark.parametrize(('text', 'expected'), [
-    ('eta_b=0.4', ('eta_b', 0.4)), ('sampler=diffiner+', ('sampler', 'diffiner+')), ('a=b=c', ('a', 'b=c')),
-    ('network.attention=(1,2)', ('network.attention', (1, 2)))])
+    ('eta_b=0.4', 0.4), ('network.attention=(1,2)', (1, 2)), ('sampler=diffiner+', 'diffiner+'), ('sampler=a=b', 'a=b'),
+    ('respacing=10', '10'), ('respacing=10,5', '10,5')])
 def test_settings_of_a_command_line(text, expected):
-    assert config.setting(text) == expected
+    """Text stays text where the field is text, even where it looks like a number."""
+    model = ConfigDict({'eta_b': 0.6, 'sampler': '', 'respacing': 'ddim200', 'network': {'attention': (16, 32)}})
+    key, value = config.setting(text)
+    config.override(model, {key: value})
+    *path, last = key.split('.')
+    assert (model[path[0]] if path else model)[last] == expected
 
 
 def test_overriding_a_model():

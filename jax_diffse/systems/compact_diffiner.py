@@ -31,7 +31,7 @@ class CompactDiffiner(Diffiner):
     sampler: str = 'diffiner'
     # The notebook's shares of 0.8, by the paper's meaning of eta_a: there it is that of the observation's direction.
     diffiner: ddrm.Diffiner = ddrm.Diffiner(eta_a=0.6, eta_b=0.8)
-    respacing: str = ''  # all steps
+    respacing: str = 'ddim50'  # all steps; fewer of them leave out the highest level, whose alpha_bar is 1e-7
 
     @property
     def default_steps(self) -> int:
