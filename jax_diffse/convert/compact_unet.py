@@ -12,8 +12,8 @@ from jax_diffse.networks.compact_unet import CompactUNetConfig
 ROOT = ('prior',)
 DEPTHWISE = Layout((1, 3, 2, 0), squeezed=1)  # [channels, 1, kf, kt]
 # The notebook's refinement, see `diffusion.notebook`.
-RELEASED = {'released': True, 'scale': 1.0, 'respacing': '', 'diffiner': {'eta_a': 0.8, 'eta_b': 0.8}, 'floor': 1e-5**0.5,
-            'ceiling': 97**0.5}
+RELEASED = {'released': True, 'scale': 1.0, 'respacing': '', 'diffiner': {'eta_a': 0.8, 'eta_b': 0.8},
+            'floor': 1e-5**0.5, 'ceiling': 97**0.5}
 _WIDTH = 'down_block{}.downBlock.res.conv1.pointwise.weight'
 
 
