@@ -95,8 +95,8 @@ def override(model, changes: Mapping[str, object]) -> None:
             section = model
             for name in path:
                 section = section[name]
-            section[last] = value if isinstance(section[last], str) else _literal(value)
-        except (KeyError, TypeError) as error:
+            section[last] = value if isinstance(section.get(last), str) else _literal(value)
+        except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f'config.model.{key}={value!r}: {error}') from error
 
 

@@ -69,7 +69,7 @@ def test_flags_reach_the_enhancer(tmp_path, monkeypatch, system):
     assert _main(monkeypatch, '--workdir', 'run', '--output', tmp_path / 'out', '--steps', 5, '--strength', 0.5,
                  '--checkpoint', 1000, '--chunk-seconds', 4, '--model', 'guidance=none', '--model', 'network.heads=2',
                  path) == 0
-    assert asked == [('run', {'step': 1000, 'model': {'guidance': 'none', 'network.heads': 2}})]
+    assert asked == [('run', {'step': 1000, 'model': {'guidance': 'none', 'network.heads': '2'}})]
     assert_allclose(audio.read(tmp_path / 'out' / 'a.wav')[0], 0.6 * audio.read(path)[0], atol=2**-15)
 
 

@@ -512,7 +512,7 @@ def test_main_hands_on_what_replaces_the_model(monkeypatch, capsys):
         patch.setattr(checkpoints, 'load', load)
         with pytest.raises(SystemExit):
             runpy.run_path(str(ROOT / 'evaluate.py'), run_name='__main__')
-    assert capsys.readouterr().err == "error: {'guidance': 'none', 'guidance_weight': 0.25, 'steps': 3}\n"
+    assert capsys.readouterr().err == "error: {'guidance': 'none', 'guidance_weight': '0.25', 'steps': '3'}\n"
 
 
 def test_evaluating_folders_leaves_tensorflow_alone(folders):
