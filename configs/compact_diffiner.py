@@ -66,7 +66,7 @@ def get_config(variant: str = '') -> ConfigDict:
         eval_every=5401, eval_seconds=4.08, save_every=5401)
     config.optimizer.update(learning_rate=1e-3, l2=1e-4, decay='plateau', plateau_patience=4)
     if 'quick' in variants:
-        config.model.update(block_frames=64, respacing='10' if released else 'ddim10')
+        config.model.update(block_frames=72 if released else 64, respacing='10' if released else 'ddim10')
         config.model.network.update(widths=(2, 4), heads=1)
         make_quick(config)
     return config.lock()

@@ -18,7 +18,7 @@ def experiments():
     own = {'dccrn': ['mse+lms', 'sdr+pmsqe,released', 'voicebank', 'si_snr,quick'],
            'diffiner': ['diffiner', 'released,diffiner', 'quick,diffiner'],
            'segan': ['no_adversary', 'released,no_adversary', 'quick,no_adversary'],
-           'compact_diffiner': ['silu', 'relu', 'gelu', 'released,relu', 'quick,gelu']}
+           'compact_diffiner': ['silu', 'relu', 'gelu', 'released,relu', 'quick,gelu', 'quick,released']}
     for path in CONFIGS:
         kind = next((kind for kind in own if path.stem.startswith(kind)), None)
         for variant in ['', 'quick', 'released', *own.get(kind, ['noisy', 'quick,noisy'])]:

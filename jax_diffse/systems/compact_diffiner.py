@@ -13,6 +13,7 @@ from jax_diffse.spectral import istft, mask_frames, stft
 from jax_diffse.systems.diffiner import Diffiner
 
 SEGMENT = 16_384  # samples that the released code refines at a time
+FRAMES = 65  # of such a segment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +28,17 @@ class CompactDiffiner(Diffiner):
     network: CompactUNetConfig = CompactUNetConfig()
     schedule: str = 'cosine'
     training_steps: int = 50
-    scale: float = 1.5  # 1 / the rms of the components of clean speech, 0.67 in VoiceBank-DEMAND
+    scale: float = 1.5  # 1 / the rms of the components of clean speech, 0.67 over four corpora
     sampler: str = 'diffiner'
     # The notebook's shares of 0.8, by the paper's meaning of eta_a: there it is that of the observation's direction.
     diffiner: ddrm.Diffiner = ddrm.Diffiner(eta_a=0.6, eta_b=0.8)
     respacing: str = 'ddim50'  # all steps; fewer of them leave out the highest level, whose alpha_bar is 1e-7
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.released and self.block_frames < FRAMES:
+            raise ValueError(f'block_frames: expected at least {FRAMES}, the frames of a released segment, got '
+                             f'{self.block_frames}')
 
     @property
     def default_steps(self) -> int:
@@ -62,7 +69,7 @@ class CompactDiffiner(Diffiner):
         """Waveforms `[SEGMENT]`, as the notebook refines them -> `[SEGMENT]`."""
         spec, estimate = (self.scale * stft(x[None], self.front_end.n_fft, self.front_end.hop)[:, :, 1:]
                           for x in (noisy, processed))
-        padding = ((0, 0), (0, self.block_frames - spec.shape[1]), (0, 0), (0, 0))
+        padding = ((0, 0), (0, self.block_frames - FRAMES), (0, 0), (0, 0))
         spec, estimate = (jnp.pad(x, padding) for x in (spec, estimate))
         deviation = ddrm.noise_map(spec, estimate, self.deviation, self.floor, self.ceiling or float('inf'))
         draw = ddpm.frame_draws(key[None], spec.shape[1:])
