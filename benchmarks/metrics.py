@@ -11,7 +11,7 @@ import numpy as np
 
 from jax_diffse import audio
 from jax_diffse.errors import UserError, exit_with
-from jax_diffse.evaluation.metrics import METRICS, score, score_all
+from jax_diffse.evaluation.metrics import DEFAULT, score, score_all
 
 SAMPLE_RATE = 16000
 
@@ -51,7 +51,7 @@ def main() -> None:
     seconds = np.mean([len(clean) for clean, _ in pairs]) / SAMPLE_RATE
     print(f'{len(pairs)} pairs of {seconds:.2f} s on average\nmetric    ms per file')
     score(*pairs[0], SAMPLE_RATE)  # imports what is imported late
-    for name in METRICS:
+    for name in DEFAULT:
         start = time.perf_counter()
         for pair in pairs:
             score(*pair, SAMPLE_RATE, (name,))
@@ -64,7 +64,7 @@ def main() -> None:
     results = list(score_all(pairs, SAMPLE_RATE, workers=flags.workers))
     print(f'pool of {flags.workers}, with its start: {1000 * (time.perf_counter() - start) / len(pairs):.1f} per file')
     print('\nmetric         mean  over')
-    for name in METRICS:
+    for name in DEFAULT:
         values = np.array([result.values[name] for result in results])
         count = np.count_nonzero(~np.isnan(values))
         print(f'{name:8}  {np.nanmean(values) if count else np.nan:9.4f}  {count}')

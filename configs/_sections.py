@@ -35,6 +35,7 @@ def sections(system: str, model: dict) -> ConfigDict:
             'test_snr_db': (2.5, 7.5, 12.5, 17.5),  # of the listed test mixtures
             'clip_seconds': 0.0,  # listed mixtures are cut to their middle; 0: whole
             'sample_rate': 16_000,  # Hz
+            'resample': False,  # folders: take files at another rate, and resample them as they are read
             'min_seconds': 0.25,  # shorter files are refused
             'skip_bad': False,  # leave files that cannot be used out, rather than stop
         },

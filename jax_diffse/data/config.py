@@ -55,6 +55,7 @@ class DataConfig:
     test_snr_db: tuple[float, ...] = (2.5, 7.5, 12.5, 17.5)  # of the listed test mixtures; VoiceBank-DEMAND's
     clip_seconds: float = 0.0  # of listed mixtures (validation, test): the middle of longer utterances; 0: whole
     sample_rate: int = 16_000  # Hz, which every file must have
+    resample: bool = False  # resample files of folders at another rate as they are read, instead of refusing them
     min_seconds: float = 0.25  # shorter files are bad; PESQ needs this much
     skip_bad: bool = False  # leave bad files out instead of stopping
 

@@ -214,9 +214,13 @@ def open_folders(config: DataConfig, split: str) -> PairSource | MixSource | Cle
     return openers[kind](config, split, folders, shared)
 
 
+def _survey(root, config) -> tuple[dict[str, AudioFile], dict[str, str]]:
+    return survey(root, config.sample_rate, config.min_seconds, config.resample)
+
+
 def _open_pairs(config, split, folders, shared) -> PairSource:
-    clean, bad_clean = survey(folders.clean, config.sample_rate, config.min_seconds)
-    noisy, bad_noisy = survey(folders.noisy, config.sample_rate, config.min_seconds)
+    clean, bad_clean = _survey(folders.clean, config)
+    noisy, bad_noisy = _survey(folders.noisy, config)
     spoiled = {_name(path, folders.clean) for path in bad_clean} | {_name(path, folders.noisy) for path in bad_noisy}
     bad = bad_clean | bad_noisy
     total = len(clean) + len(noisy) + len(bad)
@@ -234,8 +238,8 @@ def _open_pairs(config, split, folders, shared) -> PairSource:
 
 
 def _open_mix(config, split, folders, shared) -> MixSource:
-    speech, bad_speech = survey(folders.speech, config.sample_rate, config.min_seconds)
-    noise, bad_noise = survey(folders.noise, config.sample_rate, config.min_seconds)
+    speech, bad_speech = _survey(folders.speech, config)
+    noise, bad_noise = _survey(folders.noise, config)
     bad = bad_speech | bad_noise
     settle(bad, len(speech) + len(noise) + len(bad), config.skip_bad)
     speech = [speech[name] for name in _choose(speech, config, split, folders.speech, shared)]
@@ -249,7 +253,7 @@ def _open_mix(config, split, folders, shared) -> MixSource:
 
 
 def _open_clean(config, split, folders, shared) -> CleanSource:
-    speech, bad = survey(folders.speech, config.sample_rate, config.min_seconds)
+    speech, bad = _survey(folders.speech, config)
     settle(bad, len(speech) + len(bad), config.skip_bad)
     return CleanSource(config.sample_rate,
                        [speech[name] for name in _choose(speech, config, split, folders.speech, shared)])

@@ -25,6 +25,7 @@ class AudioFile:
     path: str
     name: str  # path below its folder, '/' between parts, without extension
     num_samples: int
+    resample_to: int | None = None  # Hz, of a file at another rate: what `num_samples` and `read` are at
 
     @property
     def folder(self) -> str:
@@ -32,8 +33,11 @@ class AudioFile:
         return os.path.basename(os.path.dirname(self.path))
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Samples [start, stop), float32 `[N]`."""
-        return audio.read(self.path, start, stop)[0][:, 0]
+        """Samples [start, stop), float32 `[N]`; of a file at another rate, of the whole file resampled."""
+        if self.resample_to is None:
+            return audio.read(self.path, start, stop)[0][:, 0]
+        samples, sample_rate = audio.read(self.path)
+        return audio.resample(samples[:, 0], sample_rate, self.resample_to)[start:stop]
 
 
 def is_silent(samples: np.ndarray) -> bool:
@@ -41,13 +45,15 @@ def is_silent(samples: np.ndarray) -> bool:
     return float(np.dot(samples, samples)) <= SILENCE**2 * len(samples)
 
 
-def survey(root: str, sample_rate: int, min_seconds: float) -> tuple[dict[str, AudioFile], dict[str, str]]:
+def survey(root: str, sample_rate: int, min_seconds: float,
+           resample: bool = False) -> tuple[dict[str, AudioFile], dict[str, str]]:
     """Reads every audio file below `root` once, in a pool of threads.
 
     Args:
       root: a directory.
       sample_rate: what every file must have, in Hz.
       min_seconds: the least duration.
+      resample: take files at another rate, too, to be resampled whenever they are read.
 
     Returns:
       The good files by name, in order, and the bad ones: path -> reason.
@@ -59,16 +65,15 @@ def survey(root: str, sample_rate: int, min_seconds: float) -> tuple[dict[str, A
     if not paths:
         raise UserError(f'{root}: no audio files ({", ".join(audio.EXTENSIONS)}) in this directory')
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(lambda path: _check(path, sample_rate, min_seconds), paths))
+        results = list(pool.map(lambda path: _check(path, root, sample_rate, min_seconds, resample), paths))
     files, bad = {}, {}
-    for path, (num_samples, reason) in zip(paths, results, strict=True):
-        name = path.relative_to(root).with_suffix('').as_posix()
-        if not reason and name in files:
-            reason = f'has the same name as {files[name].path}'
-        if reason:
-            bad[str(path)] = reason
+    for path, found in zip(paths, results, strict=True):
+        if isinstance(found, str):
+            bad[str(path)] = found
+        elif found.name in files:
+            bad[str(path)] = f'has the same name as {files[found.name].path}'
         else:
-            files[name] = AudioFile(str(path), name, num_samples)
+            files[found.name] = found
     return files, bad
 
 
@@ -83,28 +88,37 @@ def settle(bad: dict[str, str], total: int, skip_bad: bool) -> None:
     log.warning('left out %d of %d audio files:\n%s', len(bad), total, lines)
 
 
-def _check(path: pathlib.Path, sample_rate: int, min_seconds: float) -> tuple[int, str]:
-    stat = path.stat()
-    return _examine(path, sample_rate, min_seconds, stat.st_size, stat.st_mtime_ns)
+def _check(path: pathlib.Path, root: str, sample_rate: int, min_seconds: float, resample: bool) -> AudioFile | str:
+    stat, name = path.stat(), path.relative_to(root).with_suffix('').as_posix()
+    return _examine(path, name, sample_rate, min_seconds, resample, stat.st_size, stat.st_mtime_ns)
 
 
 @functools.cache  # train and a validation split held out of it look at the same files
-def _examine(path, sample_rate, min_seconds, size, mtime) -> tuple[int, str]:
-    """Number of samples, and what is wrong with a file or ''."""
+def _examine(path, name, sample_rate, min_seconds, resample, size, mtime) -> AudioFile | str:
+    """The file, or what is wrong with it."""
     try:
         header = audio.info(path)
         if header.num_samples == 0:
-            return 0, 'the file is empty'
-        if header.sample_rate != sample_rate:
-            return 0, f'{header.sample_rate} Hz, expected {sample_rate} Hz (config.data.sample_rate): resample it'
+            return 'the file is empty'
+        same = header.sample_rate == sample_rate
+        if not same and not resample:
+            return (f'{header.sample_rate} Hz, expected {sample_rate} Hz (config.data.sample_rate): resample it, or '
+                    'set config.data.resample=True')
         if header.num_channels != 1:
-            return 0, f'{header.num_channels} channels, expected 1'
-        if header.num_samples < min_seconds * sample_rate:
-            seconds = header.num_samples / sample_rate
-            return 0, f'too short: {seconds:.3f} s, expected {min_seconds:g} s or more (config.data.min_seconds)'
-        return header.num_samples, _examine_samples(path, header.num_samples)
+            return f'{header.num_channels} channels, expected 1'
+        num_samples = -(-header.num_samples * sample_rate // header.sample_rate)
+        if num_samples < min_seconds * sample_rate:
+            seconds = num_samples / sample_rate
+            return f'too short: {seconds:.3f} s, expected {min_seconds:g} s or more (config.data.min_seconds)'
+        file = AudioFile(str(path), name, num_samples, None if same else sample_rate)
+        return _examine_samples(path, header.num_samples) or _examine_resampled(file) or file
     except UserError as error:
-        return 0, str(error).removeprefix(f'{path}: ')
+        return str(error).removeprefix(f'{path}: ')
+
+
+def _examine_resampled(file: AudioFile) -> str:
+    lost = file.resample_to is not None and is_silent(file.read())
+    return f'silent at {file.resample_to} Hz, all its sound is above half of that' if lost else ''
 
 
 def _examine_samples(path, num_samples: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation import nisqa
-from jax_diffse.evaluation.metrics import METRICS, Scores, score_all
+from jax_diffse.evaluation.metrics import DEFAULT, METRICS, Scores, score_all
 from jax_diffse.evaluation.metrics import scores as comparing
 from jax_diffse.evaluation.progress import track
 from jax_diffse.evaluation.results import CLEAN, Results
@@ -23,7 +23,7 @@ def check(names: Sequence[str] | None, sample_rate: int) -> None:
       UserError: no name, one that does not exist, a rate (Hz) at which those that compare with clean speech are not
         defined, or nothing but metrics of models whose weights are not there: says how to get them.
     """
-    names, known = METRICS if names is None else names, (*METRICS, *nisqa.METRICS)
+    names, known = DEFAULT if names is None else names, (*METRICS, *nisqa.METRICS)
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         wrong = f'metric {unknown[0]!r} does not exist' if unknown else 'no metric named'
@@ -36,11 +36,11 @@ def check(names: Sequence[str] | None, sample_rate: int) -> None:
 
 
 def choose(names: Sequence[str] | None) -> tuple[str, ...]:
-    """The metrics to compute: those named, or else all that compare and, if its weights are there, NISQA's default.
+    """The metrics to compute: those named, or else the default of those that compare and, with weights, of NISQA's.
 
     Prints, one line for each model whose weights are missing, how to get them.
     """
-    wanted = (*METRICS, *nisqa.DEFAULT) if names is None else tuple(names)
+    wanted = (*DEFAULT, *nisqa.DEFAULT) if names is None else tuple(names)
     missing = _missing(wanted)
     for model in missing:
         print(nisqa.how_to_get(model), flush=True)

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 from ml_collections import ConfigDict
 
+from jax_diffse import audio
 from jax_diffse.data import DataConfig, folders, open_source
 from jax_diffse.data.config import Folders
 from jax_diffse.errors import UserError
@@ -69,6 +70,7 @@ def test_config_takes_lists_and_nested_dictionaries():
     ({'trian': {}}, 'config.data.trian'),
     ({'train': {'speach': 'a'}}, 'config.data.train.speach'),
     ({'skip_bad': 'yes'}, 'config.data.skip_bad'),
+    ({'resample': 1}, 'config.data.resample'),
     ({'test': {'clean': 3}}, 'config.data.test.clean'),
     ({'snr_db': ['loud']}, 'config.data.snr_db'),
     ({'snr_db': []}, 'config.data.snr_db'),
@@ -269,6 +271,68 @@ def test_pairs_are_matched_by_name_and_cropped_together(pair_folders, tmp_path):
     assert len(source.draw(0, 10**6, np.random.default_rng(0))[0]) == 8000
 
 
+# ---------------------------------------------------------------------------------------------------------- resampled
+
+
+@pytest.fixture
+def pairs_at_other_rates(tmp_path):
+    """Pairs of half a second, named by their rate, and one of two rates."""
+    for name, rates in {'48': (48_000, 48_000), '44': (44_100, 44_100), '16': (16_000, 16_000),
+                        'both': (16_000, 48_000)}.items():
+        for seed, (part, rate) in enumerate(zip(('clean', 'noisy'), rates, strict=True)):
+            write(tmp_path / part / f'{name}.wav', wave(seed, 0.5005 * rate / RATE), rate)
+    return Folders(str(tmp_path / 'clean'), str(tmp_path / 'noisy'))
+
+
+def test_files_at_another_rate_are_resampled_as_they_are_read(pairs_at_other_rates):
+    source = open_source(DataConfig(test=pairs_at_other_rates, resample=True), 'test')
+    assert {source.info(i)['id'] for i in range(4)} == {'48', '44', '16', 'both'}
+    for i in range(4):
+        whole = []
+        for file in (source.clean[i], source.noisy[i]):
+            samples, rate = soundfile.read(file.path, dtype='float32')
+            whole.append(audio.resample(samples, rate, RATE))
+            np.testing.assert_array_equal(file.read(), whole[-1])
+        assert source.info(i)['num_samples'] == len(whole[0]) == len(whole[1])
+        drawn = source.draw(i, 2000, np.random.default_rng(i))
+        start = np.correlate(whole[0], drawn[0], 'valid').argmax()
+        np.testing.assert_array_equal(drawn, [samples[start:start + 2000] for samples in whole])
+
+
+def test_a_tone_has_its_frequency_whatever_the_rate_of_its_file(tmp_path):
+    for rate in (44_100, 48_000):
+        write(tmp_path / f'{rate}.wav', 0.5 * np.sin(2 * np.pi * 1000 * np.arange(rate // 2) / rate), rate)
+    expected = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(RATE // 2) / RATE)
+    found, bad = folders.survey(str(tmp_path), RATE, 0.25, resample=True)
+    assert len(found) == 2 and not bad
+    for file in found.values():
+        np.testing.assert_allclose(file.read(2000, 6000), expected[2000:6000], atol=1e-3)
+
+
+def test_what_cannot_be_used_is_found_at_the_rate_that_is_read(pairs_at_other_rates, tmp_path):
+    clean, noisy = tmp_path / 'clean', tmp_path / 'noisy'
+    hiss = np.sin(2 * np.pi * 20_000 * np.arange(24_000) / 48_000)
+    bad = {}
+    for name, samples, reason in (
+            ('length', wave(1, 1.6), '8534 samples, but 8000'), ('stereo', np.ones((24_000, 2)), '2 channels'),
+            ('nan', np.full(24_000, np.nan), 'NaN'), ('short', wave(1, 0.7), 'too short: 0.233 s'),
+            ('hiss', hiss * np.hanning(24_000), 'silent at 16000 Hz')):
+        write(clean / f'{name}.wav', wave(0))
+        bad[str(write(noisy / f'{name}.wav', samples, 48_000, 'FLOAT'))] = reason
+    with pytest.raises(UserError) as error:
+        open_source(DataConfig(test=pairs_at_other_rates, resample=True), 'test')
+    listed = dict(line.strip().split(': ', 1) for line in str(error.value).splitlines()[1:])
+    assert listed.keys() == bad.keys() and all(reason in listed[path] for path, reason in bad.items())
+
+
+def test_the_setting_counts_for_files_seen_before(pairs_at_other_rates):
+    config = DataConfig(test=pairs_at_other_rates)
+    for _ in range(2):
+        with pytest.raises(UserError, match='5 of 8 .*\n.*44100 Hz.*or set config.data.resample=True\n'):
+            open_source(config, 'test')
+        assert len(open_source(dataclasses.replace(config, resample=True), 'test')) == 4
+
+
 # ------------------------------------------------------------------------------------------------------- speech alone
 
 
@@ -369,7 +433,8 @@ def bad_pairs(pair_folders, tmp_path):
     nan[100] = np.nan
     spoil('nan', 'NaN', nan, subtype='FLOAT')
     spoil('silent', 'silent', np.zeros(RATE // 2))
-    spoil('rate', '8000 Hz, expected 16000 Hz', wave(1), rate=8000)
+    spoil('rate', '8000 Hz, expected 16000 Hz (config.data.sample_rate): resample it, or set config.data.resample=True',
+          wave(1), rate=8000)
     spoil('short', 'too short', wave(1, 0.1))
     spoil('stereo', '2 channels', np.stack([wave(1), wave(2)], axis=1))
     spoil('length', '9600 samples, but 8000', wave(1, 0.6))

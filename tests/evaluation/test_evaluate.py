@@ -18,7 +18,7 @@ from jax_diffse import audio
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation.enhancer import Enhancer
 from jax_diffse.evaluation.evaluate import evaluate
-from jax_diffse.evaluation.metrics import METRICS as COMPARING
+from jax_diffse.evaluation.metrics import DEFAULT as COMPARING
 from jax_diffse.evaluation.metrics import score
 from jax_diffse.training import checkpoints
 from tests import toys
@@ -413,6 +413,20 @@ def test_main_evaluates_paired_folders(folders, monkeypatch, capsys):
     summary = strict_json(folders / 'out' / 'summary.json')
     assert (summary['files'], summary['metrics'], summary['groups']) == (2, list(METRICS), {})
     assert str(folders / 'clean') in summary['data'] and str(folders / 'noisy') in summary['data']
+
+
+def test_main_resamples_folders_where_the_config_of_the_run_says_so(folders, monkeypatch):
+    for folder in ('clean', 'noisy'):
+        for path in (folders / folder).iterdir():
+            soundfile.write(path, np.repeat(soundfile.read(path)[0], 3), 48000)
+    run = dataclasses.replace(toy_run(), config=ConfigDict({'data': {'resample': True}}))
+    assert _main(monkeypatch, '--output', folders / 'out', '--clean', folders / 'clean', '--noisy', folders / 'noisy',
+                 '--metrics', 'sdr', '--workers', 0, '--save-audio', run=run) == 0
+    summary = strict_json(folders / 'out' / 'summary.json')
+    assert (summary['files'], summary['failures'], summary['metrics']) == (2, [], ['sdr'])
+    assert summary['audio_seconds'] == 17600 / 16000
+    saved = soundfile.info(folders / 'out' / 'audio' / 'enhanced' / 'b.wav')
+    assert (saved.samplerate, saved.frames) == (16000, 9600)
 
 
 def test_main_refuses_what_has_no_weights_before_it_reads_data(tmp_path, monkeypatch, capsys):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jax_diffse.errors import UserError
-from jax_diffse.evaluation.metrics import METRICS, distortion, perceptual, score, score_all
+from jax_diffse.evaluation.metrics import DEFAULT, METRICS, distortion, perceptual, score, score_all
 from tests import reference
 
 RATE = 16000
@@ -26,7 +26,7 @@ def speech(seconds=1.0, snr=10.0, rate=RATE, salt='test'):
     return clean, (clean + gain * noise).astype(np.float32)
 
 
-def assert_all_undefined(scores, names=tuple(METRICS)):
+def assert_all_undefined(scores, names=DEFAULT):
     assert list(scores.values) == list(names)
     assert all(np.isnan(value) for value in scores.values.values())
     assert set(scores.reasons) == set(names) and all(scores.reasons.values())
@@ -47,7 +47,7 @@ def fixture_scores(fixture):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize('name', METRICS)
+@pytest.mark.parametrize('name', DEFAULT)
 def test_equals_the_reference(name, fixture, fixture_scores):
     expected = fixture[f'score/{FIXTURE_NAMES.get(name, name)}']
     np.testing.assert_allclose([scores.values[name] for scores in fixture_scores], expected, atol=1e-3, rtol=0)
@@ -77,7 +77,7 @@ def test_pairs_that_pesq_refuses_are_undefined(fixture):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize('name', [name for name in METRICS if name != 'pesq_nb'])
+@pytest.mark.parametrize('name', [name for name in DEFAULT if name != 'pesq_nb'])
 def test_equals_the_reference_on_real_speech(name):
     golden = reference.load_golden('metrics.npz')
     actual = [score(golden[f'clean_{clean}'], golden[f'deg_{pair}'], RATE, (name,)).values[name]
@@ -86,6 +86,22 @@ def test_equals_the_reference_on_real_speech(name):
 
 
 # ---------------------------------------------------------------- the mathematics
+
+
+def test_sdr_counts_a_wrong_level_as_distortion():
+    clean = np.tile([1.0, 1.0], 400)
+    noise = np.tile([0.1, -0.1], 400)  # orthogonal, a hundredth of the energy: 20 dB
+    assert distortion.sdr(clean, clean + noise, RATE) == pytest.approx(20.0, abs=1e-9)
+    for scale in (0.9, -3.0):  # of the signal (scale - 1) is distortion
+        assert distortion.sdr(clean, scale * clean, RATE) == pytest.approx(-20 * np.log10(abs(1 - scale)), abs=1e-9)
+        energies = (1 - scale) ** 2 + scale ** 2 / 100  # of the two distortions, which are orthogonal
+        assert distortion.sdr(clean, scale * (clean + noise), RATE) == pytest.approx(-10 * np.log10(energies), abs=1e-9)
+
+
+def test_sdr_is_computed_where_it_is_named_alone():
+    assert 'sdr' not in score(*speech(0.1), RATE).values
+    clean, degraded = speech(snr=7.0)
+    assert score(clean, degraded, RATE, ('sdr',)).values['sdr'] == pytest.approx(7.0, abs=1e-3)
 
 
 def test_si_sdr_of_orthogonal_noise_is_the_energy_ratio():
@@ -129,10 +145,11 @@ def test_linear_prediction_solves_the_normal_equations():
 
 def test_equal_signals_have_no_distortion():
     clean, _ = speech()
-    scores = score(clean, clean, RATE)
+    scores = score(clean, clean, RATE, tuple(METRICS))
     assert scores.values['llr'] == scores.values['wss'] == 0.0
     assert scores.values['stoi'] == pytest.approx(1.0) and scores.values['ssnr'] == 35.0
-    assert np.isnan(scores.values['si_sdr']) and 'inf' in scores.reasons['si_sdr']
+    for name in ('sdr', 'si_sdr'):
+        assert np.isnan(scores.values[name]) and 'inf' in scores.reasons[name]
 
 
 def test_wss_grows_with_noise_and_ignores_level():
@@ -192,7 +209,7 @@ def test_unusable_signals_are_undefined_with_the_reason(spoil, reason):
 
 def test_too_short_for_some_metrics():
     scores = score(*speech(0.03), RATE)
-    assert set(scores.reasons) == set(METRICS) - {'si_sdr'}
+    assert set(scores.reasons) == set(DEFAULT) - {'si_sdr'}
     assert 'two frames' in scores.reasons['ssnr'] and '0.4 s' in scores.reasons['stoi']
     assert scores.reasons['csig'].startswith('needs pesq_wb: ')
 

@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation import nisqa, scoring
-from jax_diffse.evaluation.metrics import METRICS, score
+from jax_diffse.evaluation.metrics import DEFAULT, METRICS, score
 from tests.evaluation import rater
 
 RATED, NATURALNESS = 'nisqa_v2_mos', 'nisqa_tts_mos'
@@ -70,8 +70,8 @@ def test_metrics_that_need_no_reference_take_any_rate(calls):
 
 
 @pytest.mark.parametrize(('names', 'there', 'chosen', 'printed'), [
-    (None, {'nisqa_v2', 'nisqa_tts'}, (*METRICS, *nisqa.DEFAULT), []),
-    (None, {'nisqa_tts'}, tuple(METRICS), ['get nisqa_v2']),
+    (None, {'nisqa_v2', 'nisqa_tts'}, (*DEFAULT, *nisqa.DEFAULT), []),
+    (None, {'nisqa_tts'}, DEFAULT, ['get nisqa_v2']),
     (('llr', RATED, 'nisqa_v2_noi', NATURALNESS), {'nisqa_tts'}, ('llr', RATED, 'nisqa_v2_noi', NATURALNESS),
      ['get nisqa_v2']),
     ((RATED, NATURALNESS), {'nisqa_v2'}, (RATED, NATURALNESS), ['get nisqa_tts']),

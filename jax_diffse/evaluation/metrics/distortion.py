@@ -1,4 +1,4 @@
-"""Distances between two waveforms, all frames at once: SI-SDR, segmental SNR, LLR and WSS.
+"""Distances between two waveforms, all frames at once: SDR, SI-SDR, segmental SNR, LLR and WSS.
 
 Signals are float64 `[N]`, clean and degraded of one length. Frames are those of P. C. Loizou, 'Speech Enhancement:
 Theory and Practice' (2nd edition, 2013), chapter 11: 30 ms, Hann window, 75 % overlap.
@@ -40,6 +40,15 @@ def frames(signal: np.ndarray, sample_rate: int) -> np.ndarray:
 def mean_of_lowest(values: np.ndarray) -> float:
     """The mean of the lowest 95 % of `[T]`. Undefined frames count as the highest, so a few of them do no harm."""
     return float(np.mean(np.sort(values)[:round(KEPT * len(values))]))
+
+
+def sdr(clean: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
+    """Signal-to-distortion ratio in dB, all that differs from the clean signal, a wrong level too, being distortion.
+
+    What J. Le Roux, S. Wisdom, H. Erdogan and J. R. Hershey, 'SDR - half-baked or well done?', ICASSP 2019, call SNR.
+    """
+    distortion = degraded - clean
+    return float(10 * np.log10(np.dot(clean, clean) / np.dot(distortion, distortion)))
 
 
 def si_sdr(clean: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:

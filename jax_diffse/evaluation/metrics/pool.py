@@ -20,13 +20,13 @@ import numpy as np
 
 import jax_diffse
 from jax_diffse.errors import UserError
-from jax_diffse.evaluation.metrics.scores import METRICS, Scores, check, score
+from jax_diffse.evaluation.metrics.scores import DEFAULT, Scores, check, score
 
 _PACKAGE_ROOT = str(pathlib.Path(jax_diffse.__file__).parents[1])
 _ONE_THREAD = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
 
 
-def score_all(jobs: Iterable[tuple[np.ndarray, np.ndarray]], sample_rate: int, names: Sequence[str] = tuple(METRICS),
+def score_all(jobs: Iterable[tuple[np.ndarray, np.ndarray]], sample_rate: int, names: Sequence[str] = DEFAULT,
               workers: int | None = None) -> Iterator[Scores]:
     """Scores many pairs, a few at a time, in worker processes.
 

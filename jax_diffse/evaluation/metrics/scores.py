@@ -23,6 +23,7 @@ METRICS = {
     'pesq_nb': Metric(perceptual.pesq_nb),
     'stoi': Metric(perceptual.stoi),
     'estoi': Metric(perceptual.estoi),
+    'sdr': Metric(distortion.sdr),
     'si_sdr': Metric(distortion.si_sdr),
     'ssnr': Metric(distortion.ssnr),
     'llr': Metric(distortion.llr),
@@ -31,6 +32,7 @@ METRICS = {
     'cbak': Metric(perceptual.cbak, of=('pesq_wb', 'wss', 'ssnr')),
     'covl': Metric(perceptual.covl, of=('pesq_wb', 'llr', 'wss')),
 }
+DEFAULT = tuple(name for name in METRICS if name != 'sdr')  # that only where asked for
 
 
 class Scores(NamedTuple):
@@ -58,7 +60,7 @@ def check(sample_rate: int, names: Sequence[str]) -> None:
         raise UserError(f'metrics are defined at 8000 and 16000 Hz, not at {sample_rate}: resample the signals first')
 
 
-def score(clean: np.ndarray, degraded: np.ndarray, sample_rate: int, names: Sequence[str] = tuple(METRICS)) -> Scores:
+def score(clean: np.ndarray, degraded: np.ndarray, sample_rate: int, names: Sequence[str] = DEFAULT) -> Scores:
     """Scores a degraded or enhanced signal against the clean one.
 
     Args:

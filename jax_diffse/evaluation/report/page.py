@@ -25,6 +25,7 @@ DESCRIPTIONS = {
     'pesq_nb': 'Perceptual quality, narrow band, up to 4.55',
     'stoi': 'Short-time intelligibility, up to 1',
     'estoi': 'Extended short-time intelligibility, up to 1',
+    'sdr': 'Signal to distortion, wrong levels included, dB',
     'si_sdr': 'Scale-invariant signal to distortion, dB',
     'ssnr': 'Segmental signal to noise, dB',
     'llr': 'Log-likelihood ratio of spectral envelopes',
