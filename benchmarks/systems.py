@@ -2,8 +2,8 @@
 
 Enhancement from waveform to waveform, and the training step; DR-DiffuSE by its stages. Prints medians, what compilation
 took and the compiler's temporaries, and a 2048 x 2048 float32 matrix product to compare machines by. TensorFlow is not
-needed. SEGAN trains on segments: `--systems segan --batch 8 --seconds 1.024`. Run it with `GLIBC_TUNABLES=` in front to
-see what `launch.tune` is worth.
+needed. SEGAN and DiffGMM train on segments: `--systems segan,diffgmm_small --batch 8 --seconds 1.024`. Run it with
+`GLIBC_TUNABLES=` in front to see what `launch.tune` is worth.
 """
 
 import argparse
@@ -15,7 +15,8 @@ import time
 import jax
 import jax.numpy as jnp
 
-from jax_diffse import launch
+from configs import diffgmm
+from jax_diffse import launch, systems
 from jax_diffse.systems.base import System
 from jax_diffse.systems.dccrn import Dccrn
 from jax_diffse.systems.dr_diffuse import DrDiffuse
@@ -23,9 +24,17 @@ from jax_diffse.systems.segan import Segan
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.parallel import Parallel, wait_for_each_step
 
+
+def make_diffgmm(variant: str, dtype: str) -> System:
+    """That of the config."""
+    config = diffgmm.get_config(variant).unlock()
+    config.model.network.dtype = dtype
+    return systems.build(config.system, config.model)
+
+
 SYSTEMS = {'c_gen': functools.partial(DrDiffuse, 'c_gen'), 'diffusion': functools.partial(DrDiffuse, 'diffusion'),
-           'refiner': functools.partial(DrDiffuse, 'refiner'), 'dccrn': Dccrn,
-           'segan': Segan}
+           'refiner': functools.partial(DrDiffuse, 'refiner'), 'dccrn': Dccrn, 'segan': Segan,
+           'diffgmm': functools.partial(make_diffgmm, ''), 'diffgmm_small': functools.partial(make_diffgmm, 'small')}
 
 
 def median_seconds(function, repeats: int) -> float:

@@ -3,15 +3,24 @@
 import os
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
-os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count=4'.strip()
+os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), '--xla_force_host_platform_device_count=4',
+                                    '--xla_backend_optimization_level=0'])  # most of the time goes into compilation
 os.environ['CUDA_VISIBLE_DEVICES'] = ''  # for TensorFlow, which only some tests import
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ['MPLBACKEND'] = 'Agg'
 os.environ.setdefault('GLIBC_TUNABLES', '')  # entry points that tests run in this process must not restart it
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 # Many steps in flight on few cores starve the simulated devices' collectives.
 jax.config.update('jax_cpu_enable_async_dispatch', False)
 # A vector that silently lines up with the wrong axis is an error.
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _forget_programs():
+    """Compiled programs of all modules together would take gigabytes."""
+    yield
+    jax.clear_caches()

@@ -19,9 +19,11 @@ def experiments():
            'diffiner': ['diffiner', 'released,diffiner', 'quick,diffiner'],
            'segan': ['no_adversary', 'released,no_adversary', 'quick,no_adversary'],
            'compact_diffiner': ['silu', 'relu', 'gelu', 'released,relu', 'quick,gelu', 'quick,released']}
+    own['diffgmm'] = ['k1', 'k2', 'k3', 'k8', 'small', 'small,k8', 'quick,k3']
     for path in CONFIGS:
         kind = next((kind for kind in own if path.stem.startswith(kind)), None)
-        for variant in ['', 'quick', 'released', *own.get(kind, ['noisy', 'quick,noisy'])]:
+        released = [] if kind == 'diffgmm' else ['released']  # nothing of it is
+        for variant in ['', 'quick', *released, *own.get(kind, ['noisy', 'quick,noisy'])]:
             yield pytest.param(path, f':{variant}' if variant else '', id=f'{path.stem}-{variant}')
 
 
@@ -75,6 +77,13 @@ def test_each_activation_of_the_compact_prior_is_a_config(activation):
     assert systems.build(loaded.system, loaded.model).network.activation == activation
 
 
+@pytest.mark.parametrize('count', [1, 2, 3, 5, 8])
+@pytest.mark.parametrize('name', ['diffgmm', 'diffgmm_short'])
+def test_each_number_of_components_is_a_config(name, count):
+    loaded = config.load(f'{CONFIGS[0].with_name(name)}.py:k{count}')
+    assert systems.build(loaded.system, loaded.model).network.components == count
+
+
 @pytest.mark.parametrize(('text', 'expected'), [
     ('eta_b=0.4', 0.4), ('network.attention=(1,2)', (1, 2)), ('sampler=diffiner+', 'diffiner+'), ('sampler=a=b', 'a=b'),
     ('respacing=10', '10'), ('respacing=10,5', '10,5')])
@@ -120,6 +129,7 @@ def test_overrides_reach_nested_keys_with_their_type():
     (f'{CONFIGS[0].with_name("dr_diffuse.py")}:slow', [],
      "dr_diffuse.py:slow: unknown variant 'slow', expected quick, released, noisy"),
     (f'{CONFIGS[0].with_name("dccrn.py")}:mse,lms', [], 'mse and lms: expected one loss; join its terms with +'),
+    (f'{CONFIGS[0].with_name("diffgmm.py")}:k2,k3', [], 'k2 and k3: expected one number of components'),
     (str(CONFIGS[0]), ['--config.train.batchsize=3'], 'batchsize'),
     (str(CONFIGS[0]), ['--config.train.batch_size=three'], 'batch_size'),
     (str(CONFIGS[0]), ['--batch_size=3'], 'expected --config.KEY=VALUE'),

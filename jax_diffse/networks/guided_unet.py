@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.typing import Dtype
 
-from jax_diffse.networks.layers import Dense, along_last, conv_params, conv_same
+from jax_diffse.networks.layers import Dense, GroupNorm, along_last, conv_params, conv_same
 
 
 def step_embedding(t: jax.Array, size: int, longest: float = 10_000.0) -> jax.Array:
@@ -28,37 +28,6 @@ def step_embedding(t: jax.Array, size: int, longest: float = 10_000.0) -> jax.Ar
     cosine = jnp.cos(large) * jnp.cos(small) - jnp.sin(large) * jnp.sin(small)
     sine = jnp.sin(large) * jnp.cos(small) + jnp.cos(large) * jnp.sin(small)
     return jnp.concatenate([cosine, sine], axis=-1)
-
-
-class GroupNorm(nn.Module):
-    """Group normalisation over frames, bins and the channels of a group, in float32, with an optional SiLU.
-
-    `shift` and `scale` `[B, C]`, where given, are applied on top: normalised (1 + scale) + shift.
-    """
-
-    groups: int = 32
-    silu: bool = True
-    epsilon: float = 1e-5
-
-    @nn.compact
-    def __call__(self, x, scale=None, shift=None):
-        batch, channels = x.shape[0], x.shape[-1]
-        gain = self.param('scale', nn.initializers.ones, (channels,), jnp.float32)
-        bias = self.param('bias', nn.initializers.zeros, (channels,), jnp.float32)
-        wide = x.astype(jnp.float32)
-        mean = self._over_groups(jnp.mean(wide, axis=(1, 2)))
-        var = self._over_groups(jnp.mean((wide - _per_channel(mean))**2, axis=(1, 2)))
-        gain = gain[None] * jax.lax.rsqrt(var + self.epsilon)
-        bias = jnp.broadcast_to(bias[None], (batch, channels)) - mean * gain
-        if scale is not None:
-            gain, bias = gain * (1 + scale), bias * (1 + scale) + shift
-        y = wide * _per_channel(gain) + _per_channel(bias)
-        return (nn.silu(y) if self.silu else y).astype(x.dtype)
-
-    def _over_groups(self, means):
-        """Means per channel `[B, C]` -> means per group, for each of its channels."""
-        size = means.shape[1] // self.groups
-        return jnp.repeat(jnp.mean(means.reshape(-1, self.groups, size), axis=2), size, axis=1)
 
 
 def _per_channel(x):

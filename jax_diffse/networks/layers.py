@@ -186,14 +186,14 @@ _transpose.defvjp(lambda x, kernel, *static: (_transpose(x, kernel, *static), (x
 def conv_same(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """Convolution over both axes with zeros around: `[B, T, F, C]` -> `[B, ceil(T / stride), ceil(F / stride), D]`.
 
-    PyTorch's `Conv2d(kernel, stride, padding=k // 2)`; kernel `[k, k, C, D]`, k odd.
+    PyTorch's `Conv2d(kernel, stride, padding=kernel // 2)`; kernel `[kt, kf, C, D]`, kt and kf odd.
     """
     return (_same if jax.default_backend() == 'cpu' else _native_same)(x, kernel, stride)
 
 
 def _native_same(x, kernel, stride):
-    reach = kernel.shape[0] // 2
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), ((reach, reach),) * 2, dimension_numbers=_AXES)
+    pads = [(size // 2, size // 2) for size in kernel.shape[:2]]
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_AXES)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -213,26 +213,26 @@ def _same_backward(stride, saved, gradient):
 
 
 def _same_kernel_gradient(x, gradient, shape, stride):
-    """Sum over frames and bins of the products of `gradient` with each tap on `x`: `shape` `[k, k, C, D]`.
+    """Sum over frames and bins of the products of `gradient` with each tap on `x`: `shape` `[kt, kf, C, D]`.
 
     A few rows at a time, so that the gathered taps stay in the cache.
     """
-    size, _, channels, features = shape
+    kt, kf, channels, features = shape
     batch, frames, bins, _ = gradient.shape
     rows = math.gcd(frames, max(1, 2048 // bins))
-    x = jnp.pad(x, ((0, 0), (size // 2,) * 2, (size // 2,) * 2, (0, 0)))
-    height, reach = stride * (rows - 1) + size, stride * (bins - 1) + 1
+    x = jnp.pad(x, ((0, 0), (kt // 2,) * 2, (kf // 2,) * 2, (0, 0)))
+    height, reach = stride * (rows - 1) + kt, stride * (bins - 1) + 1
 
     def add_rows(total, place):
         example, start = place // (frames // rows), place % (frames // rows) * rows
         band = jax.lax.dynamic_slice(x, (example, stride * start, 0, 0), (1, height, *x.shape[2:]))[0]
-        taps = [band[i:i + height - size + 1:stride, j:j + reach:stride] for i in range(size) for j in range(size)]
-        taps = jnp.concatenate(taps, axis=-1).reshape(rows * bins, size * size * channels)
+        taps = [band[i:i + height - kt + 1:stride, j:j + reach:stride] for i in range(kt) for j in range(kf)]
+        taps = jnp.concatenate(taps, axis=-1).reshape(rows * bins, kt * kf * channels)
         own = jax.lax.dynamic_slice(gradient, (example, start, 0, 0), (1, rows, bins, features))
         own = own.reshape(rows * bins, features).T
         return total + jnp.matmul(own, taps, preferred_element_type=jnp.float32), None
 
-    zeros = jnp.zeros((features, size * size * channels), jnp.float32)  # a sum of many, whatever their type
+    zeros = jnp.zeros((features, kt * kf * channels), jnp.float32)  # a sum of many, whatever their type
     total = jax.lax.scan(add_rows, zeros, jnp.arange(batch * frames // rows))[0]
     return total.T.reshape(shape).astype(gradient.dtype)
 
@@ -308,6 +308,52 @@ def frame_means(arrays: Sequence[jax.Array], num_frames: jax.Array | None, axis_
     if axis_name is not None:
         totals, count = jax.lax.psum((totals, count), axis_name)
     return [total / count for total in totals], count
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation over all axes between the first and the last, and the channels of a group, in float32.
+
+    Over real frames only where `num_frames` `[B]` is given. An optional SiLU follows. `shift` and `scale` `[B, C]`,
+    where given, are applied on top: normalised (1 + scale) + shift.
+    """
+
+    groups: int = 32
+    silu: bool = True
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x, scale=None, shift=None, num_frames=None):
+        batch, channels = x.shape[0], x.shape[-1]
+        gain = self.param('scale', nn.initializers.ones, (channels,), jnp.float32)
+        bias = self.param('bias', nn.initializers.zeros, (channels,), jnp.float32)
+        wide, whole = x.astype(jnp.float32), (batch,) + (1,) * (x.ndim - 2) + (channels,)
+        means, variances = _moments(wide, num_frames)
+        mean = self._over_groups(means)
+        var = self._over_groups(variances + (means - mean)**2)
+        gain = gain[None] * jax.lax.rsqrt(var + self.epsilon)
+        bias = jnp.broadcast_to(bias[None], (batch, channels)) - mean * gain
+        if scale is not None:
+            gain, bias = gain * (1 + scale), bias * (1 + scale) + shift
+        y = wide * gain.reshape(whole) + bias.reshape(whole)
+        return (nn.silu(y) if self.silu else y).astype(x.dtype)
+
+    def _over_groups(self, means):
+        """Means per channel `[B, C]` -> means per group, for each of its channels."""
+        size = means.shape[1] // self.groups
+        return jnp.repeat(jnp.mean(means.reshape(-1, self.groups, size), axis=2), size, axis=1)
+
+
+def _moments(x, num_frames):
+    """Means and variances per example and channel, `[B, T, ..., C]` -> `[B, C]` each, in one pass over x."""
+    batch, channels, axes = x.shape[0], x.shape[-1], tuple(range(1, x.ndim - 1))
+    # Differences from any one value of the channel: squares that are not much larger than the variance do not cancel.
+    start = jax.lax.stop_gradient(x.reshape(batch, -1, channels)[:, 0])
+    x = mask_frames(x - start.reshape((batch,) + (1,) * len(axes) + (channels,)), num_frames)
+    count = math.prod(x.shape[1:-1])
+    if num_frames is not None:
+        count = (jnp.maximum(num_frames, 1) * (count // x.shape[1]))[:, None]
+    mean, square = (jnp.sum(y, axis=axes) / count for y in (x, x**2))
+    return mean + start, jnp.maximum(square - mean**2, 0.0)
 
 
 class BatchNorm(nn.Module):

@@ -5,12 +5,13 @@ from jax_diffse.errors import UserError
 from jax_diffse.systems.base import System
 from jax_diffse.systems.compact_diffiner import CompactDiffiner
 from jax_diffse.systems.dccrn import Dccrn
+from jax_diffse.systems.diffgmm import DiffGmm
 from jax_diffse.systems.diffiner import Diffiner
 from jax_diffse.systems.dr_diffuse import DrDiffuse
 from jax_diffse.systems.segan import Segan
 
-SYSTEMS = {'compact_diffiner': CompactDiffiner, 'dccrn': Dccrn, 'diffiner': Diffiner, 'dr_diffuse': DrDiffuse,
-           'segan': Segan}
+SYSTEMS = {'compact_diffiner': CompactDiffiner, 'dccrn': Dccrn, 'diffgmm': DiffGmm, 'diffiner': Diffiner,
+           'dr_diffuse': DrDiffuse, 'segan': Segan}
 
 
 def build(name: str, model) -> System:

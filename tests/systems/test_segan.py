@@ -37,6 +37,7 @@ def as_torch(system, group, collection, tree):
     return layouts.to_torch(entries, {collection: {group: tree}})
 
 
+@functools.cache
 def gradients(system):
     """Of the mean loss of a group with respect to it, in training: (loss, ((statistics, metrics), gradient))."""
     def of(group, variables, batch):
@@ -256,7 +257,7 @@ def test_pre_emphasis_is_undone(monkeypatch):
 
     monkeypatch.setattr(Segan, '_generate', half)
     x = speechlike(1, 3000)['noisy']
-    enhanced = system.enhance({}, x, jnp.array([3000]), None)
+    enhanced = jit(lambda x: system.enhance({}, x, jnp.array([3000]), None))(x)
     np.testing.assert_allclose(enhanced, 0.5 * x, atol=1e-5)
     np.testing.assert_allclose(system.pair({'clean': x, 'noisy': x}, None)[1][0, 1:4], x[0, 1:4] - 0.95 * x[0, :3],
                                atol=1e-6)

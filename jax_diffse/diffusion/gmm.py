@@ -1,0 +1,186 @@
+"""Diffusion from clean speech to the noisy recording, with a Gaussian mixture as its reverse process (DiffGMM).
+
+Wang et al., "DiffGMM" (arXiv 2406.09154), have a network estimate the noise of the reverse process as a mixture (pi_k,
+mu_k, Sigma_k), which is subtracted step by step. Its equations are not public; these are ours. With the noisy recording
+x, clean speech y and the noise n = x - y, the chain shifts y towards x (Yue et al., "ResShift", NeurIPS 2023, eq. 1):
+
+    x_t = y + a_t n + kappa sqrt(a_t) z,    0 = a_0 < a_1 < ... < a_S = 1,    z ~ N(0, I)
+
+    q(x_{t-1} | x_t, y) = N(rho x_t + (1 - rho) y, v),    rho = a_{t-1} / a_t,    v = kappa^2 rho (a_t - a_{t-1})
+
+y = x - n is all that is unknown there. A mixture sum_k pi_k N(mu_k, sigma_k^2) of n, sample by sample, thus gives
+
+    p(x_{t-1} | x_t, x) = sum_k pi_k N(rho x_t + (1 - rho) (x - mu_k), v + (1 - rho)^2 sigma_k^2).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_diffse.diffusion.ddpm import Draw
+
+STEP, COMPONENT, NOISE, START = range(4)  # the draws of a level
+LOG_DEVIATION = (-7.0, 1.0)  # bounds of log sigma_k; below, the likelihood of silent noise would know no end
+
+
+class Mixture(NamedTuple):
+    """A Gaussian mixture of each entry of `[...]`."""
+
+    log_weight: jax.Array  # [..., K], log pi_k
+    mean: jax.Array  # [..., K], mu_k
+    deviation: jax.Array  # [..., K], sigma_k
+
+
+def mixture(parameters: jax.Array) -> Mixture:
+    """The mixtures of any real `parameters` `[..., 3, K]`: softmax for the weights, softly clamped log sigma_k."""
+    logits, mean, log_deviation = (parameters[..., i, :] for i in range(3))
+    low, high = LOG_DEVIATION
+    below = high - jax.nn.softplus(high - log_deviation)  # a hard bound would have no gradient beyond it
+    return Mixture(jax.nn.log_softmax(logits, axis=-1), mean, jnp.exp(low + jax.nn.softplus(below - low)))
+
+
+def expectation(mix: Mixture) -> jax.Array:
+    """The mean of each mixture, sum_k pi_k mu_k: `[...]`."""
+    return jnp.sum(jnp.exp(mix.log_weight) * mix.mean, axis=-1)
+
+
+def variance(mix: Mixture) -> jax.Array:
+    """The variance of each mixture, `[...]`: that of its components and that between them."""
+    between = (mix.mean - expectation(mix)[..., None])**2
+    return jnp.sum(jnp.exp(mix.log_weight) * (mix.deviation**2 + between), axis=-1)
+
+
+def log_density(mix: Mixture, value: jax.Array) -> jax.Array:
+    """Of each mixture at `value` `[...]`, natural logarithm."""
+    distance = (value[..., None] - mix.mean) / mix.deviation
+    each = mix.log_weight - 0.5 * distance**2 - jnp.log(mix.deviation) - 0.5 * np.log(2 * np.pi).astype(np.float32)
+    return jax.nn.logsumexp(each, axis=-1)
+
+
+def drawn(mix: Mixture, component: jax.Array, noise: jax.Array, temperature: float = 1.0) -> jax.Array:
+    """A value of each mixture: mu_k + temperature sigma_k noise, with k drawn from pi.
+
+    Args:
+      mix: `[..., K]`.
+      component: `[...]`, standard normal; its place in the distribution picks k.
+      noise: `[...]`, standard normal.
+      temperature: 1 for the mixture itself, 0 for the means of its components.
+    """
+    below = jnp.cumsum(jnp.exp(mix.log_weight), axis=-1)[..., :-1]
+    k = jnp.sum(jax.scipy.stats.norm.cdf(component)[..., None] > below, axis=-1, keepdims=True)
+    mean, deviation = (jnp.take_along_axis(x, k, axis=-1)[..., 0] for x in (mix.mean, mix.deviation))
+    return mean + temperature * deviation * noise
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chain:
+    """The levels of the process, from the least noise (0) to the noisy recording (S - 1); float64, on the host."""
+
+    shift: np.ndarray  # [S], a_1 ... a_S, increasing to 1
+    jitter: float  # kappa, in units of the signal
+
+    def __len__(self) -> int:
+        return len(self.shift)
+
+    @property
+    def previous(self) -> np.ndarray:
+        """a_{t-1}; 0 below level 0."""
+        return np.append(0.0, self.shift[:-1])
+
+    @property
+    def ratio(self) -> np.ndarray:
+        """rho."""
+        return self.previous / self.shift
+
+    @property
+    def variance(self) -> np.ndarray:
+        """v, of q(x_{t-1} | x_t, y); 0 at level 0."""
+        return self.jitter**2 * self.ratio * (self.shift - self.previous)
+
+
+def chain(num_steps: int, power: float = 1.5, jitter: float = 0.05) -> Chain:
+    """The chain with a_t = (t / num_steps)^power.
+
+    Raises:
+      ValueError: no steps, a power that is not positive, or a negative jitter.
+    """
+    if num_steps < 1 or power <= 0 or jitter < 0:
+        raise ValueError(f'expected one or more steps, a positive power and a jitter of 0 or more, got {num_steps}, '
+                         f'{power:g}, {jitter:g}')
+    return Chain((np.arange(1, num_steps + 1) / num_steps)**power, jitter)
+
+
+def respaced(whole: Chain, num_steps: int) -> Chain:
+    """`num_steps` levels of a chain at about equal distances, the noisy recording among them.
+
+    The levels between two of them are left out exactly: the process has the same marginals.
+
+    Raises:
+      ValueError: `num_steps` is not between 1 and the length of the chain.
+    """
+    if not 1 <= num_steps <= len(whole):
+        raise ValueError(f'expected 1 to {len(whole)} sampling steps, got {num_steps}')
+    place = np.floor(np.arange(1, num_steps + 1) * len(whole) / num_steps + 0.5).astype(int) - 1
+    return Chain(whole.shift[place], whole.jitter)
+
+
+def diffuse(clean: jax.Array, noisy: jax.Array, noise: jax.Array, shift: jax.Array, jitter: float) -> jax.Array:
+    """x_t = y + a_t (x - y) + kappa sqrt(a_t) z, all `[B, ...]`; `shift` a_t is a scalar or `[B]`."""
+    shift = _wide(shift, clean)
+    return clean + shift * (noisy - clean) + jitter * jnp.sqrt(shift) * noise
+
+
+def posterior_mean(x: jax.Array, clean: jax.Array, ratio: jax.Array) -> jax.Array:
+    """The mean of q(x_{t-1} | x_t, y), rho x_t + (1 - rho) y; `ratio` rho is a scalar or `[B]`."""
+    ratio = _wide(ratio, x)
+    return ratio * x + (1 - ratio) * clean
+
+
+def reverse(mix: Mixture, x: jax.Array, noisy: jax.Array, ratio: jax.Array, variance: jax.Array) -> Mixture:
+    """p(x_{t-1} | x_t, x) of `x` `[B, ...]`, with the mixture of the noise; `ratio` and `variance` scalar or `[B]`."""
+    mean = posterior_mean(x[..., None], noisy[..., None] - mix.mean, ratio)
+    ratio, variance = (_wide(value, mix.mean) for value in (ratio, variance))
+    return Mixture(mix.log_weight, mean, jnp.sqrt(variance + ((1 - ratio) * mix.deviation)**2))
+
+
+def _wide(value, like):
+    """A scalar or `[B, 1 ...]` with as many axes as `like`."""
+    value = jnp.asarray(value)
+    return value.reshape(value.shape + (1,) * (like.ndim - value.ndim)) if value.ndim else value
+
+
+def sample(estimate: Callable[[jax.Array, jax.Array], Mixture], x: jax.Array, noisy: jax.Array, levels: Chain,
+           draw: Draw, *, temperature: float = 0.0, trajectory: bool = False):
+    """Subtracts the estimated noise step by step, in one `lax.scan`.
+
+    Args:
+      estimate: (x_t `[B, ...]`, a_t `[B]`) -> the mixture of the noise; called once per level.
+      x: `[B, ...]` at the last level.
+      noisy: `[B, ...]`.
+      levels: S of them.
+      draw: noise, see `ddpm.draws`.
+      temperature: 0: what is subtracted is the mixture's mean; else mu_k + temperature sigma_k z of a component drawn.
+      trajectory: also return what was met on the way.
+
+    Returns:
+      x_0 `[B, ...]`; with `trajectory` a tuple of it, the samples after each step and the noise that was subtracted,
+      both `[S, B, ...]` in the order of sampling.
+    """
+    def step(x, level):
+        mix = estimate(x, jnp.full(x.shape[0], level['shift']))
+        noise = expectation(mix)
+        if temperature:
+            noise = drawn(mix, draw(level['index'], COMPONENT), draw(level['index'], NOISE), temperature)
+        new = posterior_mean(x, noisy - noise, level['ratio'])
+        if levels.jitter:
+            new = new + level['deviation'] * draw(level['index'], STEP)
+        return new, (new, noise) if trajectory else None
+
+    values = {'shift': levels.shift, 'ratio': levels.ratio, 'deviation': np.sqrt(levels.variance)}
+    values = {name: value.astype(np.float32) for name, value in values.items()} | {'index': np.arange(len(levels))}
+    x, visited = jax.lax.scan(step, x, {name: jnp.asarray(value[::-1]) for name, value in values.items()})
+    return (x, *visited) if trajectory else x

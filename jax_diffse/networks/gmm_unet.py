@@ -1,0 +1,202 @@
+"""A one-dimensional U-Net that estimates, sample by sample, a Gaussian mixture of the noise in a waveform.
+
+DiffGMM (Wang et al., arXiv 2406.09154) shows three linear layers, a U-Net of four levels with three blocks each, and
+linear layers to pi_k, mu_k and Sigma_k; all else here (widths, kernels, normalisation, strides of 4, the conditioning
+on the level) is ours. Arrays are `[B, N, C]`.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from flax.typing import Dtype
+
+from jax_diffse.networks.guided_unet import step_embedding
+from jax_diffse.networks.layers import (
+    ConvParams,
+    Dense,
+    GroupNorm,
+    along_last,
+    conv_params,
+    conv_same,
+    dilated_conv,
+)
+from jax_diffse.spectral import mask_frames
+
+STRIDE = 4  # from level to level
+LEVELS = 1000.0  # what a level from 0 to 1 is multiplied with before it is embedded
+DILATIONS = (1, 2, 4, 8, 16, 32)  # at the bottom
+
+
+@dataclasses.dataclass(frozen=True)
+class GmmUNetConfig:
+    """Size of a `GmmUNet`."""
+
+    components: int = 5  # of the mixture, K
+    widths: tuple[int, ...] = (64, 128, 256, 512)  # channels of each level
+    blocks: int = 3  # residual ones of each level, on the way down and on the way up
+    kernel: int = 9  # samples of a convolution
+    groups: int = 8  # of group normalisation
+    dtype: str = 'float32'  # of activations and products: 'float32' or 'bfloat16'
+
+    def __post_init__(self):
+        if self.dtype not in ('float32', 'bfloat16'):
+            raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {self.dtype!r}")
+        if self.components < 1 or self.blocks < 1:
+            raise ValueError(f'expected one or more components and blocks, got {self.components} and {self.blocks}')
+        if self.kernel < 1 or self.kernel % 2 == 0:
+            raise ValueError(f'kernel: expected an odd number of samples, got {self.kernel}')
+        if not self.widths or min(self.widths) < 2 or self.groups < 1 or any(w % self.groups for w in self.widths):
+            raise ValueError(f'widths: expected multiples of {self.groups}, the groups of normalisation, got '
+                             f'{self.widths}')
+
+    @property
+    def multiple(self) -> int:
+        """Waveforms are padded to a multiple of so many samples."""
+        return STRIDE ** (len(self.widths) - 1)
+
+
+class Conv(nn.Module):
+    """A convolution that keeps the length, zeros around."""
+
+    features: int
+    size: int
+    zero: bool = False  # starts at zero
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        kernel, bias = conv_params(self, (self.size, x.shape[-1], self.features), self.zero)
+        return along_last(jnp.add, conv_same(x[:, :, None].astype(self.dtype), kernel[:, None])[:, :, 0], bias)
+
+
+class Down(nn.Module):
+    """A convolution of 8 samples and stride 4: `[B, N, C]` -> `[B, N / 4, features]`."""
+
+    features: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x):
+        kernel, bias = conv_params(self, (2 * STRIDE, x.shape[-1], self.features))
+        # Two products of neighbouring quarters, as the kernel is twice as long as the stride.
+        x = jnp.pad(x.astype(self.dtype), ((0, 0), (STRIDE // 2,) * 2, (0, 0)))
+        x = x.reshape(x.shape[0], -1, STRIDE * x.shape[-1])
+        early, late = kernel.reshape(2, -1, self.features)
+        return along_last(jnp.add, x[:, :-1] @ early + x[:, 1:] @ late, bias)
+
+
+class Up(nn.Module):
+    """Every sample four times, then a convolution: `[B, N, C]` -> `[B, 4 N, features]`.
+
+    The copies are never made: what a convolution makes of them are, at each of the four places, sums of its taps on
+    three neighbours.
+    """
+
+    features: int
+    size: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x):
+        batch, length, channels = x.shape
+        kernel, bias = conv_params(self, (self.size, channels, self.features))
+        taps, neighbours = upsampled_taps(self.size)
+        kernel = jnp.einsum('pnk,kcd->ncpd', jnp.asarray(taps, self.dtype), kernel)
+        kernel = kernel.reshape(neighbours, 1, channels, STRIDE * self.features)
+        y = conv_same(x[:, :, None].astype(self.dtype), kernel)
+        return along_last(jnp.add, y.reshape(batch, STRIDE * length, self.features), bias)
+
+
+def upsampled_taps(size: int) -> tuple[np.ndarray, int]:
+    """Which taps of a kernel fall onto which neighbour, `[4 places, neighbours, size]` zeros and ones; neighbours."""
+    offsets = (np.arange(STRIDE)[:, None] + np.arange(size)[None] - size // 2) // STRIDE  # [4, size]
+    reach = int(np.abs(offsets).max())
+    return (offsets[:, None] == np.arange(-reach, reach + 1)[None, :, None]).astype(np.float32), 2 * reach + 1
+
+
+class ResBlock(nn.Module):
+    """Two convolutions with the level's scale and shift in between, added to the input or its projection."""
+
+    features: int
+    config: GmmUNetConfig
+
+    @nn.compact
+    def __call__(self, x, embedding, num_frames):
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        h = GroupNorm(config.groups, name='norm_in')(x, num_frames=num_frames)
+        h = Conv(self.features, config.kernel, dtype=dtype, name='conv_in')(mask_frames(h, num_frames))
+        scale, shift = jnp.split(Dense(2 * self.features, name='level')(nn.silu(embedding)), 2, axis=-1)
+        h = GroupNorm(config.groups, name='norm_out')(h, scale, shift, num_frames)
+        h = Conv(self.features, config.kernel, zero=True, dtype=dtype, name='conv_out')(mask_frames(h, num_frames))
+        return h + (x if x.shape[-1] == self.features else Dense(self.features, dtype, name='skip')(x))
+
+
+class Dilated(nn.Module):
+    """A dilated convolution over three frames, added to the input."""
+
+    dilation: int
+    config: GmmUNetConfig
+
+    @nn.compact
+    def __call__(self, x, num_frames):
+        dtype = jnp.dtype(self.config.dtype)
+        h = GroupNorm(self.config.groups, name='norm')(x, num_frames=num_frames)
+        kernel, bias = ConvParams((3, x.shape[-1], x.shape[-1]), dtype, name='conv')()
+        h = dilated_conv(mask_frames(h, num_frames).astype(dtype), kernel, self.dilation)
+        return x + along_last(jnp.add, h, bias)
+
+
+class GmmUNet(nn.Module):
+    """The parameters of the mixture, as a linear layer gives them."""
+
+    config: GmmUNetConfig = GmmUNetConfig()
+
+    @nn.compact
+    def __call__(self, x, noisy, level, num_samples=None):
+        """Waveforms between clean and noisy speech -> what is to become pi_k, mu_k and sigma_k of their noise.
+
+        Args:
+          x: `[B, N]`.
+          noisy: `[B, N]`.
+          level: `[B]`, the share of the noise that x has, from 0 to 1.
+          num_samples: `[B]`, real lengths, on which alone the result depends; default N.
+
+        Returns:
+          `[B, N, 3, K]` float32; nothing is said of what lies beyond `num_samples`.
+        """
+        config, dtype, length = self.config, jnp.dtype(self.config.dtype), x.shape[1]
+        if num_samples is None:
+            num_samples = jnp.full(len(x), length)
+        frames = [-(-num_samples // STRIDE**i) for i in range(len(config.widths))]
+        x = jnp.pad(jnp.stack([x, noisy], axis=-1), ((0, 0), (0, -length % config.multiple), (0, 0)))
+        embedding = self._embed(level)
+        for i, width in enumerate((config.widths[0] // 2, config.widths[0], config.widths[0])):
+            x = Dense(width, dtype, name=f'stem{i}')(x if i == 0 else nn.silu(x))
+        skips = []
+        for i, width in enumerate(config.widths):
+            if i:
+                skips.append(x)
+                x = Down(width, dtype, name=f'down{i}')(mask_frames(x, frames[i - 1]))
+            x = self._blocks(f'encoder{i}', width, x, embedding, frames[i])
+        for dilation in DILATIONS:
+            x = Dilated(dilation, config, name=f'dilated{dilation}')(x, frames[-1])
+        for i in reversed(range(len(skips))):
+            width = config.widths[i]
+            x = Up(width, config.kernel, dtype, name=f'up{i}')(mask_frames(x, frames[i + 1]))
+            x = self._blocks(f'decoder{i}', width, jnp.concatenate([x, skips[i]], axis=-1), embedding, frames[i])
+        x = GroupNorm(config.groups, name='norm')(x, num_frames=frames[0])
+        x = Dense(3 * config.components, name='mixture')(x.astype(jnp.float32))
+        return x[:, :length].reshape(len(x), length, 3, config.components)
+
+    def _embed(self, level):
+        """`[B]` -> `[B, 4 C]`."""
+        size = self.config.widths[0]
+        embedding = Dense(4 * size, name='level0')(step_embedding(LEVELS * level, size))
+        return Dense(4 * size, name='level1')(nn.silu(embedding))
+
+    def _blocks(self, name, width, x, embedding, num_frames):
+        for i in range(self.config.blocks):
+            x = ResBlock(width, self.config, name=f'{name}_{i}')(x, embedding, num_frames)
+        return x
