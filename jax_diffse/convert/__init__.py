@@ -6,11 +6,10 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
-
 from jax_diffse import systems
 from jax_diffse.convert import compact_unet, dccrn, diffiner, dr_diffuse, layouts, segan
 from jax_diffse.errors import UserError
+from jax_diffse.systems.base import shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +64,9 @@ def from_torch(kind: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     found = _kind(kind)
     state_dict = found.plain(state_dict)
     fields = found.model(state_dict)
-    variables = jax.eval_shape(systems.build(found.system, fields).init, jax.random.key(0))
-    shapes = {collection: {found.group: groups[found.group]} for collection, groups in variables.items()
-              if found.group in groups}
-    return layouts.convert(found.entries(fields), state_dict, shapes)
+    expected = {collection: {found.group: groups[found.group]}
+                for collection, groups in shapes(systems.build(found.system, fields)).items() if found.group in groups}
+    return layouts.convert(found.entries(fields), state_dict, expected)
 
 
 def describe(weights: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """What a speech-enhancement system is to the training loop, to evaluation and to `enhance.py`."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -103,3 +104,9 @@ class System(Protocol):
         """The last of `enhance_stages` -> `[B, N]`."""
         stages = self.enhance_stages(variables, noisy, num_samples, key, gain=gain, steps=steps, processed=processed)
         return list(stages.values())[-1]
+
+
+@functools.lru_cache(maxsize=32)  # tracing a network takes seconds
+def shapes(system: System) -> Variables:
+    """What `system.init` would draw, as `jax.ShapeDtypeStruct`s; not to be changed."""
+    return jax.eval_shape(system.init, jax.random.key(0))

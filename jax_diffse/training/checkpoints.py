@@ -22,7 +22,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from jax_diffse import systems
 from jax_diffse.config import override
 from jax_diffse.errors import UserError
-from jax_diffse.systems.base import System, Variables
+from jax_diffse.systems.base import System, Variables, shapes
 
 absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax warns of options that are chosen on purpose
 
@@ -178,8 +178,7 @@ def _choose(manager, step, workdir) -> int:
 def _restore_variables(manager, step, system, workdir) -> Variables:
     # Onto one local device, whatever the number of devices it was trained on.
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-                            jax.eval_shape(system.init, jax.random.key(0)))
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes(system))
     args = {'variables': ocp.args.StandardRestore(abstract)}
     if (manager.directory / str(step) / 'ema').exists():
         args['ema'] = ocp.args.StandardRestore({group: abstract['params'][group] for group in system.losses})

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_diffse.errors import UserError
-from jax_diffse.systems.base import System, Variables
+from jax_diffse.systems.base import System, Variables, shapes
 from jax_diffse.training import checkpoints
 
 
@@ -17,8 +17,8 @@ def initial_variables(system: System, key: jax.Array, init_from: str = '') -> Va
     Raises:
       UserError: no `init_from` for a system with frozen groups, it is not a run, lacks one of them or does not fit.
     """
-    shapes = jax.eval_shape(system.init, key)
-    frozen = [group for group in shapes['params'] if group not in system.losses]
+    expected = shapes(system)
+    frozen = [group for group in expected['params'] if group not in system.losses]
     if not init_from:
         if frozen:
             raise UserError(f'config.init_from: this stage builds on trained {" and ".join(frozen)}: name the run of '
@@ -30,12 +30,12 @@ def initial_variables(system: System, key: jax.Array, init_from: str = '') -> Va
                         f'{system.front_end}')
     known = run.variables['params']
     origins = {group: next((name for name in system.origins.get(group, (group,)) if name in known), None)
-               for group in shapes['params']}
+               for group in expected['params']}
     missing = [group for group in frozen if origins[group] is None]
     if missing:
         raise UserError(f'config.init_from={init_from}: holds {", ".join(known)}, but this stage needs '
                         f'{" and ".join(missing)} as well: name the run of the stage before it')
-    variables = system.init(key) if None in origins.values() else shapes  # drawing takes seconds
+    variables = system.init(key) if None in origins.values() else expected  # drawing takes seconds
     return {collection: {group: _taken(run, collection, origins[group], tree) for group, tree in groups.items()}
             for collection, groups in variables.items()}
 
@@ -44,8 +44,8 @@ def _taken(run, collection, origin, drawn):
     if origin is None:
         return drawn
     found = run.variables[collection][origin]
-    shapes = [jax.tree.map(lambda x: x.shape, tree) for tree in (found, drawn)]
-    if shapes[0] != shapes[1]:
+    sizes = [jax.tree.map(lambda x: x.shape, tree) for tree in (found, drawn)]
+    if sizes[0] != sizes[1]:
         raise UserError(f'config.init_from={run.workdir}: its {origin} is of another size or kind than config.model '
                         f'asks for; it was trained with {run.config.model.to_json()}')
     return jax.tree.map(jnp.copy, found)  # two groups may come from one

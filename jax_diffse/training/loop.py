@@ -11,6 +11,7 @@ import numpy as np
 from jax_diffse import data, systems
 from jax_diffse.config import from_config_dict, to_json
 from jax_diffse.errors import UserError
+from jax_diffse.systems.base import shapes
 from jax_diffse.training import parallel
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.checkpoints import Checkpoints
@@ -84,7 +85,10 @@ def train(config, workdir) -> dict[str, float]:
     resumed, key = checkpoints.latest_step is not None, jax.random.key(settings.seed)
     if resumed:
         _check_same_config(checkpoints.config(), config.to_dict(), workdir)
-    variables = system.init(key) if resumed else initial_variables(system, key, config.get('init_from', ''))
+    if resumed:
+        variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes(system))
+    else:
+        variables = initial_variables(system, key, config.get('init_from', ''))
     state = state_lib.create(system, optimizer, settings.ema_decay, variables)
     if resumed:
         state = checkpoints.restore(state)

@@ -13,6 +13,7 @@ from jax_diffse.diffusion import ddpm, ddrm, notebook
 from jax_diffse.errors import UserError
 from jax_diffse.networks.compact_unet import CompactUNetConfig
 from jax_diffse.spectral import istft, stft
+from jax_diffse.systems.base import shapes
 from jax_diffse.systems.compact_diffiner import CompactDiffiner
 from tests import reference
 
@@ -24,7 +25,7 @@ RELEASED = dataclasses.replace(TINY, network=dataclasses.replace(TINY.network, r
 
 @pytest.fixture(scope='module')
 def variables():
-    return reference.random_variables(jax.eval_shape(TINY.init, jax.random.key(0)))
+    return reference.random_variables(shapes(TINY))
 
 
 def noise(*shape, seed=0):

@@ -12,6 +12,7 @@ from jax_diffse import convert, systems
 from jax_diffse.convert import layouts
 from jax_diffse.errors import UserError
 from jax_diffse.losses import released
+from jax_diffse.systems.base import shapes
 from jax_diffse.systems.dccrn import Dccrn, LossWeights
 from tests import reference
 
@@ -142,7 +143,7 @@ def test_golden_training_step(part):
 
 @pytest.fixture(scope='module')
 def variables():
-    return reference.random_variables(jax.eval_shape(Dccrn(**TINY).init, jax.random.key(0)))
+    return reference.random_variables(shapes(Dccrn(**TINY)))
 
 
 def noise(batch, length, seed=0):

@@ -12,6 +12,7 @@ import scipy.stats
 from jax_diffse.diffusion import gmm
 from jax_diffse.losses.multi_resolution import multi_resolution
 from jax_diffse.networks.gmm_unet import GmmUNetConfig
+from jax_diffse.systems.base import shapes
 from jax_diffse.systems.diffgmm import GROUP, DiffGmm
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.parallel import Parallel
@@ -25,7 +26,7 @@ REGRESSION = dataclasses.replace(TINY, network=dataclasses.replace(NETWORK, comp
 
 @functools.cache
 def variables(system):
-    return reference.random_variables(jax.eval_shape(system.init, jax.random.key(0)))
+    return reference.random_variables(shapes(system))
 
 
 def batch(size=2, length=3000, seed=0):

@@ -14,6 +14,7 @@ from jax_diffse.convert import layouts
 from jax_diffse.diffusion import ddpm, ddrm
 from jax_diffse.errors import UserError
 from jax_diffse.networks.guided_unet import UNetConfig
+from jax_diffse.systems.base import shapes
 from jax_diffse.systems.diffiner import Diffiner
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.parallel import Parallel
@@ -27,7 +28,7 @@ TINY = Diffiner(NETWORK, block_frames=64, respacing='ddim4')
 
 @pytest.fixture(scope='module')
 def variables():
-    return reference.random_variables(jax.eval_shape(TINY.init, jax.random.key(0)))
+    return reference.random_variables(shapes(TINY))
 
 
 def noise(*shape, seed=0):
@@ -330,7 +331,7 @@ def test_loss_second_moment_on_four_devices_is_that_on_one(variables, simple_los
 
 
 def test_init_has_statistics_only_where_steps_are_weighted():
-    assert jax.eval_shape(TINY.init, jax.random.key(0))['batch_stats'] == {}
+    assert shapes(TINY)['batch_stats'] == {}
     weighted = dataclasses.replace(TINY, step_sampling='loss_second_moment')
-    shapes = jax.eval_shape(weighted.init, jax.random.key(0))['batch_stats']['prior']
-    assert shapes['losses'].shape == (4000, 10) and shapes['counts'].shape == (4000,)
+    found = shapes(weighted)['batch_stats']['prior']
+    assert found['losses'].shape == (4000, 10) and found['counts'].shape == (4000,)

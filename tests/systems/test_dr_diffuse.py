@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jax_diffse.systems.base import shapes
 from jax_diffse.systems.dr_diffuse import VALIDATION_GRID, DrDiffuse
 from tests import reference
 
@@ -22,7 +23,7 @@ LENGTHS = (1777, 960)
 @pytest.fixture(scope='module')
 def variables():
     """Of the whole chain."""
-    return reference.random_variables(jax.eval_shape(CHAIN.init, jax.random.key(0)))
+    return reference.random_variables(shapes(CHAIN))
 
 
 @jit
@@ -100,7 +101,7 @@ def test_each_stage_gives_those_before_it_and_enhance_the_last(simple_networks):
 def test_each_stage_holds_the_groups_of_those_before_it(variables):
     groups = ['c_gen', 'denoiser', 'refiner']
     assert list(variables['params']) == list(variables['batch_stats']) == groups
-    assert list(jax.eval_shape(C_GEN.init, jax.random.key(0))['params']) == groups[:1]
+    assert list(shapes(C_GEN)['params']) == groups[:1]
     assert DIFFUSION._groups() == ('c_gen', 'denoiser')
     assert dataclasses.replace(CHAIN, condition='noisy')._groups() == ('denoiser', 'refiner')
 
