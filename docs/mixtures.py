@@ -2,7 +2,7 @@
 
     python -m docs.mixtures REPORT...
 
-REPORT is a folder that evaluate.py wrote: a row for each, and one for what the first of its steps alone gives.
+REPORT is a folder that evaluate.py wrote: a row for each, and one for what the first step of a run alone gives.
 """
 
 import argparse
@@ -21,10 +21,14 @@ def table(folders: list[str]) -> str:
     metrics = [metric for metric in METRICS if all(metric in summary['metrics'] for summary in summaries)]
     lines = [f'| | K | kappa | temperature | NFE | {" | ".join(metrics)} | files made worse (pesq_wb) |',
              '|---|' + '--:|' * (len(metrics) + 5), f'| noisy | | | | | {means(summaries[0], "noisy", metrics)} | |']
+    seen = set()
     for summary in summaries:
-        lines += [f'| {pathlib.Path(summary["checkpoint"]["workdir"]).name} | {_model(summary, stage)} | '
-                  f'{means(summary, stage, metrics)} | {_worse(summary, stage)} of {summary["files"]} |'
-                  for stage in ('one_step', summary['stages'][-1]) if stage in summary['statistics']]
+        for stage in ('one_step', summary['stages'][-1]):
+            name = f'{pathlib.Path(summary["checkpoint"]["workdir"]).name} | {_model(summary, stage)}'
+            if stage in summary['statistics'] and name not in seen:
+                lines.append(f'| {name} | {means(summary, stage, metrics)} | {_worse(summary, stage)} of '
+                             f'{summary["files"]} |')
+                seen.add(name)
     return '\n'.join(lines)
 
 

@@ -53,7 +53,7 @@ def as_quick(words: list[str]) -> list[str]:
 def run(commands: list[list[str]], folder: pathlib.Path, data: pathlib.Path) -> None:
     """Runs commands in one process; they must succeed."""
     # The commands share most of their programs, large and small, so each is compiled once.
-    env = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_backend_optimization_level=0',
+    env = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_backend_optimization_level=1',
            'TFDS_DATA_DIR': str(data), 'JAX_COMPILATION_CACHE_DIR': str(data / 'programs'),
            'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
     done = subprocess.run([sys.executable, ROOT / 'tests' / 'end_to_end' / 'session.py'], cwd=folder, env=env,
