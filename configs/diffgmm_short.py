@@ -2,7 +2,7 @@
 
 Command:   python train.py --config configs/diffgmm_short.py:k5 --workdir runs/diffgmm_k5 \\
              --config.data.train.speech=SPEECH --config.data.train.noise=NOISE
-Measured:  50 minutes of speech and 28 of noise, 400 steps; 38 of the 824 test pairs of VoiceBank-DEMAND, six sampling steps:
+Measured:  50 minutes of speech and 28 of noise, 400 steps; 38 of the 824 test pairs of VoiceBank-DEMAND, six steps:
 
                     pesq_wb  stoi   si_sdr  csig   covl
            noisy     1.668   0.900    6.59  2.933  2.266
