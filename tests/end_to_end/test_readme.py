@@ -16,9 +16,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 
 
-SMALLER = {'dccrn': '--config.model.channels=(4,4)', 'diffgmm': '--config.model.steps=1',
-           'diffiner': '--config.model.respacing=ddim2', 'segan': '--config.model.channels=(4,4)',
-           'compact': '--config.model.respacing=2', '': '--config.model.temporal_groups=0'}
+SMALLER = {'dccrn': ['channels=(4,4)'], 'diffgmm': ['steps=1'], 'diffiner': ['respacing=ddim2'],
+           'segan': ['channels=(4,4)'], 'compact': ['respacing=2'], '': ['temporal_groups=0', 'channels=8']}
 
 
 def blocks(language: str) -> list[str]:
@@ -45,8 +44,9 @@ def as_quick(words: list[str]) -> list[str]:
         words += ['--limit', '2']
     words = [re.sub(r'(batch_size)=\d+', r'\1=4', word) for word in words]  # that of the other commands
     if 'train.py' in words:
-        smaller = next(option for system, option in SMALLER.items() if f'configs/{system}' in ' '.join(words))
-        words += ['--config.train.steps=2', '--config.train.eval_every=2', '--config.log.audio_examples=0', smaller]
+        smaller = next(fields for system, fields in SMALLER.items() if f'configs/{system}' in ' '.join(words))
+        words += ['--config.train.steps=2', '--config.train.eval_every=2', '--config.log.audio_examples=0',
+                  *(f'--config.model.{field}' for field in smaller)]
     return words
 
 
