@@ -53,8 +53,8 @@ def _parse() -> argparse.Namespace:
     data.add_argument('--skip-bad', action='store_true', help='leave out files that cannot be used, rather than stop')
     data.add_argument('--limit', type=int, metavar='N', help='at most N files, spread evenly over the data')
     parser.add_argument('--metrics', metavar='A,B,...',
-                        help='metrics by name, a wrong one lists them (default: those that compare with clean speech '
-                             'and, where its weights are, NISQA v2)')
+                        help='metrics by name, a wrong one lists them (default: all that compare with clean speech but '
+                             'sdr and, where its weights are, NISQA v2)')
     parser.add_argument('--steps', type=int, metavar='N',
                         help="sampling steps, for systems that sample (default: the run's own)")
     parser.add_argument('--workers', type=int, metavar='N', help='scoring processes (default: one per CPU)')

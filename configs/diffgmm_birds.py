@@ -20,7 +20,7 @@ from configs import diffgmm
 def get_config(variant: str = '') -> ConfigDict:
     """The experiment on pairs of equally named recordings, raw and denoised."""
     config = diffgmm.get_config(variant).unlock()
-    config.data.update(name='folders', resample=True, skip_bad=True)  # some are stereo, or silent when denoised
+    config.data.update(name='folders', resample=True, skip_bad=True)  # stereo or silent files, say
     for split, folder in (('train', 'Training'), ('validation', 'Valid')):
         config.data[split].update(clean=f'BirdSoundsDenoising/{folder}/Denoised_audios',
                                   noisy=f'BirdSoundsDenoising/{folder}/Raw_audios')
