@@ -9,6 +9,12 @@ this project: without them, evaluation says in one line how to get them, and goe
 
 A run that refines what another enhancer made takes that from a run (--preceding), or from a folder of files named by
 the ids of the report (--processed), such as DIR/audio/STAGE of an earlier report with --save-audio.
+
+Several numbers of --steps, values of --sweep, --seeds or runs (--workdir, repeated) make a study of them: tables with
+confidence intervals, figures and a page with players in every setting. --compare A B does so for two runs, or two
+settings, RUN@steps=6,guidance=none, say, with their paired differences.
+
+What was measured is kept in DIR/cache: a command that was cut off, or asks for more, computes what is missing.
 """
 
 import argparse
@@ -27,10 +33,15 @@ def _levels(text: str) -> tuple[float, ...]:
     return tuple(float(level) for level in text.split(','))
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(','))
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                                      allow_abbrev=False)
-    parser.add_argument('--workdir', required=True, metavar='RUN', help='a trained or converted run')
+    parser.add_argument('--workdir', metavar='RUN', action='append', default=[],
+                        help='a trained or converted run; may be repeated')
     parser.add_argument('--output', required=True, metavar='DIR', help='where the report goes')
     parser.add_argument('--checkpoint', type=_checkpoint, default='best', metavar='best|latest|N',
                         help='which of its checkpoints (default: best)')
@@ -39,6 +50,16 @@ def _parse() -> argparse.Namespace:
     parser.add_argument('--preceding', metavar='RUN', help='a run that enhances first, for a run that refines')
     parser.add_argument('--processed', metavar='DIR',
                         help='what another enhancer made of the noisy files, for a run that refines it')
+    study = parser.add_argument_group('studies')
+    study.add_argument('--steps', type=_numbers, metavar='A,B,...',
+                       help="sampling steps, for systems that sample (default: the run's own)")
+    study.add_argument('--sweep', type=setting, action='append', default=[], metavar='KEY=A,B,...',
+                       help="values of a key in config.model, or of sampler.KEY, a key of the chosen sampler's; may be "
+                            'repeated')
+    study.add_argument('--seeds', type=_numbers, default=(0,), metavar='A,B,...',
+                       help="of the sampler's noise; several give the spread that it makes (default: 0)")
+    study.add_argument('--compare', nargs=2, metavar='RUN[@KEY=VALUE,...]',
+                       help='two runs or settings, in place of --workdir; KEY may be steps')
     data = parser.add_argument_group('data')
     data.add_argument('--split', choices=('test', 'validation'), help="of the run's own data (default: test)")
     data.add_argument('--clean', metavar='DIR', help='clean speech; goes with --noisy')
@@ -55,12 +76,14 @@ def _parse() -> argparse.Namespace:
     parser.add_argument('--metrics', metavar='A,B,...',
                         help='metrics by name, a wrong one lists them (default: all that compare with clean speech but '
                              'sdr and, where its weights are, NISQA v2)')
-    parser.add_argument('--steps', type=int, metavar='N',
-                        help="sampling steps, for systems that sample (default: the run's own)")
     parser.add_argument('--workers', type=int, metavar='N', help='scoring processes (default: one per CPU)')
     parser.add_argument('--save-audio', action='store_true',
                         help='also write what each stage made of each file, to DIR/audio/STAGE')
-    return parser.parse_args()
+    parser.add_argument('--cache', metavar='DIR', help='where results are kept (default: DIR/cache of --output)')
+    args = parser.parse_args()
+    if bool(args.workdir) == bool(args.compare):
+        parser.error('expected either --workdir or --compare')
+    return args
 
 
 def _data(args: argparse.Namespace, run):
@@ -79,7 +102,7 @@ def _data(args: argparse.Namespace, run):
     if not folders:
         split = args.split or 'test'
         if own.name == FOLDERS and split == 'test' and own.test == Folders():
-            raise UserError(f'{args.workdir}: its config names no test data; give --clean and --noisy, or --speech and '
+            raise UserError(f'{run.workdir}: its config names no test data; give --clean and --noisy, or --speech and '
                             '--noise')
         return own, split, _describe(own, split)
     if args.split:
@@ -103,6 +126,23 @@ def _describe(config, split: str) -> str:
     return (folders or f'{split} split, held out of {config.train.clean or config.train.speech}') + clips
 
 
+def _variants(args: argparse.Namespace):
+    """The settings that are asked for."""
+    from jax_diffse.evaluation.sweep import grid, parse_setting
+    from jax_diffse.training import checkpoints
+
+    if args.compare is None:
+        runs = [checkpoints.load(workdir, step=args.checkpoint, model=dict(args.model)) for workdir in args.workdir]
+        return grid(runs, args.steps or (None,), {key: values.split(',') for key, values in args.sweep})
+    if args.steps or args.sweep:
+        raise UserError('--compare: does not go together with --steps and --sweep; expected RUN@steps=N,KEY=VALUE')
+    found = []
+    for workdir, changes, steps in map(parse_setting, args.compare):
+        run = checkpoints.load(workdir, step=args.checkpoint, model=dict(args.model))
+        found += grid([run], (steps,), {key: [value] for key, value in changes.items()})
+    return found
+
+
 def main() -> None:
     args = _parse()
 
@@ -111,18 +151,27 @@ def main() -> None:
     from jax_diffse.evaluation import scoring
     from jax_diffse.evaluation.enhancer import Enhancer
     from jax_diffse.evaluation.evaluate import evaluate
+    from jax_diffse.evaluation.sweep import sweep
     from jax_diffse.training import checkpoints
 
-    run = checkpoints.load(args.workdir, step=args.checkpoint, model=dict(args.model))
-    metrics = None if args.metrics is None else tuple(dict.fromkeys(args.metrics.split(',')))
+    variants = _variants(args)
+    first = variants[0].run
     preceding = checkpoints.load(args.preceding) if args.preceding else None
-    scoring.check(metrics, run.system.sample_rate)  # before the data, which may take long to prepare
-    Enhancer(run, preceding=preceding).check_processed(args.processed is not None)
-    config, split, description = _data(args, run)
+    metrics = None if args.metrics is None else tuple(dict.fromkeys(args.metrics.split(',')))
+    scoring.check(metrics, first.system.sample_rate)  # before the data, which may take long to prepare
+    refining = [variant.run for variant in variants if variant.run.system.refines] or [first]
+    Enhancer(refining[0], preceding=preceding).check_processed(args.processed is not None)
+    config, split, description = _data(args, first)
     source = open_source(config, split)
-    evaluate(run, source, args.output, preceding=preceding, processed=args.processed, data=description,
-             metrics=metrics, steps=args.steps, limit=args.limit, workers=args.workers, save_audio=args.save_audio,
-             skip_bad=config.skip_bad)
+    common = {'preceding': preceding, 'processed': args.processed, 'data': description, 'metrics': metrics,
+              'limit': args.limit, 'workers': args.workers, 'skip_bad': config.skip_bad, 'cache': args.cache}
+    if len(variants) == 1 and len(args.seeds) == 1:
+        evaluate(first, source, args.output, steps=variants[0].steps, seed=args.seeds[0], save_audio=args.save_audio,
+                 **common)
+    elif args.save_audio:
+        raise UserError('--save-audio: is for one setting; the audio of several is in the cache, or give one at a time')
+    else:
+        sweep(variants, source, args.output, seeds=args.seeds, **common)
     if isinstance(source, MixSource):
         source.write_manifest(f'{args.output}/mixtures.tsv')
 

@@ -22,6 +22,14 @@ from jax_diffse.training import checkpoints
 from jax_diffse.training.checkpoints import Run
 
 
+class Batch(NamedTuple):
+    """Utterances that were enhanced together."""
+
+    indices: list[int]
+    stages: dict[str, list[np.ndarray]]  # stage -> [N] each
+    seconds: float  # that it took, compilation left out
+
+
 class _Piece(NamedTuple):
     """What a program enhances in one row: a chunk of a channel of an utterance."""
 
@@ -60,14 +68,14 @@ class Enhancer:
     enhanced beside it.
 
     A system that refines the output of another enhancer gets it chunk by chunk from the system of `preceding`, at its
-    default steps, or is given it (`processed`) at each call.
+    default steps, or is given it (`processed`) at each call. `seed`, 0 or more, draws the noise of systems that sample.
 
     Raises:
       UserError: chunks too short for their overlap, or a preceding run that does not go together with `run`.
     """
 
     def __init__(self, run: Run, *, preceding: Run | None = None, chunk_seconds: float = 16.0,
-                 overlap_seconds: float = 2.0):
+                 overlap_seconds: float = 2.0, seed: int = 0):
         if not 0 <= 2 * overlap_seconds <= chunk_seconds or chunk_seconds < 1:
             raise UserError(f'chunk_seconds={chunk_seconds:g}: expected at least 1 and at least twice the overlap of '
                             f'{overlap_seconds:g} s')
@@ -75,8 +83,9 @@ class Enhancer:
             _check_preceding(run, preceding)
         self.run = run
         self.sample_rate = run.system.sample_rate
+        self.seed = seed
         self._preceding = None if preceding is None else Enhancer(preceding, chunk_seconds=chunk_seconds,
-                                                                  overlap_seconds=overlap_seconds)
+                                                                  overlap_seconds=overlap_seconds, seed=seed)
         self._compile_seconds = 0.0
         self._stages: tuple[str, ...] = ()  # of the system, in order; known once it was compiled
         self._chunk = round(chunk_seconds * self.sample_rate)
@@ -187,7 +196,9 @@ class Enhancer:
           UserError: a waveform is empty or not finite; a processed one likewise, of another length, missing, or of no
             use to the system.
         """
-        return [found[-1] for found in self._many(waveforms, ids, steps, processed)]
+        outputs = {i: found[-1] for indices, group in self._grouped(waveforms, ids, steps, processed, False)
+                   for i, found in zip(indices, group, strict=True)}
+        return [outputs[i] for i in range(len(waveforms))]
 
     def stages(self, waveforms: Sequence[np.ndarray], ids: Sequence[str], steps: int | None = None,
                processed: Sequence[np.ndarray] | None = None) -> dict[str, list[np.ndarray]]:
@@ -197,13 +208,27 @@ class Enhancer:
           Stage -> what `many` returns, the stages in the system's order; the last one is that of `many`. Before those
           of a system that refines comes 'preceding': what it was given.
         """
-        found = self._many(waveforms, ids, steps, processed, all_stages=True)
-        names = ('preceding',) * self.run.system.refines + self._stages
-        return {stage: [waveform[s] for waveform in found] for s, stage in enumerate(names)}
+        outputs: dict[str, dict[int, np.ndarray]] = collections.defaultdict(dict)
+        for batch in self.in_batches(waveforms, ids, steps, processed):
+            for stage, found in batch.stages.items():
+                outputs[stage] |= zip(batch.indices, found, strict=True)
+        return {stage: [found[i] for i in range(len(waveforms))] for stage, found in outputs.items()}
 
-    def _many(self, waveforms, ids, steps, processed, all_stages=False) -> list[np.ndarray]:
-        """`[K, N]` each: K is 1, or the number of stages."""
-        outputs: list = [None] * len(waveforms)
+    def in_batches(self, waveforms: Sequence[np.ndarray], ids: Sequence[str], steps: int | None = None,
+                   processed: Sequence[np.ndarray] | None = None) -> Iterator[Batch]:
+        """Like `stages`, batch by batch as they are computed: of similar length, not in the order given."""
+        groups = self._grouped(waveforms, ids, steps, processed, True)
+        while True:
+            started = time.perf_counter() - self.compile_seconds
+            indices, group = next(groups, (None, None))
+            if indices is None:
+                return
+            seconds = time.perf_counter() - self.compile_seconds - started
+            names = ('preceding',) * self.run.system.refines + self._stages
+            yield Batch(indices, {stage: [found[s] for found in group] for s, stage in enumerate(names)}, seconds)
+
+    def _grouped(self, waveforms, ids, steps, processed, all_stages) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+        """Indices of utterances, and what was made of each: `[K, N]`, K is 1, or the number of stages."""
         buckets, pieces = collections.defaultdict(list), {}
         given = [None] * len(waveforms) if processed is None else processed
         for i, (waveform, name, made) in enumerate(zip(waveforms, ids, given, strict=True)):
@@ -212,7 +237,7 @@ class Enhancer:
             self._check_pair(source, beside)
             if len(waveform) > self._chunk:
                 chunks = self._chunks(source, beside, name, steps, all_stages)
-                outputs[i] = np.concatenate([x.T for x in chunks], axis=1)
+                yield [i], [np.concatenate([x.T for x in chunks], axis=1)]
             else:
                 buckets[self._bucket(len(waveform))].append(i)
                 pieces[i] = _Piece(waveform, name, self._levels(source, beside)[0], processed=made)
@@ -221,9 +246,7 @@ class Enhancer:
             for start in range(0, len(members), rows):
                 group = members[start:start + rows]
                 batch = self._batch([pieces[i] for i in group], rows, length, steps, all_stages)
-                for row, i in enumerate(group):
-                    outputs[i] = batch[:, row, :len(waveforms[i])]
-        return outputs
+                yield group, [batch[:, row, :len(waveforms[i])] for row, i in enumerate(group)]
 
     def _check_pair(self, source: streams.Stream, processed: streams.Stream | None) -> None:
         self.check_processed(processed is not None)
@@ -323,10 +346,10 @@ class Enhancer:
                   all_stages) -> np.ndarray:
         """What the run's own system makes of them with one program -> `[K, rows, length]`."""
         noisy, num_samples = np.zeros((rows, length), np.float32), np.zeros(rows, np.int32)
-        stamps, level = np.zeros((rows, 3), np.uint32), np.zeros(rows, np.float32)
+        stamps, level = np.zeros((rows, 4), np.uint32), np.zeros(rows, np.float32)
         for i, piece in enumerate(pieces):
             noisy[i, :len(piece.samples)], num_samples[i], level[i] = piece.samples, len(piece.samples), piece.rms
-            stamps[i] = zlib.crc32(piece.utterance.encode()), piece.channel, piece.chunk
+            stamps[i] = self.seed, zlib.crc32(piece.utterance.encode()), piece.channel, piece.chunk
         if not noisy.any() and (self._stages or not all_stages):  # else a program has to tell the stages
             return np.zeros((len(self._stages) if all_stages else 1, rows, length), np.float32)
         program = self._program(rows, length, steps, all_stages)
@@ -354,7 +377,7 @@ class Enhancer:
             everywhere, split = _placement(rows)
             variables = jax.device_put(self.run.variables, everywhere)
             arguments = [jax.ShapeDtypeStruct(shape, dtype, sharding=split) for shape, dtype in (
-                ((rows, length), jnp.float32), ((rows,), jnp.int32), ((rows,), jnp.float32), ((rows, 3), jnp.uint32))]
+                ((rows, length), jnp.float32), ((rows,), jnp.int32), ((rows,), jnp.float32), ((rows, 4), jnp.uint32))]
             processed = arguments[0] if system.refines else None
             compiled = jax.jit(program).lower(variables, *arguments, processed).compile()
             self._programs[kind] = functools.partial(compiled, variables)
@@ -389,8 +412,8 @@ def _placement(rows: int) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]
 
 
 def _key(stamp: jax.Array) -> jax.Array:
-    """The key of (utterance, channel, chunk) `[3]`."""
-    key = jax.random.key(0)
-    for number in stamp:
+    """The key of (seed, utterance, channel, chunk) `[4]`."""
+    key = jax.random.key(stamp[0])
+    for number in stamp[1:]:
         key = jax.random.fold_in(key, number)
     return key

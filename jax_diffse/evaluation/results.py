@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -28,6 +28,17 @@ class Results:
     values: np.ndarray  # [files, stages, metrics], float64
     reasons: Sequence[Sequence[dict[str, str]]]  # [files][stages]: metric -> why it is NaN
     clean: Sequence[Scores] = ()  # per file: the clean speech in the metrics that need no reference; (): there are none
+
+    @classmethod
+    def of(cls, infos: Sequence[dict], stages: Sequence[str], metrics: Sequence[str],
+           rows: Mapping[str, Sequence[Scores]]) -> 'Results':
+        """From the scores of every file by row: those of `stages`, and 'clean' where it was scored."""
+        files = range(len(infos))
+        values = [[[rows[stage][i].values[name] for name in metrics] for stage in stages] for i in files]
+        reasons = [[_only(rows[stage][i].reasons, metrics) for stage in stages] for i in files]
+        clean = [Scores(_only(scores.values, metrics), _only(scores.reasons, metrics))
+                 for scores in rows.get(CLEAN, ())]
+        return cls(infos, tuple(stages), tuple(metrics), np.array(values, np.float64), reasons, clean)
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -127,8 +138,18 @@ class Results:
         gains = self._overall()[:, self.main_metric()]
         return [int(i) for i in np.argsort(-gains, kind='stable') if np.isfinite(gains[i])]
 
+    def ends(self) -> dict[str, int]:
+        """'Best', 'Median' and 'Worst' file of `ranked`; fewer where there are fewer."""
+        ranked = self.ranked()
+        places = {len(ranked) // 2: 'Median', len(ranked) - 1: 'Worst', 0: 'Best'} if ranked else {}  # the later wins
+        return {places[place]: i for place, i in enumerate(ranked) if place in places}
+
     def _overall(self) -> np.ndarray:
         return self.gains(self.stages[-1], self.stages[0])
+
+
+def _only(found: Mapping, metrics: Sequence[str]) -> dict:
+    return {name: found[name] for name in metrics if name in found}
 
 
 def _entry(values: np.ndarray, against: dict | None = None) -> dict:
@@ -197,14 +218,14 @@ def to_markdown(results: Results, title: str, notes: Sequence[str]) -> str:
              'Arrows point to the better side. A mean over fewer files than its row names is followed by their number. '
              'Differences are means over the files that have both values.']
     for name, groups in results.groups().items():
-        heading = {'snr_db': 'SNR (dB)', 'noise': 'noise'}[name]
+        title = {'snr_db': 'SNR (dB)', 'noise': 'noise'}[name]
         means, differences = [], []
         for label, files in groups.items():
             group = results.statistics(files), len(files)
             means += [[_cell(label), *row] for row in _mean_rows(results.metrics, *group)]
             differences += [[_cell(label), *row] for row in _difference_rows(*group, results.pairs)]
-        parts += [f'## By {heading}', _table(results, [heading, 'stage'], means),
-                  _table(results, [heading, 'difference'], differences)]
+        parts += [f'## By {title}', _table(results, [title, 'stage'], means),
+                  _table(results, [title, 'difference'], differences)]
     return '\n\n'.join(parts + _kind_tables(results)) + '\n'
 
 
@@ -215,7 +236,7 @@ def _kind_tables(results: Results) -> list[str]:
         return []
     columns = list(next(iter(kinds.values())))
     counts = [[_cell(kind), *(str(cell['files']) for cell in cells.values())] for kind, cells in kinds.items()]
-    tables = [_grid(['files', *columns], 1, counts)]
+    tables = [grid(['files', *columns], 1, counts)]
     to_first = [(stage, earlier) for stage, earlier in results.pairs if earlier == results.stages[0]]
     by_cell = {kind: [_mean_rows(results.metrics, cell['statistics'], cell['files'])
                       + _difference_rows(cell['statistics'], cell['files'], to_first) for cell in cells.values()]
@@ -224,7 +245,7 @@ def _kind_tables(results: Results) -> list[str]:
         rows = [[_cell(kind), same[0][0], *(row[2 + m] for row in same)]
                 for kind, cells in by_cell.items() for same in zip(*cells, strict=True)
                 if same[0][2 + m] != NOT_APPLICABLE]
-        tables.append(_grid([_heading(metric), 'stage', *columns], 2, rows))
+        tables.append(grid([heading(metric), 'stage', *columns], 2, rows))
     return ['## By noise kind and SNR (dB)', KINDS_NOTE, *tables]
 
 
@@ -249,7 +270,8 @@ def _difference_rows(statistics: dict, total: int, pairs: Sequence[tuple[str, st
     return rows
 
 
-def _heading(metric: str) -> str:
+def heading(metric: str) -> str:
+    """A metric with an arrow to its better side."""
     return f'{metric} {"↓" if metric in LOWER_IS_BETTER else "↑"}'
 
 
@@ -263,10 +285,10 @@ def _cell(text: str) -> str:
 
 def _table(results: Results, labels: list[str], rows: list[list[str]]) -> str:
     """Columns of text, then the number of files and the metrics."""
-    return _grid([*labels, 'files', *map(_heading, results.metrics)], len(labels), rows)
+    return grid([*labels, 'files', *map(heading, results.metrics)], len(labels), rows)
 
 
-def _grid(header: list[str], num_labels: int, rows: list[list[str]]) -> str:
+def grid(header: list[str], num_labels: int, rows: list[list[str]]) -> str:
     """A Markdown table of `num_labels` columns of text and others of numbers; padded, to be read as it is."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 

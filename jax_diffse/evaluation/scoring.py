@@ -1,7 +1,7 @@
 """Which metrics are computed, and their values for every file at every stage.
 
 Those of `metrics` compare with the clean speech, are defined at 8 and 16 kHz, and run in a pool of processes. Those of
-`nisqa` need no reference and take any rate; they rate the clean speech, too, and run here, a stage's files together.
+`nisqa` need no reference and take any rate; they rate the clean speech, too, and run here, several files together.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,10 +10,9 @@ import numpy as np
 
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation import nisqa
-from jax_diffse.evaluation.metrics import DEFAULT, METRICS, Scores, score_all
+from jax_diffse.evaluation.metrics import DEFAULT, METRICS, Pool, Scores
 from jax_diffse.evaluation.metrics import scores as comparing
-from jax_diffse.evaluation.progress import track
-from jax_diffse.evaluation.results import CLEAN, Results
+from jax_diffse.evaluation.results import CLEAN
 
 
 def check(names: Sequence[str] | None, sample_rate: int) -> None:
@@ -53,42 +52,28 @@ def _missing(names: Iterable[str]) -> list[str]:
     return [model for model in models if not nisqa.is_available(model)]
 
 
-def score(infos: Sequence[dict], clean: Sequence[np.ndarray], stages: Mapping[str, Sequence[np.ndarray]],
-          sample_rate: int, names: Sequence[str], workers: int | None = None) -> Results:
-    """Scores every file at every stage, and prints how far it is.
+def score(clean: Sequence[np.ndarray], rows: Mapping[str, Sequence[np.ndarray]], sample_rate: int,
+          names: Sequence[str], pool: Pool) -> dict[str, list[Scores]]:
+    """Scores every file in every row.
 
     Args:
-      infos: of the files, see `Results`.
       clean: per file, `[N]`.
-      stages: stage -> per file, `[N]`.
+      rows: stage -> per file, `[N]`. A row of the name 'clean' is scored in the metrics that need no reference alone.
       sample_rate: Hz.
       names: metrics; what cannot be computed is NaN with a reason.
-      workers: processes for those that compare, by default one per CPU; 0 scores in this process.
+      pool: for those that compare.
+
+    Returns:
+      Row -> per file its scores.
     """
-    compared = _compare(clean, stages, sample_rate, [name for name in names if name in METRICS], workers)
-    rated = _rate({CLEAN: clean, **stages}, sample_rate, [name for name in names if name in nisqa.METRICS])
-    scores = [[_merged([found[stage][i] for found in (compared, rated) if found]) for stage in stages]
-              for i in range(len(clean))]
-    values = [[[merged.values[name] for name in names] for merged in of_file] for of_file in scores]
-    reasons = [[merged.reasons for merged in of_file] for of_file in scores]
-    return Results(infos, tuple(stages), tuple(names), np.array(values, np.float64), reasons, rated.get(CLEAN, ()))
-
-
-def _compare(clean, stages, sample_rate, names, workers) -> dict[str, list[Scores]]:
-    """Stage -> per file, its scores against the clean speech; empty without metrics."""
-    if not names:
-        return {}
-    jobs = (pair for waveforms in stages.values() for pair in zip(clean, waveforms, strict=True))
-    scores = list(track(score_all(jobs, sample_rate, names, workers), len(clean) * len(stages), 'scoring'))
-    return {stage: scores[s * len(clean):(s + 1) * len(clean)] for s, stage in enumerate(stages)}
-
-
-def _rate(rows, sample_rate, names) -> dict[str, list[Scores]]:
-    """Clean speech or stage -> per file, its scores without a reference; empty without metrics."""
-    if not names:
-        return {}
-    scores = (_attempt(waveforms, sample_rate, names) for waveforms in rows.values())
-    return dict(zip(rows, track(scores, len(rows), 'NISQA'), strict=True))
+    compared, rated = ([name for name in names if name in known] for known in (METRICS, nisqa.METRICS))
+    found = {}
+    for row, waveforms in rows.items():
+        parts = [pool.score_all(zip(clean, waveforms, strict=True), sample_rate, compared)] if (
+            compared and row != CLEAN) else []
+        parts += [_attempt(waveforms, sample_rate, rated)] if rated else []
+        found[row] = [_merged(names, scores) for scores in zip(*parts, strict=True)] or [Scores({}, {})] * len(clean)
+    return found
 
 
 def _attempt(waveforms, sample_rate, names) -> list[Scores]:
@@ -98,6 +83,8 @@ def _attempt(waveforms, sample_rate, names) -> list[Scores]:
         return [Scores.undefined(names, f'{type(error).__name__}: {error}')] * len(waveforms)
 
 
-def _merged(parts: Sequence[Scores]) -> Scores:
-    return Scores({name: value for part in parts for name, value in part.values.items()},
-                  {name: reason for part in parts for name, reason in part.reasons.items()})
+def _merged(names, parts: Sequence[Scores]) -> Scores:
+    """The scores of several parts, in the order of `names`."""
+    values = {name: value for part in parts for name, value in part.values.items()}
+    reasons = {name: reason for part in parts for name, reason in part.reasons.items()}
+    return Scores({name: values[name] for name in names if name in values}, reasons)

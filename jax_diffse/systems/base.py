@@ -40,6 +40,8 @@ class System(Protocol):
     # What a validation is judged by, lower is better: 'GROUP/loss' or 'GROUP/METRIC'; None: the sum of the losses.
     criterion: str | None = None
     default_steps: int | None = None  # sampling steps where `enhance` is given none; None: the system does not sample
+    baselines: tuple[str, ...] = ()  # stages that the sampler has no part in
+    sampler_section: str = ''  # of config.model, where the chosen sampler has one of its own
     refines: bool = False  # takes, and needs, the output of a preceding enhancer
     # Group -> groups of an earlier run that it may start from, in order of preference; others start from their own.
     origins: Mapping[str, tuple[str, ...]] = {}
@@ -50,6 +52,15 @@ class System(Protocol):
 
     def init(self, key: jax.Array) -> Variables:
         """Draws initial variables."""
+
+    def check_steps(self, steps: int) -> None:
+        """Checks a number of sampling steps, without running anything.
+
+        Raises:
+          ValueError: `enhance` would not take it.
+        """
+        if self.default_steps is None:
+            raise ValueError(f'{type(self).__name__} does not sample, so it takes no sampling steps')
 
     def gain(self, noisy: jax.Array, num_samples: jax.Array) -> jax.Array:
         """The factor `[B]` that brings `noisy` to the level that `enhance` works at; it may depend on its RMS alone.

@@ -53,6 +53,9 @@ class DiffGmm(System):
     def default_steps(self) -> int:
         return self.steps
 
+    def check_steps(self, steps):
+        _ = self._levels(steps)
+
     @property
     def losses(self):
         return {GROUP: self._loss}

@@ -75,6 +75,13 @@ class Diffiner(System):
         return len(self._levels(None))
 
     @property
+    def sampler_section(self) -> str:
+        return 'diffiner' if self.sampler == 'diffiner' else 'diffiner_plus'
+
+    def check_steps(self, steps):
+        _ = self._levels(steps)
+
+    @property
     def losses(self):
         return {'prior': self._prior_loss}
 
@@ -85,7 +92,7 @@ class Diffiner(System):
 
     @property
     def _rule(self) -> ddrm.Rule:
-        return self.diffiner if self.sampler == 'diffiner' else self.diffiner_plus
+        return getattr(self, self.sampler_section)
 
     def _levels(self, steps: int | None) -> Schedule:
         """Of sampling; with a number of steps in the way of `respacing`."""

@@ -72,6 +72,14 @@ class DrDiffuse(System):
         return None if self.stage == 'c_gen' else self.steps
 
     @property
+    def baselines(self) -> tuple[str, ...]:
+        return ('condition',) if 'c_gen' in self._groups() else ()
+
+    def check_steps(self, steps):
+        super().check_steps(steps)
+        self._guidance().check(self._schedule(steps))
+
+    @property
     def losses(self):
         match self.stage:
             case 'c_gen':

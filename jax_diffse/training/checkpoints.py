@@ -161,6 +161,21 @@ def load(workdir, *, step: int | str = 'best', model: Mapping[str, Any] | None =
     return Run(system, variables, config.lock(), number, _hash(variables), pathlib.Path(workdir))
 
 
+def altered(run: Run, model: Mapping[str, Any]) -> Run:
+    """The run with other fields of config.model, of its sampler, say; dotted keys as in `override`.
+
+    Raises:
+      UserError: a field that the system lacks, a value that it refuses, or one that its trained weights do not fit.
+    """
+    config = ml_collections.ConfigDict(run.config.to_dict())
+    override(config.model, model)
+    system = systems.build(config.system, config.model)
+    if shapes(system) != shapes(run.system):
+        raise UserError(f'{run.workdir}: {", ".join(model)}: changes the network, whose weights are trained; expected '
+                        'a key of its sampler, or another run')
+    return dataclasses.replace(run, system=system, config=config.lock())
+
+
 def _choose(manager, step, workdir) -> int:
     steps = manager.all_steps()
     if not steps:

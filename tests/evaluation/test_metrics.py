@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jax_diffse.errors import UserError
-from jax_diffse.evaluation.metrics import DEFAULT, METRICS, distortion, perceptual, score, score_all
+from jax_diffse.evaluation.metrics import DEFAULT, METRICS, Pool, distortion, perceptual, score
 from tests import reference
 
 RATE = 16000
@@ -246,9 +246,9 @@ def test_wrong_requests_are_user_errors():
     with pytest.raises(UserError, match="'pesq' does not exist.*pesq_wb"):
         score(*pair, RATE, ('pesq',))
     with pytest.raises(UserError, match='44100: resample'):
-        score_all([pair], 44100)
+        Pool(0).score_all([pair], 44100)
     with pytest.raises(UserError, match='workers is -1'):
-        score_all([pair], RATE, workers=-1)
+        Pool(-1)
 
 
 # ---------------------------------------------------------------- the pool
@@ -267,15 +267,18 @@ def test_the_pool_gives_the_same_scores_in_order():
     jobs = [speech(0.2 + 0.1 * (5 - k), snr=3.0 * k) for k in range(6)]
     expected = [score(*job, RATE, QUICK) for job in jobs]
     for workers in (2, 0):
-        for scores, (values, _) in zip(score_all(jobs, RATE, QUICK, workers=workers), expected, strict=True):
-            assert list(scores.values) == list(QUICK) and not scores.reasons
-            assert scores.values == pytest.approx(values, rel=1e-9)
+        with Pool(workers) as pool:
+            for _ in range(2):  # a pool serves several calls
+                for scores, (values, _) in zip(pool.score_all(jobs, RATE, QUICK), expected, strict=True):
+                    assert list(scores.values) == list(QUICK) and not scores.reasons
+                    assert scores.values == pytest.approx(values, rel=1e-9)
 
 
 def test_a_dying_worker_costs_its_own_pair_only():
     jobs = [speech(0.2, snr=3.0 * k) for k in range(4)]
     jobs[1] = (Deadly(), jobs[1][1])
-    results = list(score_all(jobs, RATE, QUICK, workers=1))
+    with Pool(1) as pool:
+        results = list(pool.score_all(jobs, RATE, QUICK))
     assert_all_undefined(results[1], QUICK)
     assert 'exit status 3' in results[1].reasons['llr']
     assert [not result.reasons for result in results] == [True, False, True, True]
@@ -289,9 +292,10 @@ def test_jobs_are_taken_as_results_are():
             taken.append(k)
             yield speech(0.1)
 
-    results = score_all(jobs(), RATE, ('si_sdr',), workers=1)
-    next(results)
-    results.close()
+    with Pool(1) as pool:
+        results = pool.score_all(jobs(), RATE, ('si_sdr',))
+        next(results)
+        results.close()
     assert len(taken) == 3
 
 

@@ -135,7 +135,7 @@ def test_a_player_clips_rather_than_wraps():
 
 def test_a_long_example_is_cut_and_says_so(monkeypatch):
     monkeypatch.setattr(page, 'MAX_SECONDS', 1)
-    shown = page._show(page.Example('Best', 0, {'clean': np.ones(20000), 'noisy': np.ones(20000)}), 16000)
+    shown = page.show(page.Example('Best', 0, {'clean': np.ones(20000), 'noisy': np.ones(20000)}), 16000)
     assert shown['cut'] and len(soundfile.read(io.BytesIO(decode(shown['signals']['noisy']['sound'])[1]))[0]) == 16000
 
 

@@ -4,7 +4,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation import nisqa, scoring
-from jax_diffse.evaluation.metrics import DEFAULT, METRICS, score
+from jax_diffse.evaluation.metrics import DEFAULT, METRICS, Pool, score
+from jax_diffse.evaluation.results import Results
 from tests.evaluation import rater
 
 RATED, NATURALNESS = 'nisqa_v2_mos', 'nisqa_tts_mos'
@@ -21,11 +22,20 @@ def noise(*lengths, seed=0):
     return [0.1 * rng.standard_normal(length) for length in lengths]
 
 
+def scored(infos, clean, stages, sample_rate, names, workers=0):
+    """The results of files at every stage, the clean speech rated along."""
+    with Pool(workers) as pool:
+        rows = scoring.score(clean, {'clean': clean, **stages}, sample_rate, names, pool)
+    if not rows['clean'][0].values:
+        del rows['clean']
+    return Results.of(infos, tuple(stages), names, rows)
+
+
 def test_rated_and_compared_metrics_stand_in_the_order_named(calls):
     clean, noisy = noise(4000, 6000), noise(4000, 6000, seed=1)
     stages = {'noisy': noisy, 'enhanced': [0.5 * (c + n) for c, n in zip(clean, noisy, strict=True)]}
     infos, names = [{'id': 'a'}, {'id': 'b'}], ('ssnr', RATED, 'si_sdr', NATURALNESS)
-    results = scoring.score(infos, clean, stages, 16000, names, workers=0)
+    results = scored(infos, clean, stages, 16000, names, workers=0)
     assert (results.infos, results.stages, results.metrics) == (infos, ('noisy', 'enhanced'), names)
     for i in range(2):
         for s, stage in enumerate(stages):
@@ -38,13 +48,13 @@ def test_rated_and_compared_metrics_stand_in_the_order_named(calls):
 
 
 def test_nothing_is_rated_where_all_metrics_compare(calls):
-    results = scoring.score([{'id': 'a'}], noise(4000), {'noisy': noise(4000, seed=1)}, 8000, ('si_sdr',), workers=0)
+    results = scored([{'id': 'a'}], noise(4000), {'noisy': noise(4000, seed=1)}, 8000, ('si_sdr',), workers=0)
     assert not calls and not results.clean and results.failures() == []
 
 
 def test_what_cannot_be_rated_is_nan_with_its_reason(calls):
     clean, noisy = noise(4000, 900), noise(4000, 900, seed=1)
-    results = scoring.score([{'id': 'a'}, {'id': 'b'}], clean, {'noisy': noisy}, 8000, (RATED, 'si_sdr'), workers=0)
+    results = scored([{'id': 'a'}, {'id': 'b'}], clean, {'noisy': noisy}, 8000, (RATED, 'si_sdr'), workers=0)
     assert_array_equal(np.isnan(results.values), [[[False, False]], [[True, False]]])
     assert results.failures() == [{'id': 'b', 'stage': stage, 'metric': RATED, 'reason': 'too short'}
                                   for stage in ('clean', 'noisy')]
@@ -55,7 +65,7 @@ def test_a_model_that_breaks_does_not_stop_the_run(monkeypatch):
         raise UserError('weights.npz: damaged')
 
     monkeypatch.setattr(nisqa, 'score_all', broken)
-    results = scoring.score([{'id': 'a'}], noise(4000), {'noisy': noise(4000, seed=1)}, 16000, ('si_sdr', RATED), 0)
+    results = scored([{'id': 'a'}], noise(4000), {'noisy': noise(4000, seed=1)}, 16000, ('si_sdr', RATED), 0)
     assert_array_equal(np.isnan(results.values), [[[False, True]]])
     assert [(f['stage'], f['reason']) for f in results.failures()] == [
         (row, 'UserError: weights.npz: damaged') for row in ('clean', 'noisy')]
@@ -63,7 +73,7 @@ def test_a_model_that_breaks_does_not_stop_the_run(monkeypatch):
 
 def test_metrics_that_need_no_reference_take_any_rate(calls):
     scoring.check((RATED,), 48000)
-    results = scoring.score([{'id': 'a'}], noise(4000), {'noisy': noise(4000)}, 48000, (RATED,))
+    results = scored([{'id': 'a'}], noise(4000), {'noisy': noise(4000)}, 48000, (RATED,))
     assert calls == [(1, 48000, [RATED])] * 2 and np.isfinite(results.values).all()
     with pytest.raises(UserError, match='not at 48000'):
         scoring.check((RATED, 'si_sdr'), 48000)

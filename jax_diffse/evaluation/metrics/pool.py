@@ -26,59 +26,72 @@ _PACKAGE_ROOT = str(pathlib.Path(jax_diffse.__file__).parents[1])
 _ONE_THREAD = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
 
 
-def score_all(jobs: Iterable[tuple[np.ndarray, np.ndarray]], sample_rate: int, names: Sequence[str] = DEFAULT,
-              workers: int | None = None) -> Iterator[Scores]:
-    """Scores many pairs, a few at a time, in worker processes.
+class Pool:
+    """Worker processes that score pairs; a context manager, whose end ends them.
 
     Args:
-      jobs: pairs (clean `[N]`, degraded `[N]`). Taken from as results are, at most `2 * workers + 1` ahead.
-      sample_rate: 8000 or 16000 Hz.
-      names: of `METRICS`.
       workers: processes, by default one per CPU; 0 scores in this process.
 
-    Returns:
-      An iterator over `Scores` in the order of the jobs. A pair whose worker dies is NaN with that reason.
-
     Raises:
-      UserError: a metric that does not exist, a sample rate at which metrics are not defined, or negative `workers`.
+      UserError: negative `workers`.
     """
-    check(sample_rate, names)
-    if workers is None:
-        workers = os.cpu_count() or 1
-    if workers < 0:
-        raise UserError(f'workers is {workers}, expected 0 (no pool) or more')
-    if workers == 0:
-        return (score(clean, degraded, sample_rate, names) for clean, degraded in jobs)
-    return _pooled(jobs, sample_rate, tuple(names), workers)
 
+    def __init__(self, workers: int | None = None):
+        count = (os.cpu_count() or 1) if workers is None else workers
+        if count < 0:
+            raise UserError(f'workers is {count}, expected 0 (no pool) or more')
+        self._workers = [_Worker() for _ in range(count)]
+        self._idle = queue.SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
 
-def _pooled(jobs, sample_rate, names, workers):
-    idle = queue.SimpleQueue()
-    pool = [_Worker() for _ in range(workers)]
-    for worker in pool:
-        idle.put(worker)
+    def __enter__(self):
+        return self
 
-    def run(clean, degraded):
-        worker = idle.get()
-        try:
-            return worker.score(clean, degraded, sample_rate, names)
-        finally:
-            idle.put(worker)
-
-    threads = concurrent.futures.ThreadPoolExecutor(workers)
-    pending = collections.deque()
-    try:
-        for clean, degraded in jobs:
-            # as NumPy arrays: to unpickle JAX's, the worker would import it
-            pending.append(threads.submit(run, np.asarray(clean), np.asarray(degraded)))
-            if len(pending) > 2 * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        threads.shutdown(cancel_futures=True)
-        for worker in pool:
+    def __exit__(self, *_):
+        for worker in self._workers:
             worker.stop()
+
+    def score_all(self, jobs: Iterable[tuple[np.ndarray, np.ndarray]], sample_rate: int,
+                  names: Sequence[str] = DEFAULT) -> Iterator[Scores]:
+        """Scores many pairs, a few at a time.
+
+        Args:
+          jobs: pairs (clean `[N]`, degraded `[N]`). Taken from as results are, at most `2 * workers + 1` ahead.
+          sample_rate: 8000 or 16000 Hz.
+          names: of `METRICS`.
+
+        Returns:
+          An iterator over `Scores` in the order of the jobs. A pair whose worker dies is NaN with that reason.
+
+        Raises:
+          UserError: a metric that does not exist, or a sample rate at which metrics are not defined.
+        """
+        check(sample_rate, names)
+        if not self._workers:
+            return (score(clean, degraded, sample_rate, names) for clean, degraded in jobs)
+        return self._pooled(jobs, sample_rate, tuple(names))
+
+    def _pooled(self, jobs, sample_rate, names):
+        def run(clean, degraded):
+            worker = self._idle.get()
+            try:
+                return worker.score(clean, degraded, sample_rate, names)
+            finally:
+                self._idle.put(worker)
+
+        threads = concurrent.futures.ThreadPoolExecutor(len(self._workers))
+        pending = collections.deque()
+        try:
+            for clean, degraded in jobs:
+                # as NumPy arrays: to unpickle JAX's, the worker would import it
+                pending.append(threads.submit(run, np.asarray(clean), np.asarray(degraded)))
+                if len(pending) > 2 * len(self._workers):
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            threads.shutdown(cancel_futures=True)
 
 
 class _Worker:
@@ -126,3 +139,8 @@ def serve() -> None:
             return
         pickle.dump(score(*job), results)
         results.flush()
+
+
+def score_all(jobs, sample_rate, names=DEFAULT, workers=None):
+    with Pool(workers) as pool:
+        yield from pool.score_all(jobs, sample_rate, names)

@@ -60,19 +60,24 @@ def render(results: Results, summary: dict, examples: list[Example], sample_rate
       examples: files to show with spectrograms and players.
       sample_rate: of the examples, Hz.
     """
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
-                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters.update(number=_number, config=lambda config: json.dumps(config, indent=2, sort_keys=True))
-    environment.tests['finite'] = math.isfinite
-    return environment.get_template('template.html').render(
+    return environment().get_template('evaluation.html').render(
         results=results, summary=summary, main=results.metrics[results.main_metric()],
-        style=_inline('style.css'), script=_inline('script.js'),
         headlines=[metric for metric in HEADLINES if metric in results.metrics] or results.metrics[:4],
-        descriptions=DESCRIPTIONS, lower_is_better=LOWER_IS_BETTER, stage_colours=_stage_colours(results),
-        cards=[_card(results, m) for m in range(len(results.metrics))], width=figures.WIDTH, row=figures.ROW,
-        examples=[_show(example, sample_rate) for example in examples], max_seconds=MAX_SECONDS,
-        range_db=figures.RANGE_DB, colour_scale=figures.colour_scale(), table=_per_file(results),
-        failures=_by_reason(summary['failures']), kinds_note=KINDS_NOTE, not_applicable=NOT_APPLICABLE)
+        stage_colours=_stage_colours(results), cards=[_card(results, m) for m in range(len(results.metrics))],
+        width=figures.WIDTH, row=figures.ROW, examples=[show(example, sample_rate) for example in examples],
+        table=_per_file(results), failures=_by_reason(summary['failures']), kinds_note=KINDS_NOTE)
+
+
+def environment() -> jinja2.Environment:
+    """Templates of pages that need no other file."""
+    found = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
+                               lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    found.filters.update(number=_number, config=lambda config: json.dumps(config, indent=2, sort_keys=True))
+    found.tests['finite'] = math.isfinite
+    found.globals.update(style=_inline('style.css'), script=_inline('script.js'), descriptions=DESCRIPTIONS,
+                         lower_is_better=LOWER_IS_BETTER, max_seconds=MAX_SECONDS, range_db=figures.RANGE_DB,
+                         colour_scale=figures.colour_scale(), not_applicable=NOT_APPLICABLE)
+    return found
 
 
 def _inline(name: str) -> markupsafe.Markup:
@@ -111,7 +116,7 @@ def _card(results: Results, m: int) -> dict:
     return {'metric': metric, 'values': figures.histograms(values), 'changes': figures.histograms(changes)}
 
 
-def _show(example: Example, sample_rate: int) -> dict:
+def show(example: Example, sample_rate: int) -> dict:
     """Pictures and sounds of an example; one colour scale for all its pictures."""
     shown = {name: waveform[:MAX_SECONDS * sample_rate] for name, waveform in example.waveforms.items()}
     power = {name: figures.power_db(waveform) for name, waveform in shown.items()}

@@ -47,7 +47,7 @@ function fillFiles(table, data, view) {
   data.files.forEach(file => {
     const row = body.insertRow();
     addCell(row, file.id, file.id, 'text id').title = file.id;
-    addCell(row, file.snr_db ?? '', file.snr_db, '');
+    addCell(row, String(file.snr_db ?? '').replace('-', '\u2212'), file.snr_db, '');
     addCell(row, file.noise ?? '', file.noise, 'text');
     data.metrics.forEach((metric, m) => {
       const value = file.values[stage][m];
@@ -74,21 +74,24 @@ function filterFiles(table, text) {
 
 document.querySelectorAll('table.sortable').forEach(makeSortable);
 
+// The report on one setting has a table of files, to be filled and searched.
 const files = document.getElementById('file-table');
-const data = JSON.parse(document.getElementById('file-data').textContent);
-const view = document.getElementById('view');
-const search = document.getElementById('search');
-function refresh() {
-  fillFiles(files, data, view.value);
-  filterFiles(files, search.value);
-  const sorted = [...files.tHead.rows[0].cells].findIndex(cell => cell.hasAttribute('aria-sort'));
-  if (sorted >= 0) {
-    sortRows(files, sorted, files.tHead.rows[0].cells[sorted].getAttribute('aria-sort') === 'ascending' ? 1 : -1);
-  }
+if (files) {
+  const data = JSON.parse(document.getElementById('file-data').textContent);
+  const view = document.getElementById('view');
+  const search = document.getElementById('search');
+  const refresh = () => {
+    fillFiles(files, data, view.value);
+    filterFiles(files, search.value);
+    const sorted = [...files.tHead.rows[0].cells].findIndex(cell => cell.hasAttribute('aria-sort'));
+    if (sorted >= 0) {
+      sortRows(files, sorted, files.tHead.rows[0].cells[sorted].getAttribute('aria-sort') === 'ascending' ? 1 : -1);
+    }
+  };
+  view.addEventListener('change', refresh);
+  search.addEventListener('input', () => filterFiles(files, search.value));
+  refresh();
 }
-view.addEventListener('change', refresh);
-search.addEventListener('input', () => filterFiles(files, search.value));
-refresh();
 
 // One player at a time.
 document.addEventListener('play', event => {

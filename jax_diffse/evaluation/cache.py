@@ -1,0 +1,130 @@
+"""What was measured already: results on disk by (setting, file), so that evaluations go on where they were cut off.
+
+`CACHE/SETTING/` holds `setting.json`, and for every file a `FILE.json` with its scores and, below `FILE/`, what every
+stage made of it as 16-bit FLAC. SETTING and FILE are hashes: of all that decides a result, the sources of this package
+included, and of the file's id and samples. A record is written when it is whole.
+"""
+
+import functools
+import hashlib
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+import jax_diffse
+from jax_diffse import audio
+from jax_diffse.errors import UserError
+from jax_diffse.evaluation.metrics import Scores
+
+
+class Record(NamedTuple):
+    """What was measured on one file."""
+
+    scores: dict[str, Scores]  # row -> its scores; the stages in their order
+    seconds: float  # its share of the time that enhancement took
+    device: str  # that enhanced it
+
+
+class Shelf:
+    """The records of one setting.
+
+    Args:
+      folder: of the cache.
+      setting: all that decides a result, as JSON has it.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: str | os.PathLike, setting: Mapping):
+        described = json.dumps({**setting, 'sources': _sources()}, sort_keys=True, indent=2)
+        self._folder = pathlib.Path(folder, hashlib.sha256(described.encode()).hexdigest()[:16])
+        write_text(self._folder / 'setting.json', described + '\n')
+
+    def read(self, key: str) -> Record | None:
+        """The record of a file, by its key; None where there is none, or none that is whole."""
+        try:
+            found = json.loads(self._path(key).read_text(encoding='utf-8'))
+            scores = {row: Scores({name: math.nan if value is None else value for name, value in values.items()},
+                                  reasons) for row, (values, reasons) in found['scores'].items()}
+            return Record(scores, found['seconds'], found['device'])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def write(self, key: str, record: Record, waveforms: Mapping[str, np.ndarray], sample_rate: int) -> None:
+        """Adds a file, its waveforms by stage `[N]` first, or further metrics to what is there of it.
+
+        Raises:
+          UserError: the cache cannot be written.
+        """
+        for stage, samples in waveforms.items():
+            audio.write(self._audio(key, stage), samples, sample_rate)
+        before = self.read(key)
+        known = before.scores if before else {}
+        scores = {row: _joined(known.get(row, Scores({}, {})), found) for row, found in record.scores.items()}
+        write_text(self._path(key), json.dumps({**record._asdict(), 'scores': scores}, allow_nan=False) + '\n')
+
+    def waveform(self, key: str, stage: str) -> np.ndarray:
+        """What a stage made of a file `[N]`, to 16 bits.
+
+        Raises:
+          UserError: it is not there.
+        """
+        return audio.read(self._audio(key, stage))[0][:, 0]
+
+    def has_audio(self, key: str, stage: str) -> bool:
+        """Whether `waveform` would find it."""
+        return self._audio(key, stage).exists()
+
+    def _path(self, key):
+        return self._folder / f'{key[:32]}.json'
+
+    def _audio(self, key, stage):
+        return self._folder / key[:32] / f'{stage}.flac'
+
+
+def _joined(earlier: Scores, later: Scores) -> list[dict]:
+    reasons = {name: reason for name, reason in earlier.reasons.items() if name not in later.values}
+    return [nulled({**earlier.values, **later.values}), {**reasons, **later.reasons}]
+
+
+@functools.cache
+def _sources() -> str:
+    """A hash of this package's Python files, but for those that draw: another revision may give other results."""
+    digest, root = hashlib.sha256(), pathlib.Path(jax_diffse.__file__).parent
+    for path in sorted(root.rglob('*.py')):
+        if 'report' not in path.relative_to(root).parts:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file, and the folders above it; it appears when it is whole.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_text(text, encoding='utf-8')
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f'{path}: cannot be written ({error.strerror})') from error
+
+
+def nulled(tree):
+    """A tree for JSON: None in place of NaN and infinities, which JSON lacks."""
+    if isinstance(tree, dict):
+        return {key: nulled(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [nulled(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

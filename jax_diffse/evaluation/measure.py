@@ -1,0 +1,185 @@
+"""Runs a system in one setting over a list of files and scores every stage; what the cache has is not done again."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from jax_diffse.errors import UserError
+from jax_diffse.evaluation import nisqa, scoring
+from jax_diffse.evaluation.cache import Record, Shelf
+from jax_diffse.evaluation.enhancer import Batch, Enhancer
+from jax_diffse.evaluation.metrics import Pool, Scores
+from jax_diffse.evaluation.progress import track
+from jax_diffse.evaluation.results import CLEAN, Results
+from jax_diffse.evaluation.utterances import Utterance
+from jax_diffse.training import checkpoints
+from jax_diffse.training.checkpoints import Run
+
+NOISY = 'noisy'
+INPUTS = (CLEAN, NOISY)  # rows that are the same in every setting
+TOGETHER = 32  # files that are rated at once where there is nothing to enhance
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is run on the files."""
+
+    run: Run
+    steps: int | None = None  # of sampling, where the system samples; None: its own choice
+    seed: int = 0  # of the noise that a sampler draws
+    preceding: Run | None = None  # whose output is refined, in its own default setting
+
+    @property
+    def sampling_steps(self) -> int | None:
+        """Network evaluations of one enhancement; None for a system that does not sample."""
+        return self.run.system.default_steps if self.steps is None else self.steps
+
+    def record(self) -> dict:
+        """All that decides a result, besides the file."""
+        return {**_identity(self.run), 'steps': self.sampling_steps, 'seed': self.seed,
+                'preceding': self.preceding and _identity(self.preceding)}
+
+
+def _identity(run: Run) -> dict:
+    return {'weights': run.hash, 'system': repr(run.system), 'versions': checkpoints.versions()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A setting's results on a list of files."""
+
+    results: Results
+    seconds: float  # of enhancement, of all files; without compilation
+    new_seconds: float  # of these, spent now
+    compile_seconds: float  # likewise, and not part of them
+    devices: tuple[str, ...]  # that enhanced the files
+    shelf: Shelf
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Those of the system, without the input."""
+        return tuple(self.results.stages[1:])
+
+
+class Bench:
+    """A list of files, the metrics to score in and the cache: what settings are measured on.
+
+    Args:
+      utterances: the files.
+      sample_rate: Hz.
+      metrics: names that `scoring.check` accepts.
+      cache: folder of what was measured already.
+      pool: for scoring.
+    """
+
+    def __init__(self, utterances: Sequence[Utterance], sample_rate: int, metrics: Sequence[str],
+                 cache: str | os.PathLike, pool: Pool):
+        self.utterances, self.sample_rate, self.metrics = utterances, sample_rate, tuple(metrics)
+        self._cache, self._pool = pathlib.Path(cache), pool
+        self._inputs: dict[str, list[Scores]] | None = None
+
+    def measure(self, setting: Setting, label: str = 'enhancing') -> Measured:
+        """Enhances and scores what the cache lacks, batch by batch, and collects everything.
+
+        Prints how far it is. Enhancement and scoring take turns, so that the times of the former are its own.
+
+        Raises:
+          UserError: a system that does not take the steps, gives NaN or cannot refine what it is given.
+        """
+        inputs, shelf = self._scored_inputs(), Shelf(self._cache, setting.record())
+        records = [self._stored(shelf, utterance) for utterance in self.utterances]
+        todo = [i for i, record in enumerate(records) if record is None]
+        if len(todo) < len(records):
+            print(f'{label}: {len(records) - len(todo)} of {len(records)} files were measured before', flush=True)
+        compile_seconds = 0.0
+        if todo:
+            enhancer = Enhancer(setting.run, preceding=setting.preceding, seed=setting.seed)
+            for i, record in track(self._new(enhancer, setting, shelf, todo), len(todo), label):
+                records[i] = record
+            compile_seconds = enhancer.compile_seconds
+        rows = inputs | {stage: [record.scores[stage] for record in records] for stage in records[0].scores}
+        return Measured(
+            Results.of([u.info for u in self.utterances], (NOISY, *records[0].scores), self.metrics, rows),
+            sum(record.seconds for record in records), sum(records[i].seconds for i in todo), compile_seconds,
+            tuple(dict.fromkeys(record.device for record in records)), shelf)
+
+    def waveforms(self, shelf: Shelf, i: int, stages: Sequence[str]) -> dict[str, np.ndarray]:
+        """'clean', 'noisy' and what the stages made of file i -> `[N]`; to 16 bits."""
+        utterance = self.utterances[i]
+        made = {stage: shelf.waveform(utterance.key, stage) for stage in stages}
+        return {CLEAN: utterance.clean, NOISY: utterance.noisy, **made}
+
+    def _new(self, enhancer: Enhancer, setting: Setting, shelf: Shelf, todo: list[int]) -> Iterator[tuple[int, Record]]:
+        """Enhances and scores files -> the number and the record of each, as they are done."""
+        files = [self.utterances[i] for i in todo]
+        processed = None if files[0].processed is None else [utterance.processed for utterance in files]
+        batches = enhancer.in_batches([utterance.noisy for utterance in files],
+                                      [utterance.info['id'] for utterance in files], setting.steps, processed)
+        try:
+            for batch in batches:
+                yield from self._scored(batch, files, todo, shelf)
+        except ValueError as error:
+            if setting.steps is None:
+                raise
+            raise UserError(f'steps={setting.steps}: {error}') from error
+
+    def _scored(self, batch: Batch, files, todo, shelf: Shelf) -> Iterator[tuple[int, Record]]:
+        members = [files[k] for k in batch.indices]
+        total = sum(len(utterance.noisy) for utterance in members)
+        scores = self._score([utterance.clean for utterance in members], batch.stages)
+        for place, (k, utterance) in enumerate(zip(batch.indices, members, strict=True)):
+            record = Record({stage: found[place] for stage, found in scores.items()},
+                            batch.seconds * len(utterance.noisy) / total, jax.devices()[0].device_kind)
+            made = {stage: found[place] for stage, found in batch.stages.items()}
+            shelf.write(utterance.key, record, made, self.sample_rate)
+            yield todo[k], record
+
+    def _scored_inputs(self) -> dict[str, list[Scores]]:
+        """Row of `INPUTS` -> per file its scores; that of clean speech only where a metric needs no reference."""
+        if self._inputs is None:
+            shelf = Shelf(self._cache, {'input': True, 'versions': checkpoints.versions()})
+            rows = INPUTS if any(name in nisqa.METRICS for name in self.metrics) else (NOISY,)
+            records = [self._stored(shelf, utterance, rows) for utterance in self.utterances]
+            missing = [i for i, record in enumerate(records) if record is None]
+            for start in range(0, len(missing), TOGETHER):
+                for i, record in self._score_inputs(missing[start:start + TOGETHER], rows, shelf):
+                    records[i] = record
+            self._inputs = {row: [record.scores[row] for record in records] for row in rows}
+        return self._inputs
+
+    def _score_inputs(self, indices: Sequence[int], rows, shelf: Shelf) -> Iterator[tuple[int, Record]]:
+        files = [self.utterances[i] for i in indices]
+        waveforms = {row: [getattr(utterance, row) for utterance in files] for row in rows}
+        scores = self._score([utterance.clean for utterance in files], waveforms)
+        for place, (i, utterance) in enumerate(zip(indices, files, strict=True)):
+            record = Record({row: found[place] for row, found in scores.items()}, 0.0, '')
+            shelf.write(utterance.key, record, {}, self.sample_rate)
+            yield i, record
+
+    def _score(self, clean, rows: Mapping[str, Sequence[np.ndarray]]) -> dict[str, list[Scores]]:
+        return scoring.score(clean, rows, self.sample_rate, self.metrics, self._pool)
+
+    def _stored(self, shelf: Shelf, utterance: Utterance, rows: Sequence[str] = ()) -> Record | None:
+        """The record of a file, if it has all that is asked for."""
+        record = shelf.read(utterance.key)
+        if record is None or not all(row in record.scores for row in rows):
+            return None
+        for row, scores in record.scores.items():
+            wanted = [name for name in self.metrics if row != CLEAN or name in nisqa.METRICS]
+            if not all(_is_final(name, scores) for name in wanted):
+                return None
+            if row not in INPUTS and not shelf.has_audio(utterance.key, row):
+                return None
+        return record
+
+
+def _is_final(name: str, scores: Scores) -> bool:
+    """Whether a metric was computed; one whose model was missing then, and is there now, was not."""
+    if name not in scores.values:
+        return False
+    model = nisqa.METRICS.get(name)
+    return not (model and scores.reasons.get(name) == nisqa.how_to_get(model) and nisqa.is_available(model))

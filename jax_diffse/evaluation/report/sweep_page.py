@@ -1,0 +1,70 @@
+"""The report on a sweep as one HTML page that needs nothing else: no network, no other file."""
+
+import base64
+import math
+from collections.abc import Sequence
+
+from jax_diffse.evaluation import bootstrap
+from jax_diffse.evaluation.bootstrap import Difference, Estimate
+from jax_diffse.evaluation.cache import Shelf
+from jax_diffse.evaluation.measure import Bench
+from jax_diffse.evaluation.report import page
+from jax_diffse.evaluation.report.curves import Figure
+from jax_diffse.evaluation.sweep_results import Point, SweepResults
+
+
+def examples(bench: Bench, results: SweepResults, shelves: Sequence[Shelf]) -> list[page.Example]:
+    """Files with the best, the median and the worst gain at the first point, in every setting, with the first seed."""
+    return [page.Example(label, i, _waveforms(bench, results, shelves, i))
+            for label, i in results.points[0].seeds[0].ends().items()]
+
+
+def _waveforms(bench, results, shelves, i):
+    found = {}
+    for point, shelf in zip(results.points, shelves, strict=True):
+        made = bench.waveforms(shelf, i, (*point.baselines, point.last))
+        last = made.pop(point.last)
+        found = {**made, **found, point.label: last}
+    order = [name for name in found if name not in {point.label for point in results.points}]
+    return {name: found[name] for name in (*order, *(point.label for point in results.points))}
+
+
+def render(results: SweepResults, summary: dict, drawn: Sequence[Figure], shown: Sequence[page.Example],
+           sample_rate: int) -> str:
+    """The page.
+
+    Args:
+      results: every point.
+      summary: what `sweep.json` holds.
+      drawn: figures to show.
+      shown: files to look at and listen to.
+      sample_rate: of these, Hz.
+    """
+    first = results.points[0].seeds[0]
+    return page.environment().get_template('sweep.html').render(
+        results=results, summary=summary, main=results.metrics[first.main_metric()], infos=first.infos,
+        keys=results.keys(), rows=_rows(results), differences=[(point, results.differences(point))
+                                                               for point in results.points[1:]],
+        spread=[(point, results.means(point, point.last)) for point in results.points if len(point.seeds) > 1],
+        figures=[(figure.title, _data_uri(figure.path.read_bytes())) for figure in drawn],
+        examples=[page.show(example, sample_rate) for example in shown], percent=100 * bootstrap.CONFIDENCE,
+        resamples=bootstrap.RESAMPLES, clear=_clear)
+
+
+def _rows(results: SweepResults) -> list[tuple[Point | None, str, list[Estimate | None]]]:
+    """(Point, stage, means) of a table; None for what goes in."""
+    inputs = [(None, row, found) for row, found in results.inputs.items()]
+    return inputs + [(point, stage, results.means(point, stage)) for point in results.points for stage in point.stages]
+
+
+def _clear(found: Difference, metric: str) -> str:
+    """'better' or 'worse' where the interval leaves out zero, else ''."""
+    if not (math.isfinite(found.low) and (found.low > 0 or found.high < 0)):
+        return ''
+    return 'worse' if (found.low > 0) == (metric in page.LOWER_IS_BETTER) else 'better'
+
+
+def _data_uri(png: bytes) -> str:
+    return f'data:image/png;base64,{base64.b64encode(png).decode()}'
+
+

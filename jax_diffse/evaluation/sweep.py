@@ -1,0 +1,229 @@
+"""Studies of sampling settings: many settings over one list of files, with intervals, figures and a page.
+
+What `evaluate.py` does for several numbers of steps, values, seeds or runs. Everything measured is cached, so a sweep
+that was cut off, or is extended, computes what is missing.
+"""
+
+import dataclasses
+import datetime
+import itertools
+import json
+import os
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from jax_diffse.data.source import Source
+from jax_diffse.errors import UserError
+from jax_diffse.evaluation import bootstrap, scoring
+from jax_diffse.evaluation.cache import nulled, write_text
+from jax_diffse.evaluation.enhancer import Enhancer
+from jax_diffse.evaluation.evaluate import CACHE, all_versions, check, make_folder, named
+from jax_diffse.evaluation.measure import Bench, Setting
+from jax_diffse.evaluation.metrics import Pool
+from jax_diffse.evaluation.report import curves, sweep_page
+from jax_diffse.evaluation.sweep_results import (
+    Point,
+    SweepResults,
+    differences_table,
+    means_table,
+    scores_csv,
+    to_csv,
+    to_markdown,
+)
+from jax_diffse.evaluation.utterances import Utterance, read_all
+from jax_diffse.training import checkpoints
+from jax_diffse.training.checkpoints import Run
+
+SAMPLER = 'sampler.'  # before a key: of the sampler that the run has chosen
+PRECEDING = 'preceding'  # the stage of what a run refines
+
+
+class Variant(NamedTuple):
+    """A setting to be measured, whatever the seed."""
+
+    run: Run  # with `changes` applied
+    changes: dict[str, object]  # key in config.model -> value
+    steps: int | None
+
+
+def grid(runs: Sequence[Run], steps: Sequence[int | None] = (None,),
+         values: Mapping[str, Sequence[object]] | None = None) -> list[Variant]:
+    """Every run with every number of steps and every combination of values.
+
+    Args:
+      runs: those that do not sample are there once, as they are.
+      steps: sampling steps; None: the run's own.
+      values: key in config.model -> values; 'sampler.KEY' is KEY of the sampler that a run has chosen.
+
+    Raises:
+      UserError: steps or values that a system does not take, or that no run samples.
+    """
+    values, variants = values or {}, []
+    for run in runs:
+        if run.system.default_steps is None:
+            variants.append(Variant(run, {}, None))
+            continue
+        for chosen in itertools.product(*values.values()):
+            changes = {_key(key, run): value for key, value in zip(values, chosen, strict=True)}
+            changed = checkpoints.altered(run, changes) if changes else run
+            changes = {key: _value(changed, key) for key in changes}
+            variants += [Variant(changed, changes, _checked(changed, count)) for count in steps]
+    if (values or tuple(steps) != (None,)) and all(variant.steps is None for variant in variants):
+        raise UserError(f'{", ".join(str(run.workdir) for run in runs)}: does not sample, so there is nothing to vary')
+    return variants
+
+
+def _key(key: str, run: Run) -> str:
+    if not key.startswith(SAMPLER):
+        return key
+    name, section = key.removeprefix(SAMPLER), run.system.sampler_section
+    return f'{section}.{name}' if section and name in run.config.model[section] else name
+
+
+def _value(run: Run, key: str) -> object:
+    """What a key of config.model has become."""
+    found = run.config.model
+    for part in key.split('.'):
+        found = found[part]
+    return found
+
+
+def _checked(run: Run, steps: int | None) -> int:
+    if steps is None:
+        return run.system.default_steps
+    try:
+        run.system.check_steps(steps)
+    except ValueError as error:
+        raise UserError(f'steps={steps}: {error}') from error
+    return steps
+
+
+def parse_setting(text: str) -> tuple[str, dict[str, str], int | None]:
+    """'RUN', or 'RUN@KEY=VALUE,...' where KEY may be 'steps' -> workdir, changes, steps.
+
+    Raises:
+      UserError: it is neither.
+    """
+    workdir, _, listed = text.partition('@')
+    changes = {}
+    for item in filter(None, listed.split(',')):
+        key, separator, value = item.partition('=')
+        if not separator:
+            raise UserError(f'{text}: {item!r} has no value, expected RUN or RUN@KEY=VALUE,...')
+        changes[key] = value
+    steps = changes.pop('steps', None)
+    if steps is not None and not steps.isdecimal():
+        raise UserError(f'{text}: steps={steps}, expected a whole number')
+    return workdir, changes, steps if steps is None else int(steps)
+
+
+def sweep(variants: Sequence[Variant], source: Source, output: str | os.PathLike, *, seeds: Sequence[int] = (0,),
+          preceding: Run | None = None, processed: str | os.PathLike | None = None, data: str = '',
+          metrics: Sequence[str] | None = None, limit: int | None = None, workers: int | None = None,
+          skip_bad: bool = False, cache: str | os.PathLike | None = None) -> dict:
+    """Measures all variants on the same files and writes tables, figures and a page.
+
+    Args:
+      variants: of `grid`; differences are to the first.
+      source: pairs of clean and noisy speech at the systems' rate.
+      output: the folder that gets `sweep.json`, `sweep.csv` (means, with intervals), `scores.csv` (every file),
+        `sweep.md`, `figures/` (PNG and PDF) and `index.html` (one page, needs nothing else).
+      seeds: of the noise that samplers draw.
+      preceding, processed: what runs that refine get; others get nothing.
+      data, metrics, limit, workers, skip_bad, cache: see `evaluate.evaluate`.
+
+    Returns:
+      What `sweep.json` holds, where NaN is null.
+
+    Raises:
+      UserError: see `evaluate.evaluate`; seeds that are negative or named twice.
+    """
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise UserError(f'seeds {", ".join(map(str, seeds))}: expected different numbers of 0 or more')
+    refining = [variant.run for variant in variants if variant.run.system.refines]
+    for run in refining or [variants[0].run]:
+        Enhancer(run, preceding=preceding).check_processed(processed is not None)
+    for variant in variants:
+        check(variant.run, source, metrics)
+    points = _points(variants)
+    output, started, metrics = pathlib.Path(output), time.perf_counter(), scoring.choose(metrics)
+    utterances = read_all(source, processed, limit, skip_bad)
+    make_folder(output)
+    with Pool(workers) as pool:
+        bench = Bench(utterances, source.sample_rate, metrics, cache or output / CACHE, pool)
+        measured = [_measure(bench, point, variant, seeds, preceding) for point, variant in zip(points, variants)]
+    results = SweepResults(tuple(metrics), tuple(seeds), tuple(point for point, _ in measured))
+    summary = _summarise(results, utterances, source.sample_rate, data, preceding, processed)
+    drawn = curves.draw(results, output / 'figures')
+    summary['seconds'] = time.perf_counter() - started
+    examples = sweep_page.examples(bench, results, [shelf for _, shelf in measured])
+    write_text(output / 'sweep.json', json.dumps(nulled(summary), indent=2, allow_nan=False) + '\n')
+    write_text(output / 'sweep.csv', to_csv(results))
+    write_text(output / 'scores.csv', scores_csv(results))
+    write_text(output / 'sweep.md', to_markdown(results, 'Sweep', _notes(summary)))
+    write_text(output / 'index.html', sweep_page.render(results, summary, drawn, examples, source.sample_rate))
+    print(f'\n{means_table(results)}\n', flush=True)
+    if len(results.points) > 1:
+        print(f'to {results.points[0].label}:\n\n{differences_table(results)}\n')
+    print(f'report: {output / "index.html"}', flush=True)
+    return summary
+
+
+def _points(variants: Sequence[Variant]) -> list[Point]:
+    """Their points, before anything is measured; runs are named by the last part of their workdir where that tells."""
+    workdirs = {variant.run.workdir for variant in variants}
+    short = len({workdir.name for workdir in workdirs}) == len(workdirs)
+    points = [Point(run.workdir.name if short else str(run.workdir), changes, steps, named(run))
+              for run, changes, steps in variants]
+    labels = [point.label for point in points]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UserError(f'{label}: asked for twice, expected different settings')
+    return points
+
+
+def _measure(bench: Bench, point: Point, variant: Variant, seeds: Sequence[int], preceding: Run | None):
+    """The point with what was found, and where the audio of the first seed is."""
+    system, found = variant.run.system, []
+    for seed in seeds if variant.steps is not None else seeds[:1]:
+        setting = Setting(variant.run, variant.steps, seed, preceding if system.refines else None)
+        found.append(bench.measure(setting, point.label + (f', seed {seed}' if len(seeds) > 1 else '')))
+    duration = sum(len(utterance.noisy) for utterance in bench.utterances) / bench.sample_rate * len(found)
+    return dataclasses.replace(
+        point, stages=found[0].stages,
+        baselines=tuple(stage for stage in found[0].stages if stage in (*system.baselines, PRECEDING)),
+        seeds=tuple(measured.results for measured in found),
+        real_time_factor=sum(measured.seconds for measured in found) / duration,
+        devices=tuple(dict.fromkeys(device for measured in found for device in measured.devices))), found[0].shelf
+
+
+def _summarise(results: SweepResults, utterances: Sequence[Utterance], sample_rate, data, preceding, processed) -> dict:
+    return {
+        'data': data,
+        'files': len(utterances),
+        'audio_seconds': sum(len(utterance.noisy) for utterance in utterances) / sample_rate,
+        'sample_rate': sample_rate,
+        'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+        'metrics': list(results.metrics),
+        'seeds': list(results.seeds),
+        'confidence': bootstrap.CONFIDENCE,
+        'preceding': {'folder': str(processed)} if processed else preceding and named(preceding),
+        'inputs': {row: {metric: found._asdict() for metric, found in zip(results.metrics, estimates) if found}
+                   for row, estimates in results.inputs.items()},
+        'points': results.tree(),
+        'versions': all_versions(),
+    }
+
+
+def _notes(summary: dict) -> list[str]:
+    """The facts at the head of `sweep.md`."""
+    devices = dict.fromkeys(device for point in summary['points'] for device in point['devices'])
+    runs = dict.fromkeys(f'{point["checkpoint"]["workdir"]}, step {point["checkpoint"]["step"]}, '
+                         f'{point["checkpoint"]["hash"][:12]}' for point in summary['points'])
+    preceding = summary['preceding'] and (summary['preceding'].get('folder') or summary['preceding']['workdir'])
+    return [f'data: {summary["data"]} ({summary["files"]} files, {summary["audio_seconds"]:.1f} s)',
+            *(f'checkpoint: {run}' for run in runs), *([f'preceding: {preceding}'] if preceding else []),
+            f'seeds: {", ".join(map(str, summary["seeds"]))}',
+            f'real-time factors on {", ".join(devices)}, without compilation']

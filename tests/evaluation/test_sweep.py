@@ -1,0 +1,377 @@
+import csv
+import dataclasses
+import json
+import math
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from numpy.testing import assert_allclose
+
+from configs import diffgmm, diffiner
+from jax_diffse import systems
+from jax_diffse.errors import UserError
+from jax_diffse.evaluation import bootstrap, measure
+from jax_diffse.evaluation.cache import nulled
+from jax_diffse.evaluation.enhancer import Enhancer
+from jax_diffse.evaluation.metrics import score
+from jax_diffse.evaluation.report import curves
+from jax_diffse.evaluation.sweep import grid, parse_setting, sweep
+from jax_diffse.evaluation.sweep_results import Point, SweepResults
+from jax_diffse.training.checkpoints import Run
+from tests import toys
+from tests.evaluation.test_evaluate import ToySource, strict_json, toy_run
+
+METRICS = ('sdr', 'llr')
+
+
+class Drawn(toys.Stepped):
+    """Divides by the number of steps and adds a draw."""
+
+    def process(self, x, key, steps):
+        noise = jax.vmap(lambda k: jax.random.normal(k, x.shape[1:]))(key)
+        return super().process(x, key, steps) + 0.05 * noise
+
+
+def named_run(system, name):
+    return dataclasses.replace(toy_run(system), workdir=pathlib.Path(name), hash=name)
+
+
+def run_sweep(tmp_path, variants, source=None, **options):
+    source = source or ToySource(list('abc'))
+    return sweep(variants, source, tmp_path / 'out', **{'metrics': METRICS, 'workers': 0, 'data': 'toy', **options})
+
+
+def real_run(config):
+    """A run of a real system, without weights."""
+    system = systems.build(config.system, config.model)
+    return Run(system, {}, config, 1, 'abc', pathlib.Path('runs/real'))
+
+
+def _rows(path):
+    with path.open(newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def _sdr(source, i, waveform):
+    return score(source.read(i)[0], waveform, 16000, ('sdr',)).values['sdr']
+
+
+def _sdrs(source, divisor):
+    """Of noisy / divisor, by the metric itself."""
+    return np.array([_sdr(source, i, source.read(i)[1] / divisor) for i in range(len(source))])
+
+
+# ---- intervals ----
+
+
+def test_intervals_agree_with_the_normal_approximation():
+    values = np.random.default_rng(1).normal(3, 2, 400)
+    low, high = bootstrap.interval(values)
+    half = 1.96 * values.std(ddof=1) / 20
+    assert_allclose([low, high], [values.mean() - half, values.mean() + half], atol=0.1 * half)
+    assert bootstrap.interval(values) == (low, high)  # the same at every call
+
+
+def test_intervals_cover_the_mean_as_often_as_they_say():
+    rng, hits = np.random.default_rng(2), 0
+    for _ in range(200):
+        low, high = bootstrap.interval(rng.exponential(1.0, 60))
+        hits += low <= 1.0 <= high
+    assert 0.88 <= hits / 200 <= 0.985  # 0.95, a little less for skewed values (Efron & Tibshirani 1993, chapter 13)
+
+
+@pytest.mark.parametrize('count', [0, 1])
+def test_too_few_files_have_no_interval(count):
+    found = bootstrap.estimate(np.full((1, count), 2.0))
+    assert math.isnan(found.low) and math.isnan(found.high) and found.files == count
+    assert math.isnan(found.mean) == (count == 0)
+
+
+def test_files_without_a_value_are_left_out_and_seeds_are_spread():
+    values = np.array([[1.0, 2.0, math.nan, 4.0], [3.0, 2.0, 7.0, 8.0]])
+    found = bootstrap.estimate(values)
+    assert (found.files, found.mean) == (3, 20 / 6)
+    assert_allclose(found.seed_deviation, np.std([7 / 3, 13 / 3], ddof=1))
+
+
+def test_differences_are_paired():
+    rng = np.random.default_rng(3)
+    base = rng.normal(0, 10, 50)  # files differ far more than settings do
+    better = base + 0.2 + 0.1 * rng.standard_normal(50)
+    found = bootstrap.difference(better[None], base[None])
+    assert 0 < found.low < found.mean < found.high < 0.3 and (found.better, found.files) == (np.sum(better > base), 50)
+    turned = bootstrap.difference(better[None], base[None], sign=-1)
+    assert (turned.better, turned.worse, turned.mean) == (found.worse, found.better, found.mean)
+
+
+# ---- the grid of settings ----
+
+
+def test_the_grid_is_a_product_and_runs_without_a_sampler_stand_once():
+    config = diffgmm.get_config('quick')
+    variants = grid([real_run(config), toy_run(toys.LowPass())], (1, 4), {'temperature': ['0', '0.5'], 'jitter': [0.1]})
+    assert [(v.steps, v.changes) for v in variants] == [
+        (steps, {'temperature': temperature, 'jitter': 0.1}) for temperature in (0.0, 0.5) for steps in (1, 4)
+    ] + [(None, {})]
+    assert [v.run.system.temperature for v in variants[:4]] == [0.0, 0.0, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(('variant', 'key'), [('quick', 'diffiner_plus.eta_b'), ('quick,diffiner', 'diffiner.eta_b')])
+def test_keys_of_the_sampler_are_those_of_the_chosen_one(variant, key):
+    found, = grid([real_run(diffiner.get_config(variant))], values={'sampler.eta_b': ['0.3']})
+    assert found.changes == {key: 0.3} and found.steps == 10
+    assert getattr(found.run.system, key.split('.')[0]).eta_b == 0.3
+    floor, = grid([real_run(diffiner.get_config(variant))], values={'sampler.floor': ['0.01']})
+    assert floor.run.system.floor == 0.01
+
+
+@pytest.mark.parametrize(('steps', 'values', 'message'), [
+    ((0,), {}, 'steps=0: '),
+    ((11,), {}, 'steps=11: '),
+    ((None,), {'network.components': ['2']}, 'runs/real: network.components: changes the network'),
+    ((None,), {'sampler.nonsense': ['2']}, 'config.model.nonsense'),
+    ((None,), {'temperature': ['-1']}, 'temperature'),
+])
+def test_settings_that_a_run_does_not_take_are_refused_before_anything_runs(steps, values, message):
+    with pytest.raises(UserError) as error:
+        grid([real_run(diffgmm.get_config('quick'))], steps, values)
+    assert message in str(error.value) and '\n' not in str(error.value)
+
+
+def test_nothing_to_vary_is_refused():
+    with pytest.raises(UserError, match='toy: does not sample'):
+        grid([toy_run(toys.LowPass())], (1, 2))
+
+
+@pytest.mark.parametrize(('text', 'parsed'), [
+    ('runs/a', ('runs/a', {}, None)),
+    ('runs/a@steps=6', ('runs/a', {}, 6)),
+    ('runs/a@guidance=none,steps=25,x.y=2', ('runs/a', {'guidance': 'none', 'x.y': '2'}, 25))])
+def test_settings_in_words(text, parsed):
+    assert parse_setting(text) == parsed
+
+
+@pytest.mark.parametrize('text', ['runs/a@six', 'runs/a@steps=six'])
+def test_settings_in_wrong_words(text):
+    with pytest.raises(UserError, match=text):
+        parse_setting(text)
+
+
+# ---- what is measured ----
+
+
+def test_every_setting_is_measured_on_the_same_files(tmp_path):
+    source, other = ToySource(list('abc')), named_run(toys.LowPass(), 'runs/low_pass')
+    summary = run_sweep(tmp_path, grid([toy_run(toys.Stepped()), other], (2, 1, 5)), source)
+    assert nulled(summary) == strict_json(tmp_path / 'out' / 'sweep.json')
+    points = summary['points']
+    assert [point['label'] for point in points] == ['toy, 2 steps', 'toy, 1 step', 'toy, 5 steps', 'low_pass']
+    expected = [_sdrs(source, divisor) for divisor in (2, 1, 5)]
+    expected.append(np.array([_sdr(source, i, Enhancer(other)(source.read(i)[1], 16000)) for i in range(3)]))
+    for point, sdr in zip(points, expected, strict=True):
+        found = point['stages']['enhanced']['sdr']
+        assert_allclose(found['mean'], sdr.mean(), rtol=1e-5)
+        assert sdr.min() - 1e-5 <= found['low'] <= found['mean'] <= found['high'] <= sdr.max() + 1e-5
+        assert found['files'] == 3
+        change, difference = sdr - expected[0], point['differences']['sdr']
+        assert_allclose(difference['mean'], change.mean(), atol=1e-5)
+        assert (difference['better'], difference['worse']) == (np.sum(change > 1e-9), np.sum(change < -1e-9))
+    assert_allclose(summary['inputs']['noisy']['sdr']['mean'], expected[1].mean(), rtol=1e-6)
+    assert points[3]['sampling_steps'] is None and all(point['real_time_factor'] > 0 for point in points)
+
+
+def test_tables_hold_the_numbers(tmp_path):
+    summary = run_sweep(tmp_path, grid([toy_run(Drawn())], (1, 3)), seeds=(0, 5))
+    out = tmp_path / 'out'
+    means = {(row['nfe'], row['stage'], row['metric']): row for row in _rows(out / 'sweep.csv')}
+    scores = [row for row in _rows(out / 'scores.csv') if row['stage'] == 'enhanced']
+    assert len([row for row in _rows(out / 'scores.csv') if row['stage'] == 'noisy']) == 3
+    for point in summary['points']:
+        steps, entry = str(point['sampling_steps']), point['stages']['enhanced']['sdr']
+        values = np.array([[float(row['sdr']) for row in scores if (row['nfe'], row['seed']) == (steps, seed)]
+                           for seed in '05'])
+        assert values.shape == (2, 3)
+        assert_allclose(float(means[steps, 'enhanced', 'sdr']['mean']), values.mean(), rtol=1e-12)
+        assert_allclose(entry['seed_deviation'], values.mean(axis=1).std(ddof=1), rtol=1e-9)
+        assert entry['seed_deviation'] > 0
+        assert f'{entry["mean"]:.2f} [{entry["low"]:.2f}, {entry["high"]:.2f}]' in (out / 'sweep.md').read_text()
+    assert '## Spread over seeds' in (out / 'sweep.md').read_text()
+
+
+def test_seeds_draw_other_noise_and_the_first_is_that_of_any_other_call(tmp_path):
+    noisy = ToySource(['a']).read(0)[1]
+    found = [Enhancer(toy_run(Drawn()), seed=seed)(noisy, 16000, utterance='a') for seed in (0, 1, 0)]
+    assert_allclose(found[0], found[2])
+    assert np.std(found[0] - found[1]) > 0.01 * np.std(noisy)
+    assert_allclose(found[0], Enhancer(toy_run(Drawn()))(noisy, 16000, utterance='a'))
+
+
+def test_systems_that_do_not_sample_run_once_whatever_the_seeds(tmp_path):
+    summary = run_sweep(tmp_path, grid([toy_run(Drawn()), named_run(toys.LowPass(), 'low_pass')], (2,)), seeds=(0, 1))
+    assert math.isnan(summary['points'][1]['stages']['enhanced']['sdr']['seed_deviation'])
+    assert len([row for row in _rows(tmp_path / 'out' / 'scores.csv') if row['run'] == 'low_pass']) == 3
+
+
+@pytest.mark.parametrize(('seeds', 'message'), [((0, 0), 'seeds 0, 0'), ((-1,), 'seeds -1')])
+def test_seeds_that_make_no_sense(tmp_path, seeds, message):
+    with pytest.raises(UserError, match=message):
+        run_sweep(tmp_path, grid([toy_run(Drawn())], (2,)), seeds=seeds)
+
+
+def test_the_same_setting_twice_is_refused(tmp_path):
+    with pytest.raises(UserError, match='toy, 2 steps: asked for twice'):
+        run_sweep(tmp_path, grid([toy_run(Drawn())], (2, 2)))
+
+
+def test_what_refines_gets_something_and_others_do_not(tmp_path):
+    variants = grid([named_run(toys.Refiner(), 'prior'), named_run(toys.LowPass(), 'low_pass')])
+    source, before = ToySource(list('ab')), toy_run(toys.Stepped())
+    summary = run_sweep(tmp_path, variants, source, preceding=before)
+    expected = [_sdr(source, i, 0.5 * source.read(i)[1] + 0.25 * source.read(i)[1] / 3) for i in range(2)]
+    assert list(summary['points'][0]['stages']) == ['preceding', 'refined']
+    assert summary['points'][0]['baselines'] == ['preceding']
+    assert_allclose(summary['points'][0]['stages']['refined']['sdr']['mean'], np.mean(expected), rtol=1e-4)
+    with pytest.raises(UserError, match='refines the output of another enhancer'):
+        run_sweep(tmp_path, variants, source)
+
+
+# ---- the cache ----
+
+
+@pytest.fixture
+def enhanced(monkeypatch):
+    """(seed, ids) of every batch that is really enhanced."""
+    calls, original = [], Enhancer.in_batches
+
+    def spy(self, waveforms, ids, steps=None, processed=None):
+        for batch in original(self, waveforms, ids, steps, processed):
+            calls.append((steps, self.seed, [ids[i] for i in batch.indices]))
+            yield batch
+
+    monkeypatch.setattr(Enhancer, 'in_batches', spy)
+    return calls
+
+
+def _done(calls):
+    return sorted((steps, name) for steps, _, names in calls for name in names)
+
+
+def test_an_extended_sweep_computes_what_is_missing(tmp_path, enhanced):
+    first = run_sweep(tmp_path, grid([toy_run(toys.Stepped())], (1, 2)))
+    assert _done(enhanced) == [(steps, name) for steps in (1, 2) for name in 'abc']
+    enhanced.clear()
+    again = run_sweep(tmp_path, grid([toy_run(toys.Stepped())], (1, 2, 4)), ToySource(list('abcd')))
+    assert _done(enhanced) == [(1, 'd'), (2, 'd'), *((4, name) for name in 'abcd')]
+    assert again['points'][0]['stages']['enhanced']['sdr']['files'] == 4
+    enhanced.clear()
+    assert run_sweep(tmp_path, grid([toy_run(toys.Stepped())], (1, 2)))['points'] == first['points']
+    assert not enhanced
+
+
+@pytest.mark.parametrize('options', [{'seeds': (3,)}, {'variants': grid([named_run(toys.Stepped(), 'other')], (2,))},
+                                     {'source': ToySource(['a'], lengths=(5000,))}, {'metrics': (*METRICS, 'ssnr')}])
+def test_another_seed_checkpoint_recording_or_metric_is_measured(tmp_path, enhanced, options):
+    plain = {'variants': grid([toy_run(toys.Stepped())], (2,)), 'source': ToySource(['a'])}
+    run_sweep(tmp_path, **plain)
+    enhanced.clear()
+    run_sweep(tmp_path, **plain | options)
+    assert _done(enhanced) == [(2, 'a')]
+    enhanced.clear()
+    run_sweep(tmp_path, **plain | options)
+    run_sweep(tmp_path, **plain)
+    assert not enhanced
+
+
+def test_what_was_cut_off_goes_on(tmp_path, enhanced, monkeypatch):
+    source, variants = ToySource(list('abc'), lengths=(4000, 20000, 40000)), grid([toy_run(toys.Stepped())], (2,))
+    original, seen = measure.scoring.score, []
+
+    def dies(clean, rows, *rest):
+        if 'enhanced' in rows:
+            seen.append(len(clean))
+            if len(seen) == 2:
+                raise KeyboardInterrupt
+        return original(clean, rows, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(measure.scoring, 'score', dies)
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(tmp_path, variants, source)
+    enhanced.clear()
+    summary = run_sweep(tmp_path, variants, source)
+    assert _done(enhanced) == [(2, 'b'), (2, 'c')]
+    assert_allclose(summary['points'][0]['stages']['enhanced']['sdr']['mean'], _sdrs(source, 2).mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize('damage', ['text', 'json', 'audio'])
+def test_damaged_records_are_measured_anew(tmp_path, enhanced, damage):
+    variants = grid([toy_run(toys.Stepped())], (2,))
+    first = run_sweep(tmp_path, variants, ToySource(['a']))
+    for path in (tmp_path / 'out' / 'cache').rglob('*.flac' if damage == 'audio' else '*.json'):
+        if damage == 'audio':
+            path.unlink()
+        else:
+            path.write_text({'text': path.read_text()[:40], 'json': '[]'}[damage])
+    enhanced.clear()
+    again = run_sweep(tmp_path, variants, ToySource(['a']))
+    assert _done(enhanced) == [(2, 'a')]
+    assert again['points'][0]['stages'] == first['points'][0]['stages']
+
+
+def test_a_cache_serves_several_outputs(tmp_path, enhanced):
+    for name in ('first', 'second'):
+        sweep(grid([toy_run(toys.Stepped())], (2,)), ToySource(['a']), tmp_path / name, metrics=METRICS, workers=0,
+              cache=tmp_path / 'cache')
+    assert _done(enhanced) == [(2, 'a')]
+    assert (tmp_path / 'second' / 'index.html').exists() and not (tmp_path / 'second' / 'cache').exists()
+    setting = [json.loads(path.read_text()) for path in (tmp_path / 'cache').glob('*/setting.json')]
+    assert {'steps', 'seed', 'weights', 'system', 'sources', 'versions'} <= max(setting, key=len).keys()
+
+
+# ---- figures and page ----
+
+
+def _results(**points):
+    """Settings with given mean values: label -> (run, changes, steps, factor, value per file)."""
+    def point(run, changes, steps, factor, values):
+        values = np.array(values, float)[:, None, None] + np.array([0.0, 1.0, 2.0])[None, :, None]
+        found = measure.Results([{'id': str(i)} for i in range(len(values))], ('noisy', 'condition', 'refined'),
+                                ('sdr',), values, [[{}] * 3] * len(values))
+        return Point(run, changes, steps, {}, ('condition', 'refined'), ('condition',), (found,), factor, ('cpu',))
+
+    return SweepResults(('sdr',), (0,), tuple(point(*given) for given in points.values()))
+
+
+def test_curves_show_means_bands_and_baselines():
+    results = _results(a=('x', {}, 1, 0.1, [1, 3]), b=('x', {}, 6, 0.5, [2, 6]), c=('y', {}, None, 0.02, [0, 0]))
+    panel = Figure().subplots()
+    curves._panel(results, curves._Axis('nfe', 'network evaluations', lambda p: p.steps, lambda p: p.series), 0, panel)
+    lines = {line.get_label(): line for line in panel.lines}
+    assert list(lines) == ['noisy', 'x: condition', 'x', 'y']
+    assert lines['x'].get_xydata().tolist() == [[1, 4], [6, 6]]
+    assert [set(lines[name].get_ydata()) for name in ('noisy', 'x: condition', 'y')] == [{2.0}, {3.0}, {2.0}]
+    low, high = bootstrap.interval(np.array([3.0, 5.0]))
+    band = panel.collections[0].get_paths()[0].vertices
+    assert_allclose(sorted({y for x, y in band.tolist() if x == 1}), [low, high])
+
+
+def test_figures_are_of_what_varies(tmp_path):
+    steps = _results(a=('x', {}, 1, 0.1, [1, 3]), b=('x', {}, 6, 0.5, [2, 6]))
+    assert [figure.path.name for figure in curves.draw(steps, tmp_path)] == ['nfe.png', 'rtf.png']
+    assert all((tmp_path / f'{name}.pdf').read_bytes().startswith(b'%PDF') for name in ('nfe', 'rtf'))
+    values = _results(a=('x', {'eta_b': 0.2, 'mode': 'a'}, 6, 0.5, [1]),
+                      b=('x', {'eta_b': 0.4, 'mode': 'b'}, 6, 0.5, [2]))
+    assert [figure.path.name for figure in curves.draw(values, tmp_path)] == ['eta_b.png']
+
+
+def test_the_page_has_players_in_every_setting(tmp_path):
+    run_sweep(tmp_path, grid([toy_run(toys.Stepped())], (1, 4)), ToySource(list('abc')))
+    page = (tmp_path / 'out' / 'index.html').read_text()
+    for name in 'abc':
+        labels = [f'aria-label="{name}, {shown}"' for shown in ('clean', 'noisy', 'toy, 1 step', 'toy, 4 steps')]
+        places = [page.index(label) for label in labels]
+        assert places == sorted(places)
+    assert page.count('<audio') == 12 and page.count('src="data:audio/wav') == 12
