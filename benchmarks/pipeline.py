@@ -1,24 +1,54 @@
-"""Crops per second of the training pipeline.
+"""Crops per second of the training pipeline."""
 
-    python -m benchmarks.pipeline [--speech DIR --noise DIR | --clean DIR --noisy DIR]
-
-Without folders it reads FLAC files of noise that it writes to a temporary one.
-"""
-
-import argparse
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 
 import numpy as np
 
+from benchmarks.figures import Figure, LeftOut, figure
 from jax_diffse import audio
-from jax_diffse.data import DataConfig, open_source, pipeline
+from jax_diffse.data import DataConfig, open_source
 from jax_diffse.data.config import Folders
-from jax_diffse.errors import exit_with
 from jax_diffse.spectral import FrontEnd
 
 SAMPLE_RATE = 16_000  # Hz
+CROP, BATCH = 3, 8  # seconds, crops
+
+
+def run(seconds: float, speech: str, noise: str) -> Iterator[Figure]:
+    """Crops of 3 s per second, mixed on the fly, spectrograms included, over `seconds` after a warm-up.
+
+    Args:
+      speech, noise: folders; '': FLAC files of noise in a temporary one.
+
+    Raises:
+      LeftOut: there is no TensorFlow.
+      UserError: a folder is missing or names nothing.
+    """
+    try:
+        from jax_diffse.data import pipeline
+    except ImportError as error:
+        raise LeftOut(f'TensorFlow cannot be imported ({error})') from error
+    with tempfile.TemporaryDirectory() as root:
+        folders = Folders(speech=speech, noise=noise) if speech else write_corpus(root)
+        source = open_source(DataConfig(train=folders, validation=folders, sample_rate=SAMPLE_RATE), 'train')
+        batches = pipeline.train_batches(source, FrontEnd(), batch_size=BATCH, num_samples=CROP * SAMPLE_RATE, seed=0)
+        rate = per_second(batches, seconds)
+    settings = {'speech': speech or 'generated', 'noise': noise or 'generated', 'batch': BATCH, 'seconds': CROP}
+    yield figure('pipeline', 'crops per second', 'mixtures', BATCH * rate, '1/s', 1, settings)
+
+
+def per_second(batches: Iterator, seconds: float) -> float:
+    """Batches per second, over about `seconds` after a warm-up."""
+    for _ in range(8):
+        next(batches)
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        next(batches)
+        count += 1
+    return count / (time.perf_counter() - started)
 
 
 def write_corpus(root: str) -> Folders:
@@ -29,34 +59,3 @@ def write_corpus(root: str) -> Folders:
             samples = np.convolve(rng.standard_normal(8 * SAMPLE_RATE), np.hanning(9), 'same')
             audio.write(os.path.join(root, kind, f'{i}.flac'), 0.02 * samples, SAMPLE_RATE)
     return Folders(speech=os.path.join(root, 'speech'), noise=os.path.join(root, 'noise'))
-
-
-def measure(folders: Folders, batch_size: int, seconds: float) -> float:
-    """Three-second crops per second, spectrograms included, over about `seconds` after a warm-up."""
-    source = open_source(DataConfig(train=folders, validation=folders, sample_rate=SAMPLE_RATE), 'train')
-    batches = pipeline.train_batches(source, FrontEnd(), batch_size=batch_size, num_samples=3 * SAMPLE_RATE, seed=0)
-    for _ in range(8):
-        next(batches)
-    count, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        next(batches)
-        count += batch_size
-    return count / (time.perf_counter() - start)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ('speech', 'noise', 'clean', 'noisy'):
-        parser.add_argument(f'--{name}', default='', metavar='DIR')
-    parser.add_argument('--batch-size', type=int, default=8)
-    parser.add_argument('--seconds', type=float, default=10.0)
-    args = parser.parse_args()
-    folders = Folders(args.clean, args.noisy, args.speech, args.noise)
-    with tempfile.TemporaryDirectory() as root:
-        folders = folders if folders.kind('arguments') else write_corpus(root)
-        rate = measure(folders, args.batch_size, args.seconds)
-    print(f'{rate:.0f} crops of 3 s per second ({os.cpu_count()} cores)')
-
-
-if __name__ == '__main__':
-    exit_with(main)

@@ -1,6 +1,9 @@
 """What the entry points do before anything else."""
 
+import contextlib
 import os
+import pathlib
+import platform
 import sys
 from importlib import metadata
 
@@ -8,11 +11,65 @@ HUGE_PAGES = 'glibc.malloc.hugetlb=1'
 # By release of jaxlib, as XLA ends the process at a flag that it does not know.
 THREADED_CONVOLUTIONS = {'0.10': '--xla_cpu_experimental_ynn_fusion_type=-individual_convolution'}
 
+OFF = ('', 'off')  # values of $JAX_DIFFSE_CACHE that keep no programs
+PROGRAMS_SIZE = 4 * 10**9  # bytes of programs that are kept
+
 
 def tune() -> None:
-    """Settings for CPUs that are read only at the start; call it before JAX is imported."""
-    _use_threaded_convolutions()
+    """Settings that are read only at the start; call it before JAX is imported."""
     _use_huge_pages()
+    _use_threaded_convolutions()
+    _keep_programs()
+
+
+def cache() -> pathlib.Path:
+    """This project's cache folder: the one that $JAX_DIFFSE_CACHE names, or jax_diffse in the user's.
+
+    Raises:
+      OSError: the user has none.
+    """
+    named = os.environ.get('JAX_DIFFSE_CACHE', 'off')
+    if named not in OFF:
+        return pathlib.Path(named).absolute()
+    try:
+        return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache', 'jax_diffse')
+    except RuntimeError as error:
+        raise OSError(0, 'there is no home folder') from error
+
+
+def _keep_programs() -> None:
+    """Has JAX keep what it compiles in `cache()`, so that the next start does without.
+
+    A folder of the user's own (`JAX_COMPILATION_CACHE_DIR`) is left alone. JAX can bound the size of its cache itself,
+    but only where another package is installed, and then no process may be interrupted while it writes.
+    """
+    if 'JAX_COMPILATION_CACHE_DIR' in os.environ or os.environ.get('JAX_DIFFSE_CACHE') in OFF:
+        return
+    try:
+        folder = cache() / 'programs'
+        folder.mkdir(parents=True, exist_ok=True)
+        discard_oldest(folder, PROGRAMS_SIZE)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(0, 'not writable')
+    except OSError as error:
+        print(f'compiled programs are not kept: {error.filename or cache()}: {error.strerror}; $JAX_DIFFSE_CACHE names '
+              'another folder, off: none', file=sys.stderr)
+        return
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = str(folder)
+    # Seconds. JAX would leave out what takes less than one, of which a training has many.
+    os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.1')
+
+
+def discard_oldest(folder: pathlib.Path, size: int) -> None:
+    """Removes the files of a folder that were used longest ago, until the others take no more than `size` bytes."""
+    used = {}
+    for entry in os.scandir(folder):
+        with contextlib.suppress(FileNotFoundError):  # another process removed it
+            used[entry.path] = entry.stat()
+    for path, stat in sorted(used.items(), key=lambda item: -max(item[1].st_atime, item[1].st_mtime)):
+        size -= stat.st_size
+        if size < 0:
+            pathlib.Path(path).unlink(missing_ok=True)
 
 
 def _use_threaded_convolutions() -> None:
@@ -31,7 +88,7 @@ def _use_huge_pages() -> None:
     """Restarts the process, once, with huge pages for large allocations (Linux, glibc 2.35 or newer).
 
     On CPUs, XLA asks for its temporaries anew at every call, gigabytes in a training step, and touching them page by
-    page took a quarter of one (`python -m benchmarks.systems`). glibc reads the setting only when a process starts.
+    page took a quarter of one (`python -m benchmarks`). glibc reads the setting only when a process starts.
     A `GLIBC_TUNABLES` of the user's own, even an empty one, is left alone.
     """
     if sys.platform == 'linux' and 'GLIBC_TUNABLES' not in os.environ:
@@ -55,3 +112,13 @@ def cores() -> str:
         return 'all cores, as this system cannot keep a process on one'
     count = len(os.sched_getaffinity(0))
     return 'one core' if count == 1 else f'{count} cores'
+
+
+def cpu() -> str:
+    """The name of the CPU, which Python knows only outside Linux."""
+    try:
+        lines = pathlib.Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
+    return next(names, '') or platform.processor() or platform.machine()

@@ -8,6 +8,7 @@ os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), '--xla_forc
 os.environ['CUDA_VISIBLE_DEVICES'] = ''  # for TensorFlow, which only some tests import
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ['MPLBACKEND'] = 'Agg'
+os.environ['JAX_DIFFSE_CACHE'] = 'off'  # entry points must not fill the user's cache
 os.environ.setdefault('GLIBC_TUNABLES', '')  # entry points that tests run in this process must not restart it
 
 import jax  # noqa: E402

@@ -70,3 +70,50 @@ def test_user_errors_of_the_scripts_are_one_line_and_status_2(tmp_path):
         done = subprocess.run([sys.executable, ROOT / script, *words], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 2 and 'Traceback' not in done.stderr, done.stderr
         assert done.stderr.splitlines()[-1].startswith('error: ') and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(('env', 'expected'), [
+    ({}, 'home/.cache/jax_diffse/programs'),
+    ({'XDG_CACHE_HOME': 'xdg'}, 'xdg/jax_diffse/programs'),
+    ({'JAX_DIFFSE_CACHE': 'own'}, 'own/programs'),
+    ({'JAX_DIFFSE_CACHE': 'off'}, None),
+    ({'JAX_DIFFSE_CACHE': ''}, None),
+    ({'JAX_COMPILATION_CACHE_DIR': 'theirs'}, 'theirs'),
+])
+def test_where_programs_are_kept(tmp_path, env, expected):
+    env = {name: str(tmp_path / value) if value not in launch.OFF else value for name, value in env.items()}
+    base = {name: value for name, value in os.environ.items()
+            if name not in ('JAX_DIFFSE_CACHE', 'XDG_CACHE_HOME', 'JAX_COMPILATION_CACHE_DIR')}
+    script = ('import os\nfrom jax_diffse import launch\nlaunch.tune()\n'
+              "print(os.environ.get('JAX_COMPILATION_CACHE_DIR'))")
+    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, text=True, capture_output=True,
+                          env=base | {'HOME': str(tmp_path / 'home'), 'GLIBC_TUNABLES': ''} | env)
+    assert done.stdout.strip() == str(expected and tmp_path / expected) and not done.stderr
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_stops_nothing(tmp_path):
+    (tmp_path / 'file').write_text('')
+    script = "from jax_diffse import launch\nlaunch.tune()\nprint('on')"
+    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, text=True, capture_output=True,
+                          env={**os.environ, 'GLIBC_TUNABLES': '', 'JAX_DIFFSE_CACHE': str(tmp_path / 'file')})
+    assert done.stdout == 'on\n' and done.stderr.count('\n') == 1 and 'JAX_DIFFSE_CACHE' in done.stderr
+
+
+def test_programs_are_found_again_by_another_process(tmp_path):
+    script = ('from jax_diffse import launch\nlaunch.tune()\nimport jax, jax.numpy as jnp\n'
+              "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)\n"
+              "hits = []\njax.monitoring.register_event_listener(lambda name, **_: hits.append(name))\n"
+              'jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((8, 8))).block_until_ready()\n'
+              "print(sum(name.endswith('cache_hits') for name in hits) > 0)")
+    env = {**os.environ, 'GLIBC_TUNABLES': '', 'JAX_DIFFSE_CACHE': str(tmp_path)}
+    found = [subprocess.run([sys.executable, '-c', script], cwd=ROOT, env=env, text=True, capture_output=True).stdout
+             for _ in range(2)]
+    assert found == ['False\n', 'True\n']
+
+
+def test_the_programs_used_longest_ago_go_first(tmp_path):
+    for age, name in enumerate(('new', 'middle', 'old')):
+        (tmp_path / name).write_bytes(b'x' * 100)
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    launch.discard_oldest(tmp_path, 250)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['middle', 'new']

@@ -1,6 +1,6 @@
 """Measures of speech quality and intelligibility, on NumPy arrays. Imports neither JAX nor TensorFlow."""
 
-from jax_diffse.evaluation.metrics.pool import Pool, score_all
+from jax_diffse.evaluation.metrics.pool import Pool
 from jax_diffse.evaluation.metrics.scores import DEFAULT, METRICS, Scores, score
 
-__all__ = ['DEFAULT', 'METRICS', 'Pool', 'Scores', 'score', 'score_all']
+__all__ = ['DEFAULT', 'METRICS', 'Pool', 'Scores', 'score']

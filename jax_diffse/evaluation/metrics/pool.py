@@ -139,8 +139,3 @@ def serve() -> None:
             return
         pickle.dump(score(*job), results)
         results.flush()
-
-
-def score_all(jobs, sample_rate, names=DEFAULT, workers=None):
-    with Pool(workers) as pool:
-        yield from pool.score_all(jobs, sample_rate, names)

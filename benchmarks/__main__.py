@@ -1,0 +1,110 @@
+"""Measures systems, scaling, the data pipeline, metrics, NISQA, losses and streaming: `python -m benchmarks`.
+
+Writes OUTPUT/benchmarks.json and OUTPUT/benchmarks.md; docs/benchmarks.md says what each figure means.
+"""
+
+import argparse
+import os
+import pathlib
+import signal
+import sys
+import time
+
+from benchmarks import job, plan, report
+from jax_diffse import errors, launch
+from jax_diffse.errors import UserError
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(',') if name]
+
+
+def _counts(text: str) -> list[int]:
+    return [_count(number) for number in text.split(',')]
+
+
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not 0 < float(text) < float('inf'):
+        raise ValueError
+    return float(text)
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    full = plan.FULL
+    parser = argparse.ArgumentParser(prog='python -m benchmarks', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument('--output', type=pathlib.Path, default='runs/benchmarks', metavar='DIR',
+                        help='where the files go (default: %(default)s)')
+    parser.add_argument('--against', metavar='JSON', help='an earlier benchmarks.json to compare with, as ratios')
+    parser.add_argument('--only', type=_names, default=list(plan.PARTS), metavar='A,B,...',
+                        help=f'parts (default: {",".join(plan.PARTS)})')
+    parser.add_argument('--quick', action='store_true', help='everything in its smallest form, to see that it works')
+    parser.add_argument('--synthetic', action='store_true',
+                        help='without TensorFlow: leave out the pipeline; the rest runs on noise anyway')
+    of_systems = parser.add_argument_group('systems')
+    of_systems.add_argument('--systems', type=_names, default=list(plan.SYSTEMS), metavar='A,B,...',
+                            help=f'default: {",".join(plan.SYSTEMS)}')
+    of_systems.add_argument('--steps', type=_counts, metavar='A,B,...',
+                            help=f'numbers of sampling steps (default: {",".join(map(str, full.steps))})')
+    of_systems.add_argument('--batch', type=_count, help=f'waveforms (default: {full.batch})')
+    of_systems.add_argument('--seconds', type=_seconds, help=f'of each (default: {full.seconds:g})')
+    of_systems.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'), help='also of scaling')
+    of_systems.add_argument('--repeats', type=_count, help=f'at most, of each median (default: {full.repeats})')
+    of_pipeline = parser.add_argument_group('pipeline')
+    of_pipeline.add_argument('--speech', default='', metavar='DIR', help='mix your own files; goes with --noise')
+    of_pipeline.add_argument('--noise', default='', metavar='DIR')
+    args = parser.parse_args(argv)
+    plan.check('--only', args.only, plan.PARTS)
+    plan.check('--systems', args.systems, plan.SYSTEMS)
+    if bool(args.speech) != bool(args.noise):
+        raise UserError('--speech and --noise belong together: give both or neither')
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the jobs one after the other and writes after each; 1 where one failed."""
+    args = _parse(argv)
+    earlier = report.load(args.against) if args.against else None
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'--output={args.output}: cannot be made ({error.strerror})') from error
+    size = plan.size_of(args)
+    machine = job.start(plan.Job('machine', {'repeats': size.repeats}))
+    if machine.failure:
+        raise UserError(f'nothing can be measured here: {machine.failure}')
+    found = {'format': report.FORMAT, 'complete': False, **machine.figures[0], 'left_out': {}, 'failures': {},
+             'figures': []}
+    for each in plan.jobs(args, size, found['hardware']):
+        if each.part in args.only:
+            _measure(each, args.synthetic, found)
+            report.write(args.output, found, earlier)
+    report.write(args.output, found | {'complete': True}, earlier)
+    print(f'{args.output / "benchmarks.md"}')
+    return 1 if found['failures'] else 0
+
+
+def _measure(each: plan.Job, synthetic: bool, found: report.Report) -> None:
+    """Adds what a job comes to, and says so in a line."""
+    started = time.perf_counter()
+    outcome = job.Outcome([], '--synthetic', '') if synthetic and each.part == 'pipeline' else job.start(each)
+    found['figures'] += outcome.figures
+    print(f'{each}: {len(outcome.figures)} figures in {time.perf_counter() - started:.0f} s', flush=True)
+    for key, words, reason in (('left_out', 'left out', outcome.left_out), ('failures', 'failed', outcome.failure)):
+        if reason:
+            found[key][str(each)] = reason
+            print(f'{each} {words}: {reason}', flush=True)
+
+
+if __name__ == '__main__':
+    # Compilation is measured, so no program may come from a cache.
+    os.environ.update(JAX_DIFFSE_CACHE='off', JAX_ENABLE_COMPILATION_CACHE='false')
+    launch.tune()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which ends the job's process as well
+    errors.exit_with(main)

@@ -1,0 +1,99 @@
+"""What is measured, at which sizes, and the jobs that do it. Imports no JAX: the parent process stays small."""
+
+import argparse
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from jax_diffse.errors import UserError
+
+SYSTEMS = {  # name -> config and variant
+    'c_gen': 'dr_diffuse_c_gen', 'diffusion': 'dr_diffuse_diffuse', 'refiner': 'dr_diffuse_refiner',
+    'dccrn': 'dccrn', 'segan': 'segan', 'diffgmm': 'diffgmm', 'diffgmm_small': 'diffgmm:small',
+    'diffiner': 'diffiner', 'diffiner_small': 'diffiner_small', 'diffiner_compact': 'compact_diffiner',
+}
+PARTS = ('systems', 'scaling', 'pipeline', 'metrics', 'nisqa', 'losses', 'streaming')
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Of all that is measured; of the batches of systems, unless the command line says otherwise."""
+
+    batch: int = 2
+    seconds: float = 3.0
+    steps: tuple[int, ...] = (1, 6)
+    repeats: int = 5
+    variant: str = ''  # of the systems' configs
+    points: tuple[int, ...] = (1, 2, 4, 8)  # batch sizes, and lengths in seconds
+    devices: tuple[int, ...] = (1, 2, 4)  # simulated ones
+    pipeline_seconds: float = 10.0
+    pairs: int = 16  # that metrics are computed of
+    files: int = 32  # that NISQA rates
+    nisqa_models: tuple[str, ...] = ('nisqa_v2', 'nisqa_v2_mos_only', 'nisqa_tts')
+    nisqa_rates: tuple[int, ...] = (16_000, 48_000)
+    stream_seconds: float = 10.0
+
+
+FULL = Size()
+QUICK = Size(batch=1, seconds=1.0, steps=(1,), repeats=1, variant='quick', points=(1, 2), devices=(1, 2),
+             pipeline_seconds=1.0, pairs=2, files=2, nisqa_models=('nisqa_v2',), nisqa_rates=(16_000,),
+             stream_seconds=1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A module of this package, and what its `run` is called with, in a process of its own."""
+
+    part: str
+    settings: dict[str, Any]
+    label: str = ''  # what it measures of the part
+    simulated: int = 0  # devices; 0: those that there are
+
+    def __str__(self):
+        return f'{self.part} {self.label}'.strip()
+
+
+def size_of(args: argparse.Namespace) -> Size:
+    """The sizes that the command line asks for."""
+    given = {name: getattr(args, name) for name in ('batch', 'seconds', 'steps', 'repeats')}
+    return dataclasses.replace(QUICK if args.quick else FULL,
+                               **{name: value for name, value in given.items() if value is not None})
+
+
+def check(flag: str, names: list[str], known) -> None:
+    """Raises a UserError for a name that is not known."""
+    for name in names:
+        if name not in known:
+            raise UserError(f'{flag}: {name!r} does not exist, expected some of {", ".join(known)}')
+
+
+def jobs(args: argparse.Namespace, size: Size, hardware: dict[str, Any]) -> Iterator[Job]:
+    """The jobs, in the order of `PARTS`; `hardware` is what `machine.hardware` found."""
+    common = {'dtype': args.dtype, 'repeats': size.repeats}
+    for name in args.systems:
+        config = with_variant(SYSTEMS[name], size.variant)
+        yield Job('systems', {'name': name, 'config': config, 'batch': size.batch, 'seconds': size.seconds,
+                              'steps': size.steps, **common}, name)
+    simulate = hardware['platform'] == 'cpu'
+    for count in size.devices if simulate else powers_of_two(hardware['devices']):
+        yield Job('scaling', {'axis': 'devices', 'points': [count], **common}, f'over devices, {count}',
+                  count if simulate else 0)
+    for axis in ('batch', 'seconds'):
+        yield Job('scaling', {'axis': axis, 'points': size.points, **common}, f'over {axis}')
+    yield Job('pipeline', {'seconds': size.pipeline_seconds, 'speech': args.speech, 'noise': args.noise})
+    yield Job('metrics', {'files': size.pairs})
+    yield Job('nisqa', {'models': size.nisqa_models, 'rates': size.nisqa_rates, 'files': size.files,
+                        'repeats': size.repeats})
+    yield Job('losses', {'repeats': 10 * size.repeats})
+    yield Job('streaming', {'seconds': size.stream_seconds})
+
+
+def with_variant(config: str, variant: str) -> str:
+    """'FILE:VARIANTS' with one more variant, where there is one."""
+    if not variant:
+        return config
+    return f'{config},{variant}' if ':' in config else f'{config}:{variant}'
+
+
+def powers_of_two(largest: int) -> list[int]:
+    return [2**i for i in range(largest.bit_length())]
