@@ -19,6 +19,8 @@ What was measured is kept in DIR/cache: a command that was cut off, or asks for 
 
 import argparse
 import dataclasses
+import shlex
+import sys
 
 from jax_diffse import errors, launch
 from jax_diffse.config import setting
@@ -164,7 +166,8 @@ def main() -> None:
     config, split, description = _data(args, first)
     source = open_source(config, split)
     common = {'preceding': preceding, 'processed': args.processed, 'data': description, 'metrics': metrics,
-              'limit': args.limit, 'workers': args.workers, 'skip_bad': config.skip_bad, 'cache': args.cache}
+              'limit': args.limit, 'workers': args.workers, 'skip_bad': config.skip_bad, 'cache': args.cache,
+              'command': shlex.join(['python', *sys.argv])}
     if len(variants) == 1 and len(args.seeds) == 1:
         evaluate(first, source, args.output, steps=variants[0].steps, seed=args.seeds[0], save_audio=args.save_audio,
                  **common)

@@ -29,7 +29,8 @@ CACHE = 'cache'  # below the output, where no other folder is given
 def evaluate(run: Run, source: Source, output: str | os.PathLike, *, preceding: Run | None = None,
              processed: str | os.PathLike | None = None, data: str = '', metrics: Sequence[str] | None = None,
              steps: int | None = None, seed: int = 0, limit: int | None = None, workers: int | None = None,
-             save_audio: bool = False, skip_bad: bool = False, cache: str | os.PathLike | None = None) -> dict:
+             save_audio: bool = False, skip_bad: bool = False, cache: str | os.PathLike | None = None,
+             command: str = '') -> dict:
     """Enhances and scores every utterance, writes the report, and prints progress and the table of means.
 
     What was measured already, by this call cut off or by another one, is taken from the cache. Clean and noisy speech
@@ -55,6 +56,7 @@ def evaluate(run: Run, source: Source, output: str | os.PathLike, *, preceding: 
       save_audio: also write what every stage made of every file.
       skip_bad: leave out utterances without a partner of their length, and say how many, rather than stop.
       cache: the folder of what was measured already (default: `cache` in `output`), see `evaluation/cache.py`.
+      command: that can be typed to have it done again, for the record.
 
     Returns:
       What `summary.json` holds; NaN, where a mean is over no file, is null there.
@@ -82,7 +84,8 @@ def evaluate(run: Run, source: Source, output: str | os.PathLike, *, preceding: 
     seconds['scoring'] = max(0.0, seconds['scoring'] - measured.compile_seconds - measured.new_seconds)
 
     summary = _summarise(run, measured, utterances, source.sample_rate, data, steps, seed, seconds)
-    summary['preceding'] = {'folder': str(processed)} if processed else preceding and named(preceding)
+    refined = {'folder': str(processed)} if processed else preceding and named(preceding)
+    summary |= {'command': command, 'preceding': refined}
     if save_audio:
         _save_audio(output / 'audio', bench, measured)
     with _timed(seconds, 'report'):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import jax
 import numpy as np
 
+from jax_diffse import launch
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation import nisqa, scoring
 from jax_diffse.evaluation.cache import Record, Shelf
@@ -133,7 +134,7 @@ class Bench:
         scores = self._score([utterance.clean for utterance in members], batch.stages)
         for place, (k, utterance) in enumerate(zip(batch.indices, members, strict=True)):
             record = Record({stage: found[place] for stage, found in scores.items()},
-                            batch.seconds * len(utterance.noisy) / total, jax.devices()[0].device_kind)
+                            batch.seconds * len(utterance.noisy) / total, _device())
             made = {stage: found[place] for stage, found in batch.stages.items()}
             shelf.write(utterance.key, record, made, self.sample_rate)
             yield todo[k], record
@@ -175,6 +176,13 @@ class Bench:
             if row not in INPUTS and not shelf.has_audio(utterance.key, row):
                 return None
         return record
+
+
+def _device() -> str:
+    """What enhances, in words."""
+    device = jax.local_devices()[0]
+    name = f'{launch.cpu()}, {launch.cores()}' if device.platform == 'cpu' else device.device_kind
+    return name + (f', {jax.local_device_count()} devices' if jax.local_device_count() > 1 else '')
 
 
 def _is_final(name: str, scores: Scores) -> bool:

@@ -122,7 +122,7 @@ def parse_setting(text: str) -> tuple[str, dict[str, str], int | None]:
 def sweep(variants: Sequence[Variant], source: Source, output: str | os.PathLike, *, seeds: Sequence[int] = (0,),
           preceding: Run | None = None, processed: str | os.PathLike | None = None, data: str = '',
           metrics: Sequence[str] | None = None, limit: int | None = None, workers: int | None = None,
-          skip_bad: bool = False, cache: str | os.PathLike | None = None) -> dict:
+          skip_bad: bool = False, cache: str | os.PathLike | None = None, command: str = '') -> dict:
     """Measures all variants on the same files and writes tables, figures and a page.
 
     Args:
@@ -132,7 +132,7 @@ def sweep(variants: Sequence[Variant], source: Source, output: str | os.PathLike
         `sweep.md`, `figures/` (PNG and PDF) and `index.html` (one page, needs nothing else).
       seeds: of the noise that samplers draw.
       preceding, processed: what runs that refine get; others get nothing.
-      data, metrics, limit, workers, skip_bad, cache: see `evaluate.evaluate`.
+      data, metrics, limit, workers, skip_bad, cache, command: see `evaluate.evaluate`.
 
     Returns:
       What `sweep.json` holds, where NaN is null.
@@ -156,6 +156,8 @@ def sweep(variants: Sequence[Variant], source: Source, output: str | os.PathLike
         measured = [_measure(bench, point, variant, seeds, preceding) for point, variant in zip(points, variants)]
     results = SweepResults(tuple(metrics), tuple(seeds), tuple(point for point, _ in measured))
     summary = _summarise(results, utterances, source.sample_rate, data, preceding, processed)
+    summary |= {'command': command, 'configs': {point.run: variant.run.config.to_dict()
+                                                for point, variant in reversed(list(zip(points, variants)))}}
     drawn = curves.draw(results, output / 'figures')
     summary['seconds'] = time.perf_counter() - started
     examples = sweep_page.examples(bench, results, [shelf for _, shelf in measured])

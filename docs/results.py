@@ -1,0 +1,160 @@
+"""Writes docs/results.md: for every system what is published and what was measured here, from stored summaries.
+
+    python -m docs.results                                   # docs/results/*.json -> docs/results.md
+    python -m docs.results add REPORT NAME [--training TEXT]  # first takes a report of evaluate.py into docs/results/
+
+REPORT is a folder with summary.json, or with sweep.json and its figures. No figure in the page is typed.
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+
+from jax_diffse.errors import UserError, exit_with
+from jax_diffse.evaluation.results import grid, heading, number
+
+HERE = pathlib.Path(__file__).parent
+STORE = HERE / 'results'
+TITLES = {'dr_diffuse': 'DR-DiffuSE', 'diffiner': 'Diffiner and Diffiner+', 'segan': 'SEGAN',
+          'compact_diffiner': 'The compact prior', 'diffgmm': 'DiffGMM', 'dccrn': 'DCCRN'}
+BOTH = ('command', 'data', 'files', 'audio_seconds', 'date', 'metrics', 'preceding', 'seconds', 'versions')
+KEPT = {'summary': (*BOTH, 'checkpoint', 'sampling_steps', 'seed', 'stages', 'statistics', 'real_time_factor',
+                    'device'),
+        'sweep': (*BOTH, 'seeds', 'confidence', 'inputs', 'points')}
+CONFIG = ('system', 'model', 'train', 'optimizer')  # of a run's config; its data are named by folders of a machine
+INTRODUCTION = """# Results
+
+Written by `python -m docs.results` from the summaries in `docs/results/`, which `evaluate.py` left; nothing here is
+typed. Published figures are others'; measured ones are of this project on the data named, in tables of their own.
+**They do not compare**: what was measured is the work of minutes on two CPU cores with 50 minutes of speech and 28 of
+noise, where the published systems were trained for days, and is scored on 38 of the 824 test pairs at most. Nobody has
+run the full configs yet.
+
+Arrows point to the better side. NFE: network evaluations of the sampler. How studies like these are made:
+[studies.md](studies.md); what the metrics are: [metrics.md](metrics.md)."""
+
+
+def add(report: pathlib.Path, name: str, training: str) -> None:
+    """Takes what a report of `evaluate.py` found into the store.
+
+    Raises:
+      UserError: it is not a report, or holds an absolute path.
+    """
+    kind = next((kind for kind in KEPT if (report / f'{kind}.json').exists()), None)
+    if kind is None:
+        raise UserError(f'{report}: holds neither summary.json nor sweep.json, expected what evaluate.py wrote')
+    found = json.loads((report / f'{kind}.json').read_text(encoding='utf-8'))
+    kept = {key: found[key] for key in KEPT[kind]} | {'training': training}
+    configs = {'': found['config']} if kind == 'summary' else found['configs']
+    kept['configs'] = {run: {key: config[key] for key in CONFIG} for run, config in configs.items()}
+    text = json.dumps(kept, indent=1, allow_nan=False) + '\n'
+    if '"/' in text or ' /' in text:
+        raise UserError(f'{report}: holds an absolute path; run evaluate.py with paths below the current folder')
+    (STORE / f'{name}.json').write_text(text, encoding='utf-8')
+    if kind == 'sweep':
+        for figure in sorted((report / 'figures').glob('*.png')):
+            shutil.copy(figure, STORE / f'{name}_{figure.name}')
+
+
+def page() -> str:
+    """The text of docs/results.md."""
+    stored = {path.stem: json.loads(path.read_text(encoding='utf-8')) for path in sorted(STORE.glob('*.json'))}
+    published = stored.pop('published')
+    summaries = {name: found for name, found in stored.items() if 'points' not in found}
+    sweeps = {name: found for name, found in stored.items() if 'points' in found}
+    parts = [INTRODUCTION]
+    for system, title in TITLES.items():
+        own = {name: found for name, found in summaries.items() if found['configs']['']['system'] == system}
+        parts += [f'## {title}', _published([entry for entry in published if entry['system'] == system])]
+        parts += [_measured(name, found) for name, found in own.items()] or ['Measured: not yet.']
+    parts += ['## Studies of the sampler', *(_study(name, found) for name, found in sweeps.items())]
+    return '\n\n'.join(parts) + '\n'
+
+
+def _published(entries: list[dict]) -> str:
+    if not entries:
+        return 'Published: no figure is known to us.'
+    metrics = list(dict.fromkeys(metric for entry in entries for metric in entry['metrics']))
+    rows = [[entry['what'], entry['source'], entry['data'], *(
+        f'{entry["metrics"][metric]:g}' if metric in entry['metrics'] else '' for metric in metrics)]
+        for entry in entries]
+    return 'Published:\n\n' + grid(['published', 'source', 'data', *map(heading, metrics)], 3, rows)
+
+
+def _measured(name: str, found: dict) -> str:
+    metrics = found['metrics']
+    rows = [[row, *(_mean(entries.get(metric), metric) for metric in metrics)]
+            for row, entries in found['statistics'].items()]
+    steps = [] if found['sampling_steps'] is None else [f'{found["sampling_steps"]} sampling steps']
+    facts = [f'{found["files"]} files, {found["audio_seconds"] / 60:.1f} min: {found["data"]}',
+             ', '.join([*steps, f'seed {found["seed"]}', _checkpoint(found['checkpoint'])]),
+             *([f'refines {_preceding(found)}'] if found['preceding'] else []),
+             f'real-time factor {found["real_time_factor"]:.3f} on {found["device"]}; evaluation '
+             f'{found["seconds"]["total"]:.0f} s',
+             _versions(found)]
+    return (f'Measured, `{name}`: {found["training"]}\n\n' + grid(['measured', *map(heading, metrics)], 1, rows)
+            + f'\n\n```\n{found["command"]}\n```\n\n' + '\n'.join(f'- {fact}' for fact in facts))
+
+
+def _study(name: str, found: dict) -> str:
+    metrics = found['metrics']
+    rows = [[row, '', '', '', *(_mean(entries.get(metric), metric) for metric in metrics)]
+            for row, entries in found['inputs'].items()]
+    rows += [[_series(point), str(point['sampling_steps'] or ''), stage, f'{point["real_time_factor"]:.3f}',
+              *(_interval(entries[metric], metric) for metric in metrics)]
+             for point in found['points'] for stage, entries in point['stages'].items()]
+    devices = dict.fromkeys(device for point in found['points'] for device in point['devices'])
+    runs = dict.fromkeys(f'{point["run"]}: {_checkpoint(point["checkpoint"])}' for point in found['points'])
+    facts = [f'{found["files"]} files, {found["audio_seconds"] / 60:.1f} min: {found["data"]}; seeds '
+             f'{", ".join(map(str, found["seeds"]))}', *runs,
+             *([f'refines {_preceding(found)}'] if found['preceding'] else []),
+             f'real-time factors (RTF) on {", ".join(devices)}', _versions(found)]
+    pictures = '\n\n'.join(f'![{path.stem}](results/{path.name})' for path in sorted(STORE.glob(f'{name}_*.png')))
+    table = grid(['measured', 'NFE', 'stage', 'RTF', *map(heading, metrics)], 1, rows)
+    return (f'### {name}\n\n{found["training"]}\n\n{pictures}\n\nMeans over files and their '
+            f'{100 * found["confidence"]:g} % intervals:\n\n{table}\n\n```\n{found["command"]}\n```\n\n'
+            + '\n'.join(f'- {fact}' for fact in facts))
+
+
+def _mean(entry: dict | None, metric: str) -> str:
+    return '–' if entry is None else 'n/a' if entry['mean'] is None else number(entry['mean'], metric)
+
+
+def _interval(entry: dict, metric: str) -> str:
+    if entry['mean'] is None or entry['low'] is None:
+        return _mean(entry, metric)
+    return f'{number(entry["mean"], metric)} [{number(entry["low"], metric)}, {number(entry["high"], metric)}]'
+
+
+def _series(point: dict) -> str:
+    return ', '.join([point['run'], *(f'{key}={value}' for key, value in point['changes'].items())])
+
+
+def _checkpoint(checkpoint: dict) -> str:
+    return f'{checkpoint["workdir"]}, step {checkpoint["step"]}, checkpoint {checkpoint["hash"][:12]}'
+
+
+def _preceding(found: dict) -> str:
+    return found['preceding'].get('folder') or _checkpoint(found['preceding'])
+
+
+def _versions(found: dict) -> str:
+    return f'{found["date"][:10]}; ' + ', '.join(f'{name} {version}' for name, version in found['versions'].items())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest='command')
+    adding = commands.add_parser('add', help='take a report into docs/results/')
+    adding.add_argument('report', type=pathlib.Path, metavar='REPORT')
+    adding.add_argument('name', metavar='NAME')
+    adding.add_argument('--training', default='', metavar='TEXT', help='how the run was trained')
+    args = parser.parse_args()
+    if args.command == 'add':
+        add(args.report, args.name, args.training)
+    (HERE / 'results.md').write_text(page(), encoding='utf-8')
+
+
+if __name__ == '__main__':
+    exit_with(main)

@@ -1,0 +1,182 @@
+"""The pages in docs/: their code runs, and the names, files, flags and keys in them exist."""
+
+import importlib
+import importlib.util
+import json
+import pathlib
+import re
+import runpy
+import shlex
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+
+from configs._sections import sections
+from jax_diffse import systems
+from jax_diffse.training import checkpoints
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = {path.name: path.read_text(encoding='utf-8') for path in sorted((ROOT / 'docs').glob('*.md'))}
+SCRIPTS = ('train.py', 'evaluate.py', 'enhance.py')
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf'^```{language}\n(.*?)^```', PAGES[page], re.MULTILINE | re.DOTALL)
+
+
+def inline(page: str) -> list[str]:
+    """What stands between backticks, outside of blocks."""
+    return re.findall(r'`([^`\n]+)`', re.sub(r'^```.*?^```', '', PAGES[page], flags=re.MULTILINE | re.DOTALL))
+
+
+# ------------------------------------------------------------------------------------------------- adding a system
+
+
+RATE = 16_000
+
+
+def tone(i: int, seconds: float = 1.5) -> np.ndarray:
+    t = np.arange(int(seconds * RATE)) / RATE
+    return (0.1 * np.sin(2 * np.pi * (300 + 70 * i) * t) * (1 + np.sin(20 * t))).astype(np.float32)
+
+
+@pytest.fixture(scope='module')
+def clone(tmp_path_factory):
+    """A folder with what the page adds and supposes, in which the page's commands were run."""
+    folder, rng = tmp_path_factory.mktemp('clone'), np.random.default_rng(0)
+    for where, clean, noise in (('speech', 1, 0), ('noise', 0, 1), ('pairs/clean', 1, 0), ('recordings', 1, 1)):
+        (folder / where).mkdir(parents=True)
+        for i in range(4):
+            samples = clean * tone(i) + 0.05 * noise * rng.standard_normal(len(tone(i)))
+            soundfile.write(folder / where / f'{i}.wav', samples, RATE)
+    (folder / 'pairs' / 'noisy').symlink_to(folder / 'recordings')
+    for name in SCRIPTS:
+        (folder / name).symlink_to(ROOT / name)
+    (folder / 'configs').mkdir()
+    code, config = blocks('add_a_system.md', 'python')
+    (folder / 'configs' / 'spectral_mask.py').write_text(config)
+    (folder / 'spectral_mask.py').write_text(code)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def run(clone):
+    """The trained run, and what its commands left in the folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        spec = importlib.util.spec_from_file_location('spectral_mask', clone / 'spectral_mask.py')
+        module = importlib.util.module_from_spec(spec)
+        patch.setitem(sys.modules, 'spectral_mask', module)
+        spec.loader.exec_module(module)
+        name, cls = re.search(r"^\+.*'(\w+)': (\w+)\}$", blocks('add_a_system.md', 'diff')[0], re.MULTILINE).groups()
+        patch.setitem(systems.SYSTEMS, name, getattr(module, cls))
+        patch.chdir(clone)
+        for line in blocks('add_a_system.md', 'bash')[0].replace('\\\n', ' ').splitlines():
+            words = shlex.split(line)[1:]
+            if words[0] == 'train.py':
+                words[2] += ':quick'
+                words += ['--config.train.steps=40', '--config.train.eval_every=20', '--config.log.audio_examples=0',
+                          '--config.optimizer.learning_rate=0.01', '--config.model.units=32']
+            patch.setattr(sys, 'argv', words)
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_path(str(ROOT / words[0]), run_name='__main__')
+            assert not ended.value.code, words
+        return checkpoints.load('runs/mask')
+
+
+def test_the_added_system_learns(clone, run):
+    lines = [json.loads(line) for line in (clone / 'runs/mask/log.jsonl').read_text().splitlines()]
+    losses, validations = ([line[name] for line in lines if name in line]
+                           for name in ('mask/loss', 'validation/mask/loss'))
+    assert losses[-1] < 0.5 * losses[0] and validations[-1] < validations[0]
+
+
+def test_the_added_system_enhances(clone, run):
+    """Tones in white noise: better than what came in, in the report's figures and in the written files."""
+    summary = json.loads((clone / 'runs/mask/report/summary.json').read_text())
+    assert summary['stages'] == ['noisy', 'enhanced'] and summary['sampling_steps'] is None
+    means = {stage: summary['statistics'][stage]['si_sdr']['mean'] for stage in summary['stages']}
+    assert means['enhanced'] > means['noisy'] + 1
+    enhanced, rate = soundfile.read(clone / 'enhanced' / '0.wav')
+    noisy, _ = soundfile.read(clone / 'recordings' / '0.wav')
+    assert rate == RATE and np.linalg.norm(enhanced - tone(0)) < 0.9 * np.linalg.norm(noisy - tone(0))
+
+
+def test_the_added_system_keeps_the_contract(run):
+    system, keys = run.system, jax.random.split(jax.random.key(0), 2)
+    noisy = jnp.stack([jnp.asarray(tone(0)), jnp.asarray(tone(1))]).at[1, 9001:].set(0.0)
+    lengths = jnp.array([noisy.shape[1], 9001])
+    enhance = jax.jit(system.enhance_stages)
+    stages = enhance(run.variables, noisy, lengths, keys)
+    assert list(stages) == ['enhanced']
+    both = np.asarray(stages['enhanced'])
+    assert both.dtype == np.float32 and both.shape == noisy.shape and not both[1, 9001:].any() and both[1, :9001].any()
+    alone = np.asarray(enhance(run.variables, noisy[1:, :9001], lengths[1:], keys[1:])['enhanced'])
+    np.testing.assert_allclose(both[1, :9001], alone[0], atol=1e-4)
+    # No frame sees a later one: what changes from a sample on changes nothing a window before it.
+    changed = enhance(run.variables, noisy.at[:, 6000:].multiply(-0.5), lengths, keys,
+                      gain=system.gain(noisy, lengths))['enhanced']
+    np.testing.assert_allclose(changed[:, :6000 - 512], both[:, :6000 - 512], atol=1e-5)
+    assert np.abs(np.asarray(changed - both)[:, 6000:9001]).max() > 1e-2
+    for wrong in ({'steps': 3}, {'processed': noisy}):
+        with pytest.raises(ValueError, match='takes neither'):
+            system.enhance(run.variables, noisy, lengths, keys, **wrong)
+
+
+# ------------------------------------------------------------------------------------------------- names in the text
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r'\]\((?!https?:)([^)\s]+)', PAGES[page]):
+        path, _, anchor = target.partition('#')
+        assert (ROOT / 'docs' / path).exists(), target
+        if anchor:
+            titles = re.findall(r'^#+ (.*)$', PAGES[path or page], re.MULTILINE)
+            assert anchor in [re.sub(r'[^\w -]', '', title.lower()).replace(' ', '-') for title in titles], target
+
+
+@pytest.mark.parametrize('page', ('how_it_is_built.md', 'add_a_system.md', 'scaling.md', 'metrics.md', 'differences.md',
+                                  'data.md'))
+def test_files_flags_and_keys_exist(page):
+    added = {'jax_diffse/systems/spectral_mask.py', 'configs/spectral_mask.py'}  # by add_a_system.md
+    for name in inline(page):
+        if re.fullmatch(r'[\w/]+(\.py|/)', name) and name not in added:
+            places = (ROOT / name, ROOT / 'jax_diffse' / name, *(ROOT / 'jax_diffse').glob(f'*/{name}'))
+            assert any(place.exists() for place in places), name
+    sources = ''.join((ROOT / name).read_text(encoding='utf-8') for name in (*SCRIPTS, 'benchmarks/__main__.py'))
+    foreign = {'--worker', '--command', '--zone', '--nodes', '--ntasks-per-node', '--gpus-per-node', '--cpus-per-task',
+               '--time', '--signal', '--xla_force_host_platform_device_count', '--noise-scheduler'}  # of other programs
+    for flag in re.findall(r'(?<![\w|-])--(?!config\.)[a-z][\w-]*', PAGES[page]):
+        assert f"'{flag}'" in sources or flag in foreign, flag
+    for key in re.findall(r'(?:--|`)config\.((?:data|train|optimizer|log|parallel)\.[a-z_.]*[a-z])', PAGES[page]):
+        value = sections('', {})
+        for part in key.split('.'):
+            assert part in value, key
+            value = value[part]
+
+
+def resolve(dotted: str):
+    """The object that a name below `jax_diffse` stands for; of a dataclass's or protocol's field, its annotation."""
+    parts = dotted.split('.')
+    for count in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module('.'.join(['jax_diffse', *parts[:count]]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[count:]:
+            found = getattr(found, '__annotations__', {})[part] if not hasattr(found, part) else getattr(found, part)
+        return found
+    raise LookupError(dotted)
+
+
+def test_names_of_how_it_is_built_exist():
+    dotted = (re.fullmatch(r'(?!jax\.|config\.(?:data|train|model)\b)([a-z_]\w*(?:\.\w+)+)(?<!\.py)', name)
+              for name in inline('how_it_is_built.md'))
+    names = {found[1] for found in dotted if found}
+    assert len(names) > 30
+    for name in sorted(names):
+        resolve(name)
