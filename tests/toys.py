@@ -86,17 +86,23 @@ class Stepped(Toy):
 
     default_steps = 3
 
-    def process(self, x, key, steps):
-        steps = self.default_steps if steps is None else steps
+    def check_steps(self, steps):
         if not 1 <= steps <= 10:
             raise ValueError('takes 1 to 10 sampling steps')
+
+    def process(self, x, key, steps):
+        steps = self.default_steps if steps is None else steps
+        self.check_steps(steps)
         return x / steps
 
 
 class Refiner(Toy):
-    """Half of `noisy` and a quarter of `processed`."""
+    """Half of `noisy` and a quarter of `processed`; takes any number of steps."""
 
     refines = True
+
+    def check_steps(self, steps):
+        """Whatever it is."""
 
     def enhance_stages(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
         return {'refined': mask_frames(0.5 * noisy + 0.25 * processed, num_samples)}

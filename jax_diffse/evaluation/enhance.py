@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from rich import progress
 
 from jax_diffse import audio, launch
@@ -198,12 +197,8 @@ class _Streams(dict):
 def _check_steps(enhancer: Enhancer, steps: int | None) -> None:
     if steps is None:
         return
-    system, variables = enhancer.run.system, enhancer.run.variables
-    samples = jnp.zeros((1, system.sample_rate))
     try:
-        jax.eval_shape(lambda: system.enhance(variables, samples, jnp.ones(1, jnp.int32),
-                                              jax.random.split(jax.random.key(0), 1), steps=steps,
-                                              processed=samples if system.refines else None))
+        enhancer.run.system.check_steps(steps)
     except ValueError as error:
         raise UserError(f'--steps={steps}: {error}') from error
 

@@ -252,7 +252,7 @@ def test_flags_that_do_not_go_together_are_refused(tmp_path, monkeypatch, capsys
     assert not (tmp_path / 'out').exists()
 
 
-def test_steps_of_a_refiner_are_checked_with_something_to_refine(tmp_path, monkeypatch, runs):
+def test_a_refiner_is_asked_whether_it_takes_the_steps(tmp_path, monkeypatch, runs):
     flags = _folders(tmp_path, ['a.wav'], ['a.wav'])
     assert _refine(monkeypatch, tmp_path, *flags, '--steps', 4) == 0
 
