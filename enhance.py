@@ -14,11 +14,7 @@ files of one chunk; longer ones are otherwise cross-faded from several.
 import argparse
 
 from jax_diffse import errors, launch
-from jax_diffse.config import setting
-
-
-def _checkpoint(text: str) -> int | str:
-    return text if text in ('best', 'latest') else int(text)
+from jax_diffse.config import checkpoint, setting
 
 
 def main() -> int:
@@ -35,7 +31,7 @@ def main() -> int:
     parser.add_argument('--noise', metavar='DIR', help='also write what was removed (input - output) here')
     parser.add_argument('--strength', type=float, default=1.0, help='0: the input, 1: fully enhanced (default)')
     parser.add_argument('--steps', type=int, help="sampling steps, for systems that sample (default: the run's own)")
-    parser.add_argument('--checkpoint', type=_checkpoint, default='best', metavar='best|latest|N',
+    parser.add_argument('--checkpoint', type=checkpoint, default='best', metavar='best|latest|N',
                         help='checkpoint (default: best)')
     parser.add_argument('--stream', action='store_true',
                         help='enhance hop by hop, as in a live stream, on one CPU core, for systems that can (DCCRN)')

@@ -23,12 +23,8 @@ import shlex
 import sys
 
 from jax_diffse import errors, launch
-from jax_diffse.config import setting
+from jax_diffse.config import checkpoint, setting
 from jax_diffse.errors import UserError
-
-
-def _checkpoint(text: str) -> int | str:
-    return text if text in ('best', 'latest') else int(text)
 
 
 def _levels(text: str) -> tuple[float, ...]:
@@ -45,7 +41,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument('--workdir', metavar='RUN', action='append', default=[],
                         help='a trained or converted run; may be repeated')
     parser.add_argument('--output', required=True, metavar='DIR', help='where the report goes')
-    parser.add_argument('--checkpoint', type=_checkpoint, default='best', metavar='best|latest|N',
+    parser.add_argument('--checkpoint', type=checkpoint, default='best', metavar='best|latest|N',
                         help='which of its checkpoints (default: best)')
     parser.add_argument('--model', type=setting, action='append', default=[], metavar='KEY=VALUE',
                         help="in place of a value in the run's config.model, say guidance=none; may be repeated")

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_diffse import platforms
+
 
 def num_blocks(num_frames, size: int, overlap: int):
     """Blocks of `size` frames, overlapping by `overlap`, that cover `num_frames`; an int or an array."""
@@ -56,9 +58,13 @@ def blockwise(function: Callable, num_frames: jax.Array, size: int, overlap: int
 
 def _by_rows(function, rows):
     """All rows together; on CPUs one after the other, which needs the memory of one."""
-    if jax.default_backend() != 'cpu' or len(rows[0]) == 1:
+    if len(rows[0]) == 1:
         return function(*rows)
-    return jax.lax.map(lambda row: function(*(x[None] for x in row))[0], rows)
+
+    def one_by_one(*rows):
+        return jax.lax.map(lambda row: function(*(x[None] for x in row))[0], rows)
+
+    return platforms.either(one_by_one, function, *rows)
 
 
 def _fades(count: int, size: int, overlap: int) -> np.ndarray:

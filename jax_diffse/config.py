@@ -81,6 +81,11 @@ def setting(text: str) -> tuple[str, str]:
     return key, value
 
 
+def checkpoint(text: str) -> int | str:
+    """'best', 'latest' or a number of a command line, for `training.checkpoints.load`; a ValueError otherwise."""
+    return text if text in ('best', 'latest') else int(text)
+
+
 def override(model, changes: Mapping[str, object]) -> None:
     """Sets fields of `config.model`, a ConfigDict; 'network.heads' is the field heads of its network.
 

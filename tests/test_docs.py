@@ -140,14 +140,15 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize('page', ('how_it_is_built.md', 'add_a_system.md', 'scaling.md', 'metrics.md', 'differences.md',
-                                  'data.md'))
+                                  'data.md', 'export.md'))
 def test_files_flags_and_keys_exist(page):
     added = {'jax_diffse/systems/spectral_mask.py', 'configs/spectral_mask.py'}  # by add_a_system.md
     for name in inline(page):
         if re.fullmatch(r'[\w/]+(\.py|/)', name) and name not in added:
             places = (ROOT / name, ROOT / 'jax_diffse' / name, *(ROOT / 'jax_diffse').glob(f'*/{name}'))
             assert any(place.exists() for place in places), name
-    sources = ''.join((ROOT / name).read_text(encoding='utf-8') for name in (*SCRIPTS, 'benchmarks/__main__.py'))
+    sources = ''.join((ROOT / name).read_text(encoding='utf-8') for name in (*SCRIPTS, 'benchmarks/__main__.py',
+                                                                              'jax_diffse/export.py'))
     foreign = {'--worker', '--command', '--zone', '--nodes', '--ntasks-per-node', '--gpus-per-node', '--cpus-per-task',
                '--time', '--signal', '--xla_force_host_platform_device_count', '--noise-scheduler'}  # of other programs
     for flag in re.findall(r'(?<![\w|-])--(?!config\.)[a-z][\w-]*', PAGES[page]):

@@ -13,7 +13,7 @@ from rich import progress
 from jax_diffse import audio, launch
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation import streaming
-from jax_diffse.evaluation.enhancer import Enhancer
+from jax_diffse.evaluation.enhancer import Enhancer, check_steps
 from jax_diffse.training import checkpoints
 
 
@@ -154,7 +154,7 @@ def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], out
     enhancer = Enhancer(run, preceding=None if preceding is None else checkpoints.load(preceding, step='best'),
                         chunk_seconds=16.0 if chunk_seconds is None else chunk_seconds)
     enhancer.check_processed(processed is not None)
-    _check_steps(enhancer, steps)
+    check_steps(run.system, steps)
     streams = _Streams(run) if stream else None
     failures, seconds, spent = [], 0.0, 0.0
     with progress.Progress(disable=not sys.stdout.isatty(), transient=True) as bar:
@@ -192,15 +192,6 @@ class _Streams(dict):
     @property
     def compile_seconds(self) -> float:
         return sum(stream.compile_seconds for stream in self.values())
-
-
-def _check_steps(enhancer: Enhancer, steps: int | None) -> None:
-    if steps is None:
-        return
-    try:
-        enhancer.run.system.check_steps(steps)
-    except ValueError as error:
-        raise UserError(f'--steps={steps}: {error}') from error
 
 
 def _enhance_one(enhancer: Enhancer, job: Job, strength, steps, streams: _Streams | None,

@@ -18,6 +18,7 @@ from jax_diffse import audio
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation import streams
 from jax_diffse.evaluation.streaming import StreamingEnhancer
+from jax_diffse.systems.base import System, Variables
 from jax_diffse.training import checkpoints
 from jax_diffse.training.checkpoints import Run
 
@@ -80,7 +81,7 @@ class Enhancer:
             raise UserError(f'chunk_seconds={chunk_seconds:g}: expected at least 1 and at least twice the overlap of '
                             f'{overlap_seconds:g} s')
         if preceding is not None:
-            _check_preceding(run, preceding)
+            check_preceding(run, preceding)
         self.run = run
         self.sample_rate = run.system.sample_rate
         self.seed = seed
@@ -354,7 +355,6 @@ class Enhancer:
             return np.zeros((len(self._stages) if all_stages else 1, rows, length), np.float32)
         program = self._program(rows, length, steps, all_stages)
         enhanced = np.array(program(noisy, num_samples, level, stamps, processed))
-        enhanced[:, ~noisy.any(axis=1)] = 0.0  # digital silence stays silent, whatever a network makes of it
         for i, piece in enumerate(pieces):
             if not np.all(np.isfinite(enhanced[:, i])):
                 raise UserError(f'{piece.utterance or "noisy"}: the system gave NaN or infinity; is the checkpoint of '
@@ -368,9 +368,7 @@ class Enhancer:
             system, started = self.run.system, time.perf_counter()
 
             def program(variables, noisy, num_samples, level, stamps, processed):
-                gain = system.gain(level[:, None], jnp.ones(rows))
-                found = system.enhance_stages(variables, noisy, num_samples, jax.vmap(_key)(stamps), gain=gain,
-                                              steps=steps, processed=processed)
+                found = enhance_chunks(system, variables, noisy, num_samples, level, stamps, processed, steps)
                 self._stages = tuple(found)  # kept here, as jit would sort the keys of a dict
                 return jnp.stack(list(found.values())[0 if all_stages else -1:])
 
@@ -385,7 +383,35 @@ class Enhancer:
         return self._programs[kind]
 
 
-def _check_preceding(run: Run, preceding: Run) -> None:
+def enhance_chunks(system: System, variables: Variables, noisy: jax.Array, num_samples: jax.Array, level: jax.Array,
+                   stamps: jax.Array, processed: jax.Array | None, steps: int | None) -> dict[str, jax.Array]:
+    """`System.enhance_stages` on chunks of recordings; digital silence stays silent, whatever a network makes of it.
+
+    Args:
+      system, variables: of the run.
+      noisy: `[B, N]`, zero beyond `num_samples`.
+      num_samples: `[B]`.
+      level: `[B]`, root mean square of the whole recording that a chunk is of.
+      stamps: `[B, 4]` uint32, what its draws follow from: seed, hash of the utterance's id, channel and chunk.
+      processed: `[B, N]`, for systems that refine.
+      steps: sampling steps of systems that sample.
+
+    Returns:
+      Stage -> `[B, N]`, in the system's order.
+    """
+    found = system.enhance_stages(variables, noisy, num_samples, jax.vmap(_key)(stamps),
+                                  gain=system.gain(level[:, None], jnp.ones(len(noisy))), steps=steps,
+                                  processed=processed)
+    sound = jnp.any(noisy != 0, axis=1, keepdims=True)
+    return {stage: jnp.where(sound, waveform, 0.0) for stage, waveform in found.items()}
+
+
+def check_preceding(run: Run, preceding: Run) -> None:
+    """Checks that `run` can refine what `preceding` makes.
+
+    Raises:
+      UserError: it refines nothing, the other one refines as well, or they differ in their sample rate.
+    """
     ours, theirs = run.system.sample_rate, preceding.system.sample_rate
     if not run.system.refines:
         raise UserError(_refines_nothing(run))
@@ -395,6 +421,20 @@ def _check_preceding(run: Run, preceding: Run) -> None:
     if theirs != ours:
         raise UserError(f'{preceding.workdir}: works at {theirs} Hz, but {run.workdir} at {ours} Hz; expected a '
                         'preceding run of the same rate')
+
+
+def check_steps(system: System, steps: int | None) -> None:
+    """Checks a number of sampling steps; None, the system's own, is right for all.
+
+    Raises:
+      UserError: the system does not take it.
+    """
+    if steps is None:
+        return
+    try:
+        system.check_steps(steps)
+    except ValueError as error:
+        raise UserError(f'--steps={steps}: {error}') from error
 
 
 def _refines_nothing(run: Run) -> str:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.typing import Dtype
 
+from jax_diffse import platforms
 from jax_diffse.spectral import mask_frames
 
 
@@ -76,7 +77,7 @@ def conv(x: jax.Array, kernel: jax.Array, padding: int = 0) -> jax.Array:
     Returns:
       `[B, T, (F + 2 padding - kf) // 2 + 1, D]`.
     """
-    return _forms()[0](x, kernel, padding)
+    return (_conv if _for_cpus_alone() else _native)(x, kernel, padding)
 
 
 def conv_transpose(x: jax.Array, kernel: jax.Array, padding: int = 0, extra: int = 0) -> jax.Array:
@@ -95,12 +96,13 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, padding: int = 0, extra: int
       `[B, T, 2 (F - 1) + kf - 2 padding + extra, D]`.
     """
     bins = 2 * (x.shape[2] - 1) + kernel.shape[1] - 2 * padding + extra
-    return _forms()[1](x, kernel, padding, bins)
+    return platforms.either(lambda x, kernel: _transpose(x, kernel, padding, bins),
+                            lambda x, kernel: _native_transpose(x, kernel, padding, bins), x, kernel)
 
 
-def _forms():
-    """`conv` and `conv_transpose` for the backend: on CPUs XLA's gradients and transposed convolutions are slow."""
-    return (_conv, _transpose) if jax.default_backend() == 'cpu' else (_native, _native_transpose)
+def _for_cpus_alone() -> bool:
+    """Whether to take a form that differs in its gradients alone, which an export for several platforms has none of."""
+    return platforms.targets() == {'cpu'}
 
 
 _AXES = ('NHWC', 'HWIO', 'NHWC')
@@ -188,7 +190,7 @@ def conv_same(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
 
     PyTorch's `Conv2d(kernel, stride, padding=kernel // 2)`; kernel `[kt, kf, C, D]`, kt and kf odd.
     """
-    return (_same if jax.default_backend() == 'cpu' else _native_same)(x, kernel, stride)
+    return (_same if _for_cpus_alone() else _native_same)(x, kernel, stride)
 
 
 def _native_same(x, kernel, stride):
@@ -278,7 +280,7 @@ def recompute(function: Callable) -> Callable:
         return to_arrays, to_params
 
     wrapped.defvjp(forward, backward)
-    return lambda arrays, params: (wrapped if jax.default_backend() == 'cpu' else function)(arrays, params)
+    return lambda arrays, params: (wrapped if _for_cpus_alone() else function)(arrays, params)
 
 
 class PReLU(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from jax_diffse.networks import layers
 
 jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})  # programs that run once
-FORMS = {'cpu': layers._forms(), 'accelerator': (layers._native, layers._native_transpose)}
+FORMS = {'cpu': (layers._conv, layers._transpose), 'accelerator': (layers._native, layers._native_transpose)}
 SAME_FORMS = {'cpu': layers._same, 'accelerator': layers._native_same}
 
 
