@@ -114,7 +114,8 @@ def random_variables(shapes, seed: int = 0):
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
-        scale = {'kernel': np.prod(leaf.shape[:-1]) ** -0.5}.get(path[-1].key, 0.1)
+        several = any(key.key in ('temporal', 'decoders') for key in path)  # along the leading axis
+        scale = {'kernel': np.prod(leaf.shape[several:-1]) ** -0.5}.get(path[-1].key, 0.1)
         mean = {'scale': 1.0, 'var': 0.5, 'slope': 0.25}.get(path[-1].key, 0.0)
         return (mean + scale * rng.standard_normal(leaf.shape)).astype(np.float32)
 

@@ -1,5 +1,6 @@
 """DR-DiffuSE: the names in the authors' checkpoints (judiebig/DR-DiffuSE, `model_state_dict`)."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,17 +48,26 @@ def _unet(path: Path, prefix: str, steps: bool) -> list[Entry]:
         entries += _norm_act((*path, 'encoder', f'post{i}'), f'{prefix}en.en{i}.0', f'{prefix}en.en{i}.1')
         if steps:
             entries += layouts.conv((*path, 'encoder', f'step{i}'), f'{prefix}en.tp{i}', layouts.DENSE)
-    for ours, theirs in (('decoder_real', 'de_real'), ('decoder_imag', 'de_imag')):
-        for i in range(1, 6):
-            block = f'{prefix}{theirs}.de{i}'
-            entries += _gated((*path, ours, f'conv{i}'), f'{block}.0', layouts.CONV_TRANSPOSE_2D,
-                              layouts.DENSE_TRANSPOSE_2D)
-            if i > 1:
-                entries += _norm_act((*path, ours, f'post{i}'), f'{block}.2', f'{block}.3')
-            if steps:
-                entries += layouts.conv((*path, ours, f'step{i}'), f'{block}.0.tp', layouts.DENSE)
+    for place, theirs in enumerate(('de_real', 'de_imag')):
+        entries += _at(place, _decoder((*path, 'decoders'), f'{prefix}{theirs}', steps))
     for i in range(18):
-        entries += _temporal((*path, f'temporal_{i}'), f'{prefix}TCMs.{i // 6}.residual{i % 6 + 1}')
+        entries += _at(i, _temporal((*path, 'temporal'), f'{prefix}TCMs.{i // 6}.residual{i % 6 + 1}'))
+    return entries
+
+
+def _at(place: int, entries: Sequence[Entry]) -> list[Entry]:
+    return [dataclasses.replace(entry, place=place) for entry in entries]
+
+
+def _decoder(path: Path, prefix: str, steps: bool) -> list[Entry]:
+    entries = []
+    for i in range(1, 6):
+        block = f'{prefix}.de{i}'
+        entries += _gated((*path, f'conv{i}'), f'{block}.0', layouts.CONV_TRANSPOSE_2D, layouts.DENSE_TRANSPOSE_2D)
+        if i > 1:
+            entries += _norm_act((*path, f'post{i}'), f'{block}.2', f'{block}.3')
+        if steps:
+            entries += layouts.conv((*path, f'step{i}'), f'{block}.0.tp', layouts.DENSE)
     return entries
 
 

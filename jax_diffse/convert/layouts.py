@@ -1,5 +1,6 @@
 """Tables from torch's names and layouts to ours, and their application in one pass with all errors listed together."""
 
+import collections
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping
@@ -61,6 +62,7 @@ class Entry:
     path: Path
     name: str
     layout: Layout = VECTOR
+    place: int | None = None  # along the leading axis of our array, where that holds several of torch's
 
 
 def conv(path: Path, name: str, layout: Layout) -> list[Entry]:
@@ -103,21 +105,32 @@ def convert(entries: Iterable[Entry], state_dict: Mapping[str, Any], shapes) -> 
     Raises:
       UserError: names every entry that is missing, not expected or of another shape.
     """
-    table = {entry.path: entry for entry in entries}
+    table = collections.defaultdict(list)
+    for entry in entries:
+        table[entry.path].append(entry)
     wanted = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(shapes).items()}
     if set(table) != set(wanted):
         raise ValueError(f'the table does not match the system: {sorted(set(table) ^ set(wanted))}')
-    expected = {entry.name: entry.layout.torch_shape(wanted[path]) for path, entry in table.items()}
+    expected = {entry.name: entry.layout.torch_shape(wanted[path][entry.place is not None:])
+                for path, group in table.items() for entry in group}
     _check(expected, {name: tuple(np.shape(value)) for name, value in state_dict.items()
                       if not IGNORED.fullmatch(name)})
-    filled = {path: entry.layout.from_torch(_to_numpy(state_dict[entry.name])) for path, entry in table.items()}
+    filled = {}
+    for path, group in table.items():
+        arrays = [entry.layout.from_torch(_to_numpy(state_dict[entry.name])) for entry in group]
+        filled[path] = arrays[0] if group[0].place is None else np.stack(arrays)
     return traverse_util.unflatten_dict(filled)
 
 
 def to_torch(entries: Iterable[Entry], variables) -> dict[str, np.ndarray]:
     """The inverse of `convert`, for what `variables` holds: torch's names -> arrays in torch's layout."""
     flat = traverse_util.flatten_dict(jax.device_get(variables))
-    return {entry.name: entry.layout.to_torch(np.asarray(flat[entry.path])) for entry in entries if entry.path in flat}
+    return {entry.name: entry.layout.to_torch(_own(np.asarray(flat[entry.path]), entry))
+            for entry in entries if entry.path in flat}
+
+
+def _own(array, entry):
+    return array if entry.place is None else array[entry.place]
 
 
 def _check(expected, found):

@@ -14,7 +14,7 @@ import numpy as np
 from flax.typing import Dtype
 
 from jax_diffse.networks.guided_unet import dropped, step_embedding
-from jax_diffse.networks.layers import ConvParams, Dense, GroupNorm, along_last, conv_same
+from jax_diffse.networks.layers import ConvParams, Dense, GroupNorm, along_last, conv_same, product
 
 CHANNELS = 2  # real and imaginary part
 UNIFORM, UNIFORM_3X3 = (nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform', in_axis=axes)
@@ -88,7 +88,7 @@ class Projection(nn.Module):
     @nn.compact
     def __call__(self, x):
         kernel = self.param('kernel', UNIFORM, (x.shape[-1], self.features), jnp.float32)
-        return x.astype(self.dtype) @ kernel.astype(self.dtype)
+        return product(x.astype(self.dtype), kernel.astype(self.dtype))
 
 
 class SeparableConv(nn.Module):

@@ -257,7 +257,7 @@ class Recurrent(nn.Module):
             new.append(carry)
         projections = [_Linear((x.shape[-1], width), x.shape[-1] ** -0.5, name=f'project_{name}')()
                        for name in self._names(parts)]
-        return jnp.stack([layers.along_last(jnp.add, part @ kernel, bias)
+        return jnp.stack([layers.along_last(jnp.add, layers.product(part, kernel), bias)
                           for part, (kernel, bias) in zip(x, projections, strict=True)]), new
 
     def _names(self, parts):
@@ -268,7 +268,8 @@ class Recurrent(nn.Module):
         weights = [LstmWeights(width, self.units // parts, name=f'layer{i}_{name}')() for name in self._names(parts)]
         rows = x.reshape(parts * batch, frames, width)
         # Products with the inputs of all frames at once, outside the recurrence: [T, W, P B, 4 H].
-        projected = jnp.stack([layers.along_last(jnp.add, rows @ kernel, bias) for kernel, _, bias in weights])
+        projected = jnp.stack([layers.along_last(jnp.add, layers.product(rows, kernel), bias)
+                               for kernel, _, bias in weights])
         outputs, carry = lstm(projected.transpose(2, 0, 1, 3), jnp.stack([w[1] for w in weights]), carry)
         outputs = outputs.reshape(frames, parts, parts, batch, -1).transpose(1, 2, 3, 0, 4)  # [W, P, B, T, H]
         if parts == 1:

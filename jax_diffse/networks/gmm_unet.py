@@ -21,6 +21,7 @@ from jax_diffse.networks.layers import (
     conv_params,
     conv_same,
     dilated_conv,
+    product,
 )
 from jax_diffse.spectral import mask_frames
 
@@ -84,7 +85,7 @@ class Down(nn.Module):
         x = jnp.pad(x.astype(self.dtype), ((0, 0), (STRIDE // 2,) * 2, (0, 0)))
         x = x.reshape(x.shape[0], -1, STRIDE * x.shape[-1])
         early, late = kernel.reshape(2, -1, self.features)
-        return along_last(jnp.add, x[:, :-1] @ early + x[:, 1:] @ late, bias)
+        return along_last(jnp.add, product(x[:, :-1], early) + product(x[:, 1:], late), bias)
 
 
 class Up(nn.Module):
@@ -144,7 +145,7 @@ class Dilated(nn.Module):
         dtype = jnp.dtype(self.config.dtype)
         h = GroupNorm(self.config.groups, name='norm')(x, num_frames=num_frames)
         kernel, bias = ConvParams((3, x.shape[-1], x.shape[-1]), dtype, name='conv')()
-        h = dilated_conv(mask_frames(h, num_frames).astype(dtype), kernel, self.dilation)
+        h = dilated_conv(mask_frames(h, num_frames).astype(dtype), kernel, self.dilation, largest=self.dilation)
         return x + along_last(jnp.add, h, bias)
 
 

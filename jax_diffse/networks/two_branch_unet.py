@@ -27,8 +27,7 @@ class Features(NamedTuple):
 
     output: jax.Array  # [B, T, F, 2]
     encoder: list[jax.Array]  # blocks 1 to 5, [B, T, F_i, C]
-    real: list[jax.Array]  # decoder blocks 5 to 1; the last is [B, T, F, 1]
-    imag: list[jax.Array]
+    decoders: list[jax.Array]  # real and imaginary: their blocks 5 to 1, [2, B, T, F_i, C]; the last has C = 1
 
 
 class Conditioning(NamedTuple):
@@ -50,7 +49,7 @@ def _gated_conv(arrays, params, transposed):
         x = x + step[:, None, None]
 
     def dense(x, name):
-        return layers.along_last(jnp.add, x @ kernels[name], biases[name])
+        return layers.along_last(jnp.add, layers.product(x, kernels[name]), biases[name])
 
     x = dense(x, 'in')
     if transposed:  # here the zero frame comes after it
@@ -151,24 +150,29 @@ class Decoder(nn.Module):
 class TemporalUnit(nn.Module):
     """One residual unit of the temporal convolution modules: a dilated convolution times its gate."""
 
-    dilation: int
     channels: int = 64
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, train, num_frames):
+    def __call__(self, x, dilation, train, num_frames):
         v = Dense(self.channels, self.dtype, name='in')(x)
-        y = self._branch('main', v, train, num_frames) * nn.sigmoid(self._branch('gate', v, train, num_frames))
+        main, gate = (self._branch(name, v, dilation, train, num_frames) for name in ('main', 'gate'))
+        y = main * nn.sigmoid(gate)
         y = BatchNorm(self.axis_name, name='out_norm')(PReLU(name='out_act')(y), train, num_frames)
         return x + Dense(x.shape[-1], self.dtype, name='out')(y)
 
-    def _branch(self, name, v, train, num_frames):
+    def _branch(self, name, v, dilation, train, num_frames):
         v = BatchNorm(self.axis_name, name=f'{name}_norm')(PReLU(name=f'{name}_act')(v), train, num_frames)
         # The only place that looks ahead in time: padding frames must be zero here.
         v = mask_frames(v, num_frames)
         kernel, bias = layers.ConvParams((5, self.channels, self.channels), self.dtype, name=name)()
-        return layers.along_last(jnp.add, layers.dilated_conv(v, kernel, self.dilation), bias)
+        return layers.along_last(jnp.add, layers.dilated_conv(v, kernel, dilation, largest=max(DILATIONS)), bias)
+
+
+def _loop(body, length=None):
+    """A loop over the leading axis of a module's variables; copies of it in a program would take long to compile."""
+    return nn.scan(body, variable_axes={'params': 0, 'batch_stats': 0}, split_rngs={'params': True}, length=length)
 
 
 class TwoBranchUNet(nn.Module):
@@ -186,9 +190,9 @@ class TwoBranchUNet(nn.Module):
     def setup(self):
         common = {'axis_name': self.axis_name, 'dtype': self.dtype}
         self.encoder = Encoder(self.channels, **common)
-        self.temporal = [TemporalUnit(dilation, **common) for dilation in self.temporal_groups * DILATIONS]
-        self.decoder_real = Decoder(self.channels, **common)
-        self.decoder_imag = Decoder(self.channels, **common)
+        # These two hold the variables of all units and of both decoders, along a leading axis.
+        self.temporal = TemporalUnit(**common)
+        self.decoders = Decoder(self.channels, **common)
 
     def features(self, x, num_frames=None, given=None, *, train=False) -> Features:
         """As `__call__`, with every intermediate feature, before it meets those of a condition."""
@@ -196,14 +200,22 @@ class TwoBranchUNet(nn.Module):
         batch, frames, bins, channels = x.shape
         # Channel-major, as the released weights expect.
         x = x.swapaxes(2, 3).reshape(batch, frames, channels * bins)
-        for unit in self.temporal:
-            x = unit(x, train, num_frames)
+        x = self._through_time(x, train, num_frames)
         x = x.reshape(batch, frames, channels, bins).swapaxes(2, 3)
         delivered = given and given.features
-        real = self.decoder_real(x, encoded, train, num_frames, given, delivered and delivered.real)
-        imag = self.decoder_imag(x, encoded, train, num_frames, given, delivered and delivered.imag)
-        output = jnp.concatenate([real[-1], imag[-1]], axis=-1).astype(jnp.float32)
-        return Features(output, encoded, real, imag)
+        decoded = self._decode(x, encoded, train, num_frames, given, delivered and delivered.decoders)
+        output = jnp.moveaxis(decoded[-1][..., 0], 0, -1).astype(jnp.float32)
+        return Features(output, encoded, decoded)
+
+    def _through_time(self, x, train, num_frames):
+        if not self.temporal_groups:
+            return x
+        loop = _loop(lambda unit, x, dilation: (unit(x, dilation, train, num_frames), None))
+        return loop(self.temporal, x, jnp.array(self.temporal_groups * DILATIONS))[0]
+
+    def _decode(self, x, encoded, train, num_frames, given, features):
+        loop = _loop(lambda decoder, _, own: (None, decoder(x, encoded, train, num_frames, given, own)), length=2)
+        return loop(self.decoders, None, features)[1]
 
     def __call__(self, x, num_frames=None, *, train=False) -> jax.Array:
         """Enhances spectrograms.

@@ -11,8 +11,9 @@ from jax_diffse import convert
 from jax_diffse.networks.two_branch_unet import EMBEDDING, ConditionalUNet, StepEmbedding, TwoBranchUNet, step_table
 from tests import reference
 
-# The released code's lists of features: ours.
-LISTS = {'en': 'encoder', 'de_real': 'real', 'de_imag': 'imag'}
+# The released code's lists of features, taken from ours.
+LISTS = {'en': lambda result: result.encoder, 'de_real': lambda result: [both[0] for both in result.decoders],
+         'de_imag': lambda result: [both[1] for both in result.decoders]}
 
 
 @jax.jit
@@ -40,7 +41,7 @@ def test_outputs_and_features_of_the_released_network():
     result = features(converted('dr-diffuse-base', fixture.state_dict('c_gen/')), to_jax(fixture.inputs['c_gen/x']))
     fixture.check('c_gen/est_comp', to_torch(result.output))
     for theirs, ours in LISTS.items():
-        for i, feature in enumerate(getattr(result, ours)):
+        for i, feature in enumerate(ours(result)):
             fixture.check(f'c_gen/{theirs}{i}', to_torch(feature))
 
 
@@ -54,7 +55,7 @@ def test_golden_outputs_and_features():
             result = features(variables, to_jax(golden['base_lists_x']))
             golden.check('base_lists_est_comp', to_torch(result.output))
             for theirs, ours in LISTS.items():
-                for i, feature in enumerate(getattr(result, ours)):
+                for i, feature in enumerate(ours(result)):
                     golden.check(f'base_{theirs}_list_{i}', to_torch(feature))
 
 
@@ -66,8 +67,8 @@ def test_parameter_counts_of_the_paper():
     shapes = jax.eval_shape(TwoBranchUNet().init, jax.random.key(0), jnp.zeros((1, 2, 161, 2)))['params']
     assert count(shapes) == 1_662_565
     assert count(shapes['encoder']) == 100_133
-    assert count(shapes['decoder_real']) == count(shapes['decoder_imag']) == 110_149
-    assert count({name: tree for name, tree in shapes.items() if name.startswith('temporal')}) == 1_342_134
+    assert count(shapes['decoders']) == 2 * 110_149
+    assert count(shapes['temporal']) == 1_342_134
 
 
 SMALL = TwoBranchUNet(channels=4, temporal_groups=1)
@@ -144,7 +145,7 @@ def run_denoiser(name, variables, x, c, t):
     x, c = (np.pad(to_jax(v), ((0, 0), (0, -frames % 67), (0, 0), (0, 0))) for v in (x, c))
     result, embedding = denoiser_features(variables, x, c, jnp.asarray(t, jnp.float32), jnp.full(len(x), frames),
                                           DENOISERS[name])
-    return jax.tree.map(lambda v: to_torch(v)[:, :, :frames], result), embedding
+    return jax.tree.map(lambda v: np.moveaxis(np.asarray(v), -1, -3)[..., :frames, :], result), embedding
 
 
 @pytest.mark.parity
@@ -158,7 +159,7 @@ def test_outputs_and_features_of_the_released_denoisers(name):
         fixture.check(f'{name}/{kind}/est_noise', result.output)
         fixture.check(f'{name}/{kind}/time_embedding', embedding)
     for theirs, ours in LISTS.items():
-        for i, feature in enumerate(getattr(result, ours)):
+        for i, feature in enumerate(ours(result)):
             fixture.check(f'{name}/float/{theirs}{i}', feature)
 
 
@@ -207,7 +208,7 @@ def test_parameter_counts_of_the_denoisers(two_branch, expected):
     shapes = jax.eval_shape(ConditionalUNet(two_branch).init, jax.random.key(0), x, x, jnp.zeros(1))['params']
     assert count(shapes) == expected
     assert count(shapes['unet']['encoder']) == 133_415
-    assert count(shapes['unet']['decoder_real']) == count(shapes['unet']['decoder_imag']) == 192_709
+    assert count(shapes['unet']['decoders']) == 2 * 192_709
 
 
 SMALL_DENOISER = ConditionalUNet(channels=4, temporal_groups=1)
