@@ -1,6 +1,7 @@
 """Settings of every test, made before JAX is imported: the CPU with four simulated devices."""
 
 import os
+import tempfile
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), '--xla_force_host_platform_device_count=4',
@@ -10,6 +11,11 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ['MPLBACKEND'] = 'Agg'
 os.environ['JAX_DIFFSE_CACHE'] = 'off'  # entry points must not fill the user's cache
 os.environ.setdefault('GLIBC_TUNABLES', '')  # entry points that tests run in this process must not restart it
+# Tests compile many a program anew that another one had. All processes of a session find them here, and no later one.
+if 'PYTEST_XDIST_WORKER' not in os.environ:
+    PROGRAMS = tempfile.TemporaryDirectory(prefix='jax_diffse_tests_')  # removed when this process ends
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = PROGRAMS.name
+    os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
