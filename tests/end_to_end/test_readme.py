@@ -52,8 +52,8 @@ def as_quick(words: list[str]) -> list[str]:
 
 def run(commands: list[list[str]], folder: pathlib.Path, data: pathlib.Path) -> None:
     """Runs commands in one process; they must succeed."""
-    # The commands share most of their programs, large and small, so each is compiled once. On one device, as here what
-    # runs takes its time as well.
+    # On one device, and optimised a little, as here what runs takes its time as well. The commands share most of their
+    # programs, large and small: each is compiled once, as the session keeps them.
     flags = [flag for flag in os.environ['XLA_FLAGS'].split() if not re.search('_device_count=|_level=', flag)]
     env = {**os.environ, 'XLA_FLAGS': ' '.join([*flags, '--xla_backend_optimization_level=1']),
            'TFDS_DATA_DIR': str(data)}
