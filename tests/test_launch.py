@@ -14,6 +14,12 @@ SCRIPT = ('import os, sys\nfrom jax_diffse import launch\nlaunch.tune()\n'
           "print(os.getpid(), os.environ['GLIBC_TUNABLES'], sys.argv[1:])")
 
 
+@pytest.fixture(autouse=True)
+def without_the_programs_of_the_tests(monkeypatch):
+    for name in ('JAX_COMPILATION_CACHE_DIR', 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.mark.skipif(sys.platform != 'linux', reason='glibc is on Linux only')
 @pytest.mark.parametrize('own, expected', [(None, 'glibc.malloc.hugetlb=1'), ('', ''), ('a.b.c=1', 'a.b.c=1')])
 def test_restart_keeps_process_arguments_and_the_users_setting(own, expected):

@@ -1,6 +1,8 @@
-"""The browser that drives our pages."""
+"""The browser that drives our pages, and pages that are made in less time."""
 
 import pytest
+
+from jax_diffse.evaluation.report import figures
 
 pytest.register_assert_rewrite('tests.evaluation.browser')
 
@@ -13,3 +15,22 @@ def browser(tmp_path_factory):
     driver = browser.start(tmp_path_factory.mktemp('profile'))
     yield driver
     driver.quit()
+
+
+@pytest.fixture(scope='module')
+def drawn_once():
+    """Spectrograms of one size are all the same picture, where a test makes pages and does not look at the pictures.
+
+    Drawing them takes longer than all else that these tests do.
+    """
+    draw, drawn = figures.spectrogram, {}
+
+    def spectrogram(power, loudest, sample_rate):
+        key = power.shape, sample_rate
+        if key not in drawn:
+            drawn[key] = draw(power, loudest, sample_rate)
+        return drawn[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, 'spectrogram', spectrogram)
+        yield

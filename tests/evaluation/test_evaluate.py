@@ -20,6 +20,7 @@ from jax_diffse.evaluation.metrics import score
 from tests import toys
 from tests.evaluation import rater
 
+pytestmark = pytest.mark.usefixtures('drawn_once')
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 METRICS = ('si_sdr', 'llr')
 NAN = math.nan

@@ -16,6 +16,7 @@ from tests import toys
 from tests.evaluation import rater
 from tests.evaluation.test_evaluate import METRICS, ToySource, strict_json, toy_run
 
+pytestmark = pytest.mark.usefixtures('drawn_once')
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 

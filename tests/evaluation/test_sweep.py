@@ -24,6 +24,7 @@ from jax_diffse.training.checkpoints import Run
 from tests import toys
 from tests.evaluation.test_evaluate import ToySource, strict_json, toy_run
 
+pytestmark = pytest.mark.usefixtures('drawn_once')
 METRICS = ('sdr', 'llr')
 
 

@@ -18,9 +18,8 @@ from jax_diffse.systems.dr_diffuse import TRAINING, DrDiffuse
 from jax_diffse.training import state as training
 from tests import reference
 
-# Programs that run once or twice: most of their time is their compilation. At level 0 gradients are less exact.
+# Programs that run once or twice: most of their time is their compilation.
 jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
-jit_exact = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 1})
 
 LEARNING_RATE = 1e-3  # of the released code, as the L2 of OptimizerConfig's default
 # As the released code: padding frames take part, the released guidance, and the training stages of the fixtures.
@@ -82,7 +81,7 @@ def recorded(noise, steps: int) -> ddpm.Draw:
     return draw
 
 
-@functools.partial(jit_exact, static_argnums=0)
+@functools.partial(jit, static_argnums=0)
 def gradient_step(system: DrDiffuse, variables, batch, random):
     """Gradient, statistics and metrics of one replica."""
     keys = jax.random.split(jax.random.key(0), 2)

@@ -18,7 +18,7 @@ from jax_diffse.training import state as state_lib
 from jax_diffse.training.parallel import Parallel
 from tests import reference
 
-jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 1})
+jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
 KINDS = {'generator': 'segan', 'discriminator': 'segan-discriminator'}
 TINY = Segan(channels=(2, 4), segment=64, overlap=16)
 

@@ -1,5 +1,6 @@
 """The report as one HTML page that needs nothing else: no network, no other file."""
 
+import functools
 import json
 import math
 import pathlib
@@ -68,6 +69,7 @@ def render(results: Results, summary: dict, examples: list[Example], sample_rate
         table=_per_file(results), failures=_by_reason(summary['failures']), kinds_note=KINDS_NOTE)
 
 
+@functools.cache
 def environment() -> jinja2.Environment:
     """Templates of pages that need no other file."""
     found = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
