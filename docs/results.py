@@ -67,7 +67,11 @@ def page() -> str:
     for system, title in TITLES.items():
         own = {name: found for name, found in summaries.items() if found['configs']['']['system'] == system}
         parts += [f'## {title}', _published([entry for entry in published if entry['system'] == system])]
-        parts += [_measured(name, found) for name, found in own.items()] or ['Measured: not yet.']
+        parts += [_measured(name, found) for name, found in own.items()]
+        studies = [f'`{name}`' for name, found in sweeps.items()
+                   if system in {config['system'] for config in found['configs'].values()}]
+        parts += [f'Measured over sampling steps or beside others: {", ".join(studies)}, below.'] if studies else []
+        parts += [] if own or studies else ['Measured: not yet.']
     parts += ['## Studies of the sampler', *(_study(name, found) for name, found in sweeps.items())]
     return '\n\n'.join(parts) + '\n'
 
@@ -101,9 +105,9 @@ def _study(name: str, found: dict) -> str:
     metrics = found['metrics']
     rows = [[row, '', '', '', *(_mean(entries.get(metric), metric) for metric in metrics)]
             for row, entries in found['inputs'].items()]
-    rows += [[_series(point), str(point['sampling_steps'] or ''), stage, f'{point["real_time_factor"]:.3f}',
-              *(_interval(entries[metric], metric) for metric in metrics)]
-             for point in found['points'] for stage, entries in point['stages'].items()]
+    rows += [[_series(point), *_cost(point, stage), *(_interval(entries[metric], metric) for metric in metrics)]
+             for i, point in enumerate(found['points']) for stage, entries in point['stages'].items()
+             if stage not in point['baselines'] or point['run'] not in {p['run'] for p in found['points'][:i]}]
     devices = dict.fromkeys(device for point in found['points'] for device in point['devices'])
     runs = dict.fromkeys(f'{point["run"]}: {_checkpoint(point["checkpoint"])}' for point in found['points'])
     facts = [f'{found["files"]} files, {found["audio_seconds"] / 60:.1f} min: {found["data"]}; seeds '
@@ -115,6 +119,13 @@ def _study(name: str, found: dict) -> str:
     return (f'### {name}\n\n{found["training"]}\n\n{pictures}\n\nMeans over files and their '
             f'{100 * found["confidence"]:g} % intervals:\n\n{table}\n\n```\n{found["command"]}\n```\n\n'
             + '\n'.join(f'- {fact}' for fact in facts))
+
+
+def _cost(point: dict, stage: str) -> list[str]:
+    """NFE, stage and real-time factor; of a stage that the sampler has no part in, its name alone."""
+    if stage in point['baselines']:
+        return ['', stage, '']
+    return [str(point['sampling_steps'] or ''), stage, f'{point["real_time_factor"]:.3f}']
 
 
 def _mean(entry: dict | None, metric: str) -> str:

@@ -73,13 +73,16 @@ def test_a_study_has_intervals_and_its_figures(store):
     (report / 'figures').mkdir(parents=True)
     (report / 'figures' / 'nfe.png').write_bytes(b'picture')
     point = {'run': 'x', 'changes': {'eta_b': 0.2}, 'sampling_steps': 6, 'real_time_factor': 0.5, 'devices': ['cpu'],
-             'stages': {'refined': {'pesq_wb': estimate}},
-             'checkpoint': {'workdir': 'runs/x', 'step': 1, 'hash': 'abc'}}
+             'stages': {'condition': {'pesq_wb': estimate}, 'refined': {'pesq_wb': estimate}},
+             'baselines': ['condition'], 'checkpoint': {'workdir': 'runs/x', 'step': 1, 'hash': 'abc'}}
     found = {'command': 'python evaluate.py', 'data': 'pairs', 'files': 2, 'audio_seconds': 60.0, 'date': '2026-01-02',
              'metrics': ['pesq_wb'], 'preceding': None, 'seconds': 3.0, 'versions': {}, 'seeds': [0],
-             'configs': {}, 'confidence': 0.95, 'inputs': {'noisy': {'pesq_wb': estimate}}, 'points': [point]}
+             'configs': {}, 'confidence': 0.95, 'inputs': {'noisy': {'pesq_wb': estimate}},
+             'points': [point, point | {'sampling_steps': 12}]}
     (report / 'sweep.json').write_text(json.dumps(found))
     results.add(report, 'steps', 'briefly')
     page = results.page()
     assert '![steps_nfe](results/steps_nfe.png)' in page and '1.500 [1.250, 3.142]' in page and 'x, eta_b=0.2' in page
+    rows = [[cell.strip() for cell in line.split('|')[2:5]] for line in page.splitlines() if line.startswith('| x, ')]
+    assert rows == [['', 'condition', ''], ['6', 'refined', '0.500'], ['12', 'refined', '0.500']]
     assert (store / 'store' / 'steps_nfe.png').read_bytes() == b'picture'
