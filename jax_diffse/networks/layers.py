@@ -17,7 +17,7 @@ from flax.typing import Dtype
 from jax_diffse import platforms
 from jax_diffse.spectral import mask_frames
 
-PRODUCT_ROWS = 256  # of the products that make up a kernel's gradient
+PRODUCT_ROWS = 1024  # of the products that make up a kernel's gradient
 
 
 class Dense(nn.Module):
