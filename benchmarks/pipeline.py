@@ -36,6 +36,7 @@ def run(seconds: float, speech: str, noise: str) -> Iterator[Figure]:
         source = open_source(DataConfig(train=folders, validation=folders, sample_rate=SAMPLE_RATE), 'train')
         batches = pipeline.train_batches(source, FrontEnd(), batch_size=BATCH, num_samples=CROP * SAMPLE_RATE, seed=0)
         rate = per_second(batches, seconds)
+        batches.close()
     settings = {'speech': speech or 'generated', 'noise': noise or 'generated', 'batch': BATCH, 'seconds': CROP}
     yield figure('pipeline', 'crops per second', 'mixtures', BATCH * rate, '1/s', 1, settings)
 

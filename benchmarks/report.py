@@ -1,12 +1,12 @@
 """`benchmarks.json` and `benchmarks.md`, the slopes of scaling, and ratios to an earlier run."""
 
 import json
-import os
 import pathlib
 from typing import Any
 
 import numpy as np
 
+from jax_diffse import files
 from jax_diffse.errors import UserError
 
 FORMAT = 1  # of benchmarks.json
@@ -95,15 +95,12 @@ def write(folder: pathlib.Path, report: Report, earlier: Report | None) -> None:
                              'hardware': earlier['hardware'], 'calibration': earlier['calibration'],
                              'not_compared': len(report['figures']) - len(compared), 'ratios': compared}
     for name, text in (('benchmarks.json', json.dumps(report, indent=1) + '\n'), ('benchmarks.md', markdown(report))):
-        partial = folder / f'.{name}.{os.getpid()}.partial'
         try:
-            partial.write_text(text, encoding='utf-8')
-            os.replace(partial, folder / name)
+            with files.whole(folder / name) as partial:
+                partial.write_text(text, encoding='utf-8')
         except OSError as error:
             raise UserError(f'{folder / name}: cannot be written ({error.strerror}); choose another --output') \
                 from error
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def markdown(report: Report) -> str:

@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import soundfile
 
+from jax_diffse import files
 from jax_diffse.errors import UserError
 
 EXTENSIONS = ('.wav', '.flac')
@@ -71,19 +72,13 @@ def write(path: str | os.PathLike, samples: np.ndarray, sample_rate: int, *, for
     Raises:
       UserError: the file cannot be written, or the format does not take the rate, channels or subtype.
     """
-    path = pathlib.Path(path)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-    format = format or path.suffix.lstrip('.').upper()
+    format = format or pathlib.Path(path).suffix.lstrip('.').upper()
     try:
         subtype = subtype or soundfile.default_subtype(format)
         if subtype not in ('FLOAT', 'DOUBLE'):
             samples = np.clip(samples, -1.0, 1.0)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with files.whole(path) as partial:
             soundfile.write(os.fspath(partial), samples, sample_rate, format=format, subtype=subtype)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
     except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
         raise UserError(f'{path}: cannot be written ({error})') from error
 

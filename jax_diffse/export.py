@@ -23,7 +23,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from jax_diffse import errors, platforms
+from jax_diffse import errors, files, platforms
 from jax_diffse.config import checkpoint, setting
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation.enhancer import check_preceding, check_steps, enhance_chunks
@@ -138,18 +138,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 @contextlib.contextmanager
 def _written(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A file under a temporary name, which gets its own when all went well and is removed otherwise."""
-    path = pathlib.Path(path)
-    if path.is_dir():
+    if pathlib.Path(path).is_dir():
         raise UserError(f'{path}: is a folder, expected the name of a file')
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(partial, 'wb') as file:
-                yield file
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with files.whole(path) as partial, open(partial, 'wb') as file:
+            yield file
     except OSError as error:
         raise UserError(f'{path}: cannot be written ({error})') from error
 

@@ -17,12 +17,12 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:
 os.environ['CUDA_VISIBLE_DEVICES'] = ''  # for TensorFlow, which only some tests import
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ['MPLBACKEND'] = 'Agg'
-os.environ['JAX_DIFFSE_CACHE'] = 'off'  # entry points must not fill the user's cache
 os.environ.setdefault('GLIBC_TUNABLES', '')  # entry points that tests run in this process must not restart it
-# Tests compile many a program anew that another one had. All processes of a session find them here, and no later one.
+# Entry points must not use or fill the user's cache. Tests compile many a program anew that another one had: all
+# processes of a session find them here, and no later one.
 if 'PYTEST_XDIST_WORKER' not in os.environ:
     PROGRAMS = tempfile.TemporaryDirectory(prefix='jax_diffse_tests_')  # removed when this process ends
-    os.environ['JAX_COMPILATION_CACHE_DIR'] = PROGRAMS.name
+    os.environ['JAX_DIFFSE_CACHE'] = os.environ['JAX_COMPILATION_CACHE_DIR'] = PROGRAMS.name
     os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 
 import jax  # noqa: E402

@@ -18,6 +18,7 @@ SCRIPT = ('import os, sys\nfrom jax_diffse import launch\nlaunch.tune()\n'
 def without_the_programs_of_the_tests(monkeypatch):
     for name in ('JAX_COMPILATION_CACHE_DIR', 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('JAX_DIFFSE_CACHE', 'off')
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='glibc is on Linux only')

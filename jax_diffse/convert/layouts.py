@@ -109,8 +109,10 @@ def convert(entries: Iterable[Entry], state_dict: Mapping[str, Any], shapes) -> 
     for entry in entries:
         table[entry.path].append(entry)
     wanted = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(shapes).items()}
-    if set(table) != set(wanted):
-        raise ValueError(f'the table does not match the system: {sorted(set(table) ^ set(wanted))}')
+    short = {path for path in set(table) & set(wanted)
+             if table[path][0].place is not None and len(table[path]) != wanted[path][0]}
+    if set(table) != set(wanted) or short:
+        raise ValueError(f'the table does not match the system: {sorted(set(table) ^ set(wanted) | short)}')
     expected = {entry.name: entry.layout.torch_shape(wanted[path][entry.place is not None:])
                 for path, group in table.items() for entry in group}
     _check(expected, {name: tuple(np.shape(value)) for name, value in state_dict.items()

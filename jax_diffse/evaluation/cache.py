@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 import jax_diffse
-from jax_diffse import audio
+from jax_diffse import audio, files
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation.metrics import Scores
 
@@ -109,14 +109,9 @@ def write_text(path: pathlib.Path, text: str) -> None:
     Raises:
       UserError: it cannot be written.
     """
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with files.whole(path) as partial:
             partial.write_text(text, encoding='utf-8')
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f'{path}: cannot be written ({error.strerror})') from error
 

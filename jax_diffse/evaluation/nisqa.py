@@ -5,7 +5,6 @@ The network is `networks/nisqa.py`. Its weights are not ours to give away: the u
 """
 
 import functools
-import os
 import pathlib
 import warnings
 import zipfile
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from jax_diffse import files, launch
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation.metrics import Scores
 from jax_diffse.networks.nisqa import MELS, NISQA_TTS, NISQA_V2, NISQA_V2_MOS_ONLY, SEGMENT, Nisqa, NisqaConfig
@@ -45,11 +45,8 @@ SHORTEST = 32  # segments that files are padded to, at least
 
 
 def cached(model: str) -> pathlib.Path:
-    """Where converted weights are kept: below $JAX_DIFFSE_CACHE, or jax_diffse in the user's cache folder."""
-    folder = os.environ.get('JAX_DIFFSE_CACHE')
-    if not folder:
-        folder = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache') / 'jax_diffse'
-    return pathlib.Path(folder) / f'{model}.npz'
+    """Where converted weights are kept: in `launch.cache()`, which $JAX_DIFFSE_CACHE=off leaves where it is."""
+    return launch.cache() / f'{model}.npz'
 
 
 def is_available(model: str) -> bool:
@@ -70,15 +67,9 @@ def save(model: str, variables: Mapping[str, Any]) -> pathlib.Path:
       UserError: it cannot be written.
     """
     path = cached(model)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(partial, 'wb') as file:
-                np.savez(file, **traverse_util.flatten_dict(variables, sep='/'))
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with files.whole(path) as partial, open(partial, 'wb') as file:
+            np.savez(file, **traverse_util.flatten_dict(variables, sep='/'))
     except OSError as error:
         raise UserError(f'{path}: cannot be written ({error.strerror}); $JAX_DIFFSE_CACHE names another folder') \
             from error

@@ -4,13 +4,12 @@ import contextlib
 import dataclasses
 import math
 import os
-import pathlib
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import soundfile
 
-from jax_diffse import audio
+from jax_diffse import audio, files
 from jax_diffse.errors import UserError
 
 BLOCK = 1 << 18  # samples per channel that are read at a time
@@ -183,17 +182,10 @@ def write(path: str | os.PathLike, like: audio.AudioInfo) -> Iterator[Callable[[
     Raises:
       UserError: the file cannot be written.
     """
-    path = pathlib.Path(path)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # soundfile clips what an integer encoding cannot hold.
-            with soundfile.SoundFile(partial, 'w', like.sample_rate, like.num_channels, like.subtype,
-                                     format=like.format) as file:
-                yield file.write
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        # soundfile clips what an integer encoding cannot hold.
+        with files.whole(path) as partial, soundfile.SoundFile(
+                partial, 'w', like.sample_rate, like.num_channels, like.subtype, format=like.format) as file:
+            yield file.write
     except (soundfile.SoundFileError, OSError) as error:
         raise UserError(f'{path}: cannot be written ({error})') from error

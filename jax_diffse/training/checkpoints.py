@@ -200,8 +200,9 @@ def _restore_variables(manager, step, system, workdir) -> Variables:
     try:
         restored = manager.restore(step, args=ocp.args.Composite(**args))
     except (ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f'{workdir}: the checkpoint of step {step} does not fit its config ({reason})') from error
+        reason = str(error).strip().splitlines()[0].rstrip(':')
+        raise UserError(f'{workdir}: the checkpoint of step {step} does not fit its config ({reason}); another version '
+                        'of jax_diffse may have written it: use that one, or train or convert again') from error
     except OSError as error:
         raise UserError(f'{workdir}: the checkpoint of step {step} is damaged, or training replaced it just now: try '
                         f'again, or another step ({error})') from error

@@ -110,6 +110,17 @@ def test_every_wrong_entry_is_named(weights):
     assert '\n' not in message
 
 
+def test_a_table_of_more_arrays_than_ours_holds_is_refused():
+    entries = [layouts.Entry(('params', 'x'), f'x{i}', place=i) for i in range(3)]
+    torch_weights = {f'x{i}': np.full(4, i, np.float32) for i in range(3)}
+    shape = {'params': {'x': jax.ShapeDtypeStruct((3, 4), np.float32)}}
+    found = layouts.convert(entries, torch_weights, shape)
+    np.testing.assert_array_equal(found['params']['x'][:, 0], [0, 1, 2])
+    assert {name: value[0] for name, value in layouts.to_torch(entries, found).items()} == {'x0': 0, 'x1': 1, 'x2': 2}
+    with pytest.raises(ValueError, match='does not match the system'):
+        layouts.convert(entries[:2], torch_weights, shape)
+
+
 def test_unknown_kind_is_named():
     with pytest.raises(UserError, match="unknown kind of checkpoint 'base', expected one of dr-diffuse-base"):
         convert.from_torch('base', {})

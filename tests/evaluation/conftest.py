@@ -17,6 +17,16 @@ def browser(tmp_path_factory):
     driver.quit()
 
 
+@pytest.fixture
+def page(browser, report):
+    """The browser with the page of `report`, a module's folder, just opened; whatever a test does, it stays quiet."""
+    from tests.evaluation.browser import check_quiet
+
+    browser.get((report / 'index.html').as_uri())
+    yield browser
+    check_quiet(browser)
+
+
 @pytest.fixture(scope='module')
 def drawn_once():
     """Spectrograms of one size are all the same picture, where a test makes pages and does not look at the pictures.

@@ -18,7 +18,6 @@ from tests.evaluation.browser import (
     check_fits,
     check_images,
     check_players,
-    check_quiet,
     check_sorts,
     click_header,
     rows,
@@ -61,14 +60,6 @@ def report(browser, tmp_path_factory):
         rater.install(patch)
         evaluate(run, Source(), folder, metrics=METRICS, workers=0, data='toy')
     return folder
-
-
-@pytest.fixture
-def page(browser, report):
-    """The browser with the report just opened; whatever a test does there, the page stays quiet."""
-    browser.get((report / 'index.html').as_uri())
-    yield browser
-    check_quiet(browser)
 
 
 @pytest.fixture(scope='module')

@@ -11,7 +11,6 @@ from tests.evaluation.browser import (
     check_fits,
     check_images,
     check_players,
-    check_quiet,
     check_sorts,
     click_header,
     rows,
@@ -28,14 +27,6 @@ def report(browser, tmp_path_factory):
     folder = tmp_path_factory.mktemp('sweep')
     sweep(grid([toy_run(toys.Stepped())], (1, 2, 9)), ToySource(list('abc')), folder, metrics=('sdr', 'llr'), workers=0)
     return folder
-
-
-@pytest.fixture
-def page(browser, report):
-    """The browser with the page just opened; whatever a test does there, it stays quiet."""
-    browser.get((report / 'index.html').as_uri())
-    yield browser
-    check_quiet(browser)
 
 
 def test_pictures_load_and_every_setting_plays(page):

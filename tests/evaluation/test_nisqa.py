@@ -218,6 +218,8 @@ def test_cache_folder(tmp_path, monkeypatch):
         if variable:
             monkeypatch.setenv(variable, str(tmp_path / folder.split('/')[0]))
         assert nisqa.cached('nisqa_tts') == tmp_path / folder / 'nisqa_tts.npz'
+    monkeypatch.setenv('JAX_DIFFSE_CACHE', 'off')  # of programs; weights that are there are not forgotten
+    assert nisqa.cached('nisqa_tts') == tmp_path / 'xdg/jax_diffse/nisqa_tts.npz'
 
 
 def test_weights_come_back_and_are_read_once(installed):

@@ -46,7 +46,8 @@ def assert_all_close(actual, expected):
 
 @pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize(('kernel', 'bins', 'padding'), [((2, 5), 16, 2), ((2, 5), 17, 0), ((2, 3), 9, 0),
-                                                         ((1, 3), 9, 1)])
+                                                         ((1, 3), 9, 1),
+                                                         ((2, 3), 1023, 0)])  # the kernel's gradient: of three parts
 def test_conv_equals_torch(form, kernel, bins, padding):
     x, kernel = random(2, 6, bins, 3), random(*kernel, 3, 4)
     expected = torch_with_gradients(
@@ -72,7 +73,7 @@ def test_conv_transpose_equals_torch(form, kernel, padding, extra):
 @pytest.mark.parametrize('form', SAME_FORMS)
 @pytest.mark.parametrize(('size', 'stride', 'frames', 'bins'), [
     (3, 1, 5, 8), (3, 2, 6, 8), (3, 2, 7, 5), (5, 2, 7, 6),
-    (3, 1, 12, 512)])  # the kernel's gradient is summed over pieces of four frames
+    (3, 1, 11, 512), (3, 2, 13, 1024)])  # the kernel's gradient: parts of two frames, one left over
 def test_conv_same_equals_torch(form, size, stride, frames, bins):
     x, kernel = random(2, frames, bins, 3), random(size, size, 3, 4)
     expected = torch_with_gradients(
