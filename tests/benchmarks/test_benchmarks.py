@@ -14,7 +14,7 @@ from benchmarks import __main__ as command
 from benchmarks import job, measure, pipeline, plan, report, scaling
 from benchmarks import systems as of_systems
 from benchmarks.figures import LeftOut, figure
-from jax_diffse import systems
+from jax_diffse import files, systems
 from jax_diffse.errors import UserError
 from tests import toys
 
@@ -106,7 +106,7 @@ def test_an_interrupted_run_leaves_the_files_whole(tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report.os, 'replace', interrupted)
+    monkeypatch.setattr(files.os, 'replace', interrupted)
     with pytest.raises(KeyboardInterrupt):
         report.write(tmp_path, made(item(2.0)), None)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
