@@ -5,27 +5,27 @@ The same command continues a run that was interrupted. A config with several sta
 
 import argparse
 
-from jax_diffse import errors, launch
+from jax_diffse import errors, launch, processes
 
 
-def main() -> None:
+def main() -> int | None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--config', required=True, metavar='FILE[:VARIANT]', help='an experiment in configs/')
     parser.add_argument('--workdir', required=True, metavar='RUN', help='where checkpoints and logs go')
-    parser.add_argument('--distributed', action='store_true',
-                        help='one of several processes (TPU pod, SLURM): call jax.distributed.initialize() first')
+    parser.add_argument('--change-config', action='store_true',
+                        help='continue a run although the config is another one than it was made with')
+    processes.add_arguments(parser)
     args, overrides = parser.parse_known_args()
 
     from jax_diffse import config
     from jax_diffse.training.chain import train_chain
     from jax_diffse.training.loop import train
 
-    if args.distributed:
-        import jax
+    def work():
+        loaded = config.load(args.config, overrides)
+        (train_chain if 'chain' in loaded else train)(loaded, args.workdir, change_config=args.change_config)
 
-        jax.distributed.initialize()
-    loaded = config.load(args.config, overrides)
-    (train_chain if 'chain' in loaded else train)(loaded, args.workdir)
+    return processes.run(work, args)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,10 @@
 """Errors that a user can mend, and how the entry points report them."""
 
+import errno
 import sys
 from collections.abc import Callable
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room for a file
 
 
 class UserError(Exception):
@@ -9,13 +12,22 @@ class UserError(Exception):
 
 
 def exit_with(main: Callable[[], int | None]) -> None:
-    """Runs an entry point and exits with its status; a `UserError` becomes one line and status 2."""
+    """Runs an entry point and exits with its `status`."""
+    sys.exit(status(main))
+
+
+def status(main: Callable[[], int | None]) -> int:
+    """Runs an entry point -> its exit status; of what the user can mend one line, and status 2."""
     try:
-        status = main() or 0
+        return main() or 0
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
-        status = 2
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(f'error: {error.filename or "a file"}: {error.strerror}; make room, and repeat the command',
+              file=sys.stderr)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
-        status = 130
-    sys.exit(status)
+        return 130
+    return 2

@@ -6,7 +6,7 @@ from jax_diffse.config import stage_config
 from jax_diffse.training.loop import train
 
 
-def train_chain(config, workdir) -> dict[str, dict[str, float]]:
+def train_chain(config, workdir, *, change_config: bool = False) -> dict[str, dict[str, float]]:
     """Trains, or continues, the stages `config.chain`.
 
     Each starts from the best checkpoint of the one before it; the first from `config.init_from`, where that is given.
@@ -16,6 +16,7 @@ def train_chain(config, workdir) -> dict[str, dict[str, float]]:
     Args:
       config: as for `train`, with `chain`, the names of the stages, and `stages`, what each changes in the rest.
       workdir: a directory; made where there is none.
+      change_config: go on with stages although they were made with another config.
 
     Returns:
       Stage -> what `train` returns, for the stages that were reached.
@@ -28,7 +29,7 @@ def train_chain(config, workdir) -> dict[str, dict[str, float]]:
     init_from = config.init_from
     for i, (name, stage) in enumerate(configs.items(), start=1):
         folder, stage.init_from = workdir if i == len(configs) else workdir / name, init_from
-        results[name] = train(stage, folder)
+        results[name] = train(stage, folder, change_config=change_config)
         if not results[name]['finished']:
             break
         init_from = str(folder)

@@ -2,13 +2,19 @@
 
 `WORKDIR/checkpoints/STEP/` holds four items: `variables`, `ema` (of trained groups, where kept), `optimizer` (all that
 only training needs) and `meta` (JSON: resolved config, software versions, sample rate). Orbax writes each step under a
-temporary name and renames it, so a step that is there is whole.
+temporary name and renames it, so a step that is there was whole. A file of checksums tells whether it still is; if not,
+the one before is used.
 """
 
+import contextlib
 import dataclasses
 import hashlib
+import logging
+import math
+import os
 import pathlib
 import platform
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,16 +23,19 @@ import jax
 import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from jax_diffse import systems
+from jax_diffse import files, systems
 from jax_diffse.config import override
 from jax_diffse.errors import UserError
 from jax_diffse.systems.base import System, Variables, shapes
 
-absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax warns of options that are chosen on purpose
+absl.logging.set_verbosity(absl.logging.FATAL)  # of errors, Orbax logs pages besides raising them
+log = logging.getLogger(__name__)
 
 FORMAT = 1  # of this layout; raised when it changes
+SUMS = 'SHA256SUMS'  # of a checkpoint's files, as sha256sum writes them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,57 +69,188 @@ def _directory(workdir) -> pathlib.Path:
 
 
 class Checkpoints:
-    """Writes and restores the checkpoints of one run; keeps the latest and the best by validation loss."""
+    """Writes and restores the checkpoints of one run; keeps the latest two and the best by validation loss.
+
+    Damaged ones are moved to `WORKDIR/damaged`, with a warning.
+
+    Raises:
+      UserError: there are checkpoints, but none can be read.
+    """
 
     def __init__(self, workdir, config: ml_collections.ConfigDict, sample_rate: int):
         self._meta = {'format': FORMAT, 'config': config.to_dict(), 'versions': versions(), 'sample_rate': sample_rate}
+        self._workdir, self._saving = pathlib.Path(workdir), None
+        if jax.process_index() == 0:
+            _set_damaged_aside(self._workdir)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices('checkpoints')
         keep = preservation_policy.AnyPreservationPolicy([
-            preservation_policy.LatestN(1),
+            preservation_policy.LatestN(2),
             # Orbax keeps the highest; a checkpoint without a validation loss is only ever the latest.
             preservation_policy.BestN(get_metric_fn=lambda metrics: metrics['validation_loss'], reverse=True, n=1,
                                       keep_checkpoints_without_metrics=False)])
         options = ocp.CheckpointManagerOptions(
             preservation_policy=keep, best_fn=lambda metrics: metrics['validation_loss'], best_mode='min',
-            cleanup_tmp_directories=True)
+            cleanup_tmp_directories=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._finished))
         self._manager = ocp.CheckpointManager(_directory(workdir), options=options)
 
     @property
     def latest_step(self) -> int | None:
+        """The step of the latest checkpoint, one that is being written included."""
         return self._manager.latest_step()
 
+    @property
+    def has_validation_loss(self) -> bool:
+        """Whether the latest checkpoint was saved with one."""
+        return self._manager.metrics(self.latest_step) is not None
+
     def save(self, state, validation_loss: float | None = None) -> None:
-        """Starts writing a `TrainState`, in the background; does nothing where its step is saved already."""
+        """Starts writing a `TrainState`, in the background.
+
+        Where its step is saved already, it is replaced if only now there is a validation loss.
+
+        Raises:
+          UserError: this one, or the one before, cannot be written.
+        """
         step = int(state.step)
-        if step == self.latest_step:
-            return
         items = {'variables': ocp.args.StandardSave(state.variables), 'meta': ocp.args.JsonSave(self._meta),
                  'optimizer': ocp.args.StandardSave(_optimizer_item(state))}
         if state.ema:
             items['ema'] = ocp.args.StandardSave(state.ema)
         metrics = None if validation_loss is None else {'validation_loss': validation_loss}
-        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
+        with self._writing():
+            if step == self.latest_step:
+                if metrics is None:
+                    return
+                self._manager.delete(step)
+            self._manager.wait_until_finished()
+            self._saving = step
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
     def restore(self, state):
-        """The latest `TrainState`, in the structure and on the devices of `state`."""
+        """The latest `TrainState`, in the structure and on the devices of `state`.
+
+        Raises:
+          UserError: it is of another structure.
+        """
         items = {'variables': ocp.args.StandardRestore(state.variables),
                  'optimizer': ocp.args.StandardRestore(_optimizer_item(state))}
         if state.ema:
             items['ema'] = ocp.args.StandardRestore(state.ema)
-        restored = self._manager.restore(self.latest_step, args=ocp.args.Composite(**items))
+        try:
+            restored = self._manager.restore(self.latest_step, args=ocp.args.Composite(**items))
+        except (ValueError, KeyError) as error:
+            raise _does_not_fit(self._workdir, self.latest_step, error) from error
         return state.replace(**restored['variables'], **restored['optimizer'],
                              ema=restored['ema'] if state.ema else state.ema)
 
     def config(self) -> dict[str, Any]:
         """The config that the latest checkpoint was made with."""
-        restored = self._manager.restore(self.latest_step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
-        return restored['meta']['config']
-
-    def wait(self) -> None:
-        """Returns when everything is on disk."""
-        self._manager.wait_until_finished()
+        return _json(_directory(self._workdir) / str(self.latest_step), 'meta')['config']
 
     def close(self) -> None:
-        self._manager.close()
+        """Returns when everything is on disk.
+
+        Raises:
+          UserError: the last one cannot be written.
+        """
+        with self._writing():
+            self._manager.close()
+
+    def _finished(self) -> None:
+        """Orbax calls it when all is written, before it gives the folder its name."""
+        if jax.process_index() == 0:
+            written, = _directory(self._workdir).glob(f'{self._saving}.*')
+            _write_sums(written)
+
+    @contextlib.contextmanager
+    def _writing(self):
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            kept = _steps(_directory(self._workdir))
+            last = f'that of step {kept[0]} is kept' if kept else 'there is no earlier one'
+            raise UserError(f'{self._workdir}: the checkpoint of step {self._saving} cannot be written '
+                            f'({_reason(error)}); {last}, the same command continues') from error
+
+
+def _set_damaged_aside(workdir: pathlib.Path) -> None:
+    directory = _directory(workdir)
+    steps = _steps(directory)
+    damaged = {step: reason for step in steps if (reason := _damage(directory / str(step)))}
+    if damaged and len(damaged) == len(steps):
+        raise UserError(f'{workdir}: none of its checkpoints can be read (step {steps[0]}: {damaged[steps[0]]}); put '
+                        'one back from a copy, or start again in another --workdir')
+    for step, reason in damaged.items():
+        aside = workdir / 'damaged' / f'{step}-{time.time_ns()}'
+        aside.parent.mkdir(exist_ok=True)
+        os.rename(directory / str(step), aside)
+        log.warning('%s: the checkpoint of step %d is damaged (%s) and was moved to %s; another one is used', workdir,
+                    step, reason, aside)
+
+
+def _steps(directory: pathlib.Path) -> list[int]:
+    """The finished steps, the latest first."""
+    found = directory.glob('*') if directory.is_dir() else ()
+    return sorted((int(path.name) for path in found if path.name.isdecimal() and
+                   ocp.utils.is_checkpoint_finalized(path)), reverse=True)
+
+
+def _damage(path: pathlib.Path) -> str:
+    """How a checkpoint's files differ from their checksums, or ''."""
+    try:
+        lines = (path / SUMS).read_text(encoding='ascii').splitlines()
+    except FileNotFoundError:  # of an earlier version, or cut off before they were written
+        return ''
+    except (OSError, ValueError) as error:
+        return f'{SUMS}: {error}'
+    for line in lines:
+        expected, _, name = line.partition('  ')
+        try:
+            if _sum(path / name) != expected:
+                return f'{name} is not what was written'
+        except OSError as error:
+            return f'{name}: {error.strerror}'
+    return '' if lines else f'{SUMS} is empty'
+
+
+def _write_sums(path: pathlib.Path) -> None:
+    # What lies outside the items, Orbax writes to later.
+    names = sorted(file.relative_to(path).as_posix() for file in path.glob('*/**/*')
+                   if file.is_file() and file.name != 'commit_success.txt')
+    with files.whole(path / SUMS) as partial:
+        partial.write_text(''.join(f'{_sum(path / name)}  {name}\n' for name in names), encoding='ascii')
+
+
+def _sum(path: pathlib.Path) -> str:
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _json(path: pathlib.Path, item: str) -> dict[str, Any]:
+    """The item 'meta' or 'metrics' of a checkpoint."""
+    handler = ocp.JsonCheckpointHandler(item if item == 'metrics' else None, multiprocessing_options=_alone())
+    with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer:
+        return checkpointer.restore(path / item)
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """For reading in one process, whatever the others do."""
+    this = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=this, active_processes={this},
+                                              barrier_sync_key_prefix=f'process_{this}')
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, without Python's name of it; of TensorStore's nested ones the end, the cause."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(':')
+
+
+def _does_not_fit(workdir, step, error) -> UserError:
+    return UserError(f'{workdir}: the checkpoint of step {step} does not fit its config ({_reason(error)}); another '
+                     'version of jax_diffse may have written it: use that one, or train or convert again')
 
 
 def _optimizer_item(state):
@@ -130,6 +270,7 @@ def save_run(workdir, config: ml_collections.ConfigDict, variables: Variables, s
     with ocp.CheckpointManager(_directory(workdir)) as manager:
         manager.save(step, args=ocp.args.Composite(
             variables=ocp.args.StandardSave(variables), meta=ocp.args.JsonSave(meta)))
+    _write_sums(_directory(workdir) / str(step))
 
 
 def load(workdir, *, step: int | str = 'best', model: Mapping[str, Any] | None = None) -> Run:
@@ -146,19 +287,31 @@ def load(workdir, *, step: int | str = 'best', model: Mapping[str, Any] | None =
     directory = _directory(workdir)
     if not directory.is_dir():
         raise UserError(f'{workdir}: not a run (it has no checkpoints folder); train.py and convert make runs')
-    options = ocp.CheckpointManagerOptions(best_fn=lambda metrics: metrics['validation_loss'], best_mode='min',
-                                           read_only=True)
-    with ocp.CheckpointManager(directory, options=options) as manager:
-        number = _choose(manager, step, workdir)
-        meta = manager.restore(number, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
-        if meta['format'] > FORMAT:
-            raise UserError(f'{workdir}: written by a newer jax_diffse (format {meta["format"]}, this one reads '
-                            f'{FORMAT}); upgrade jax_diffse')
-        config = ml_collections.ConfigDict(meta['config'])
-        override(config.model, model or {})
-        system = systems.build(config.system, config.model)
-        variables = _restore_variables(manager, number, system, workdir)
-    return Run(system, variables, config.lock(), number, _hash(variables), pathlib.Path(workdir))
+    candidates = _candidates(directory, step, workdir)
+    for number in candidates:
+        reason = _damage(directory / str(number))
+        if not reason:
+            break
+        if number == candidates[-1]:
+            raise UserError(f'{workdir}: the checkpoint of step {number} is damaged, or training replaced it just now: '
+                            f'try again, or another step ({reason})')
+        log.warning('%s: the checkpoint of step %d is damaged (%s); another one is used', workdir, number, reason)
+    try:
+        return _load(directory / str(number), workdir, model or {})
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise _does_not_fit(workdir, number, error) from error
+
+
+def _load(path: pathlib.Path, workdir, model) -> Run:
+    meta = _json(path, 'meta')
+    if meta['format'] > FORMAT:
+        raise UserError(f'{workdir}: written by a newer jax_diffse (format {meta["format"]}, this one reads {FORMAT}); '
+                        'upgrade jax_diffse')
+    config = ml_collections.ConfigDict(meta['config'])
+    override(config.model, model)
+    system = systems.build(config.system, config.model)
+    variables = _restore_variables(path, system)
+    return Run(system, variables, config.lock(), int(path.name), _hash(variables), pathlib.Path(workdir))
 
 
 def altered(run: Run, model: Mapping[str, Any]) -> Run:
@@ -176,38 +329,38 @@ def altered(run: Run, model: Mapping[str, Any]) -> Run:
     return dataclasses.replace(run, system=system, config=config.lock())
 
 
-def _choose(manager, step, workdir) -> int:
-    steps = manager.all_steps()
+def _candidates(directory: pathlib.Path, step: int | str, workdir) -> list[int]:
+    """The step that is asked for, and those that take its place where it cannot be read."""
+    steps = _steps(directory)
     if not steps:
         raise UserError(f'{workdir}: holds no finished checkpoint')
     if step == 'latest':
-        return manager.latest_step()
+        return steps
     if step == 'best':
-        best = manager.best_step()
-        return manager.latest_step() if best is None else best
+        return sorted(steps, key=lambda number: (_validation_loss(directory / str(number)), -number))
     if step not in steps:
         raise UserError(f'{workdir}: no checkpoint of step {step}, there are {", ".join(map(str, sorted(steps)))}')
-    return step
+    return [step]
 
 
-def _restore_variables(manager, step, system, workdir) -> Variables:
+def _validation_loss(path: pathlib.Path) -> float:
+    """Infinite where there is none."""
+    try:
+        return _json(path, 'metrics')['validation_loss']
+    except (ValueError, KeyError, TypeError, OSError):
+        return math.inf
+
+
+def _restore_variables(path: pathlib.Path, system: System) -> Variables:
     # Onto one local device, whatever the number of devices it was trained on.
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes(system))
-    args = {'variables': ocp.args.StandardRestore(abstract)}
-    if (manager.directory / str(step) / 'ema').exists():
-        args['ema'] = ocp.args.StandardRestore({group: abstract['params'][group] for group in system.losses})
-    try:
-        restored = manager.restore(step, args=ocp.args.Composite(**args))
-    except (ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(':')
-        raise UserError(f'{workdir}: the checkpoint of step {step} does not fit its config ({reason}); another version '
-                        'of jax_diffse may have written it: use that one, or train or convert again') from error
-    except OSError as error:
-        raise UserError(f'{workdir}: the checkpoint of step {step} is damaged, or training replaced it just now: try '
-                        f'again, or another step ({error})') from error
-    variables = dict(restored['variables'])
-    return {**variables, 'params': {**variables['params'], **restored['ema']}} if 'ema' in args else variables
+    with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
+        variables = checkpointer.restore(path / 'variables', abstract)
+        if (path / 'ema').exists():
+            averaged = {group: abstract['params'][group] for group in system.losses}
+            variables['params'] = {**variables['params'], **checkpointer.restore(path / 'ema', averaged)}
+    return variables
 
 
 def _hash(variables) -> str:

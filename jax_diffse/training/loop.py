@@ -1,14 +1,13 @@
 """The training loop: knows `System` and nothing else."""
 
+import contextlib
 import dataclasses
 import pathlib
-import signal
-import time
 
 import jax
 import numpy as np
 
-from jax_diffse import data, systems
+from jax_diffse import data, files, systems
 from jax_diffse.config import from_config_dict, to_json
 from jax_diffse.errors import UserError
 from jax_diffse.systems.base import shapes
@@ -17,6 +16,7 @@ from jax_diffse.training import state as state_lib
 from jax_diffse.training.checkpoints import Checkpoints
 from jax_diffse.training.initial import initial_variables
 from jax_diffse.training.logging import Clock, Logger
+from jax_diffse.training.stopping import Stop
 
 # Keys that may change between a run and its continuation.
 FREE_KEYS = ('train.steps', 'train.log_every', 'train.save_every', 'train.max_minutes', 'train.early_stop', 'parallel',
@@ -53,26 +53,37 @@ class ParallelConfig:
     mapper: str = 'shard_map'  # or 'pmap'
 
 
-def train(config, workdir) -> dict[str, float]:
+def train(config, workdir, *, change_config: bool = False) -> dict[str, float]:
     """Trains, or continues, the run in `workdir` as the config says.
 
     Args:
       config: a ConfigDict with keys system, model, init_from (an earlier run, or ''), data, train, optimizer, log and
         parallel.
       workdir: a directory; made where there is none. Where it holds checkpoints of the same config the run goes on
-        from the latest, and ends as it would have without the break.
+        from the latest that can be read, and ends as it would have without the break.
+      change_config: go on although the run was made with another config.
 
     Returns:
       `step`, `validation_loss` (the last one), `best_validation_loss`, and `finished`: false where the same call would
       go on.
 
     Raises:
-      UserError: what the user gave is wrong, or the loss stopped being finite.
+      UserError: what the user gave is wrong, another process trains in `workdir`, a checkpoint cannot be saved, or the
+        loss stopped being finite.
     """
-    # ------------------------------------------------------------------------------------------------ what was asked
     workdir = pathlib.Path(workdir)
-    parallel.wait_for_each_step()
     settings = from_config_dict(TrainConfig, config.train, 'config.train')
+    _make_workdir(workdir)
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            stack.enter_context(files.locked(workdir / '.lock', str(workdir)))
+        stop = stack.enter_context(Stop(settings.max_minutes))
+        return _train(config, settings, workdir, change_config, stop)
+
+
+def _train(config, settings: TrainConfig, workdir: pathlib.Path, change_config: bool, stop: Stop) -> dict[str, float]:
+    # ------------------------------------------------------------------------------------------------ what was asked
+    parallel.wait_for_each_step()
     log = from_config_dict(LogConfig, config.log, 'config.log')
     optimizer = from_config_dict(state_lib.OptimizerConfig, config.optimizer, 'config.optimizer')
     mapping = parallel.Parallel(from_config_dict(ParallelConfig, config.parallel, 'config.parallel').mapper)
@@ -80,12 +91,13 @@ def train(config, workdir) -> dict[str, float]:
     system = systems.build(config.system, config.model)
 
     # ---------------------------------------------------------------------------------------------------------- state
-    _make_workdir(workdir)
     checkpoints = Checkpoints(workdir, config, system.sample_rate)
     resumed, key = checkpoints.latest_step is not None, jax.random.key(settings.seed)
     if resumed:
-        _check_same_config(checkpoints.config(), config.to_dict(), workdir)
-    if resumed:
+        changed = _changes(checkpoints.config(), config.to_dict())
+        if changed and not change_config:
+            raise UserError(f'{workdir}: holds a run with another config ({changed}); use the old values or another '
+                            '--workdir, or go on with the new ones: --change-config')
         variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes(system))
     else:
         variables = initial_variables(system, key, config.get('init_from', ''))
@@ -96,7 +108,8 @@ def train(config, workdir) -> dict[str, float]:
     first_step = step = int(state.step)
     primary = jax.process_index() == 0
     if primary:
-        (workdir / 'config.json').write_text(to_json(config), encoding='utf-8')
+        with files.whole(workdir / 'config.json') as partial:
+            partial.write_text(to_json(config), encoding='utf-8')
 
     # ----------------------------------------------------------------------------------------------------------- data
     from jax_diffse.data import pipeline  # TensorFlow comes in here
@@ -114,8 +127,11 @@ def train(config, workdir) -> dict[str, float]:
 
     def validation_batches():
         limit = round(settings.eval_seconds * system.sample_rate) or None
-        return pipeline.eval_batches(validation_source, system.front_end, batch_size=settings.batch_size,
-                                     max_samples=limit, **shard)
+        for batch in pipeline.eval_batches(validation_source, system.front_end, batch_size=settings.batch_size,
+                                           max_samples=limit, **shard):
+            if stop.asked():
+                return
+            yield batch
 
     # ---------------------------------------------------------------------------------------------------------- steps
     train_step = mapping.map(state_lib.make_train_step(
@@ -127,52 +143,53 @@ def train(config, workdir) -> dict[str, float]:
                     wandb_project=log.wandb_project)
     logger.message(f'{workdir}: {len(train_source)} training and {len(validation_source)} validation utterances, '
                    f'{len(mapping.devices)} device(s), from step {first_step} to {settings.steps}')
+    if resumed and changed:
+        logger.message(f'{workdir}: the config was changed: {changed}')
+
+    def is_due(every):
+        return step % every == 0 or step == settings.steps
 
     # ----------------------------------------------------------------------------------------------------------- loop
-    clock, deadline = Clock(), time.monotonic() + (settings.max_minutes or float('inf')) * 60
-    pending, validation_loss, stopped = [], float('nan'), _no_new_best(state, settings)
-    with _Preemption() as preemption:
-        clock.start()
-        while step < settings.steps and not stopped:
+    clock, pending, validation_loss, stopped = Clock(), [], float('nan'), _no_new_best(state, settings)
+    # A run that was stopped in a validation was saved before it.
+    unjudged = resumed and is_due(settings.eval_every) and not checkpoints.has_validation_loss
+    clock.start()
+    while not stopped and (unjudged or step < settings.steps):
+        if not unjudged:
             state, metrics = train_step(state, mapping.shard(next(batches)))
             step += 1
             pending.append((step, metrics))
             clock.count(settings.batch_size)
             logger.progress(step)
-
-            due = {name: step % every == 0 or step == settings.steps for name, every in (
-                ('log', settings.log_every), ('eval', settings.eval_every), ('save', settings.save_every))}
-            late = time.monotonic() > deadline
-            if any(due.values()) or preemption.requested or late:
+            unjudged, stopped = is_due(settings.eval_every), stop.due()
+            if unjudged or stopped or is_due(settings.log_every) or is_due(settings.save_every):
                 values = _fetch(pending, checkpoints.latest_step)
-                if due['log']:
-                    values['examples_per_second'] = clock.rate()
-                    logger.scalars(step, values, '  '.join(f'{k} {v:.4g}' for k, v in values.items()))
-            if due['eval']:
-                clock.stop()
-                variables = state.averaged
-                means = evaluate(eval_step, variables, validation_batches(), mapping)
-                validation_loss = _judged(system, means)
-                state = mapping.replicate(state_lib.after_validation(jax.device_get(state), validation_loss, optimizer))
-                logger.scalars(step, {f'validation/{k}': v for k, v in means.items()},
-                               f'validation loss {validation_loss:.4g} (best {float(state.best):.4g})')
-                if primary and log.audio_examples:
-                    _log_audio(logger, step, system, listen, variables, validation_source, log.audio_examples)
-                stopped = _no_new_best(state, settings)
-                clock.start()
-            if late and not stopped:
-                stopped = f'the {settings.max_minutes:g} minutes are over; the same command continues'
-            if preemption.requested:
-                stopped = 'asked to stop; the same command continues'
-            if due['save'] or due['eval'] or stopped:
-                clock.stop()
-                checkpoints.save(state, validation_loss if due['eval'] else None)
-                clock.start()
+            if is_due(settings.log_every):
+                values['examples_per_second'] = clock.rate()
+                logger.scalars(step, values, '  '.join(f'{k} {v:.4g}' for k, v in values.items()))
+        clock.stop()
+        judged = False
+        if unjudged and not stop.at_once:
+            variables = state.averaged
+            means = evaluate(eval_step, variables, validation_batches(), mapping)
+            judged = not stop.at_once
+        if judged:
+            unjudged, validation_loss = False, _judged(system, means)
+            state = mapping.replicate(state_lib.after_validation(jax.device_get(state), validation_loss, optimizer))
+            logger.scalars(step, {f'validation/{k}': v for k, v in means.items()},
+                           f'validation loss {validation_loss:.4g} (best {float(state.best):.4g})')
+            if primary and log.audio_examples:
+                _log_audio(logger, step, system, listen, variables, validation_source, log.audio_examples)
+            stopped = stopped or _no_new_best(state, settings)
+        stopped = stopped or (stop.at_once and stop.due())
+        if judged or stopped or is_due(settings.save_every):
+            checkpoints.save(state, validation_loss if judged else None)
+        clock.start()
     checkpoints.close()
     logger.message(f'{workdir}: at step {step}' + (f' ({stopped})' if stopped else ''))
     logger.close()
     return {'step': step, 'validation_loss': validation_loss, 'best_validation_loss': float(state.best),
-            'finished': not preemption.requested and (step >= settings.steps or bool(_no_new_best(state, settings)))}
+            'finished': not stop.at_once and (step >= settings.steps or bool(_no_new_best(state, settings)))}
 
 
 def _no_new_best(state, settings) -> str:
@@ -188,7 +205,8 @@ def _make_workdir(workdir):
         raise UserError(f'{workdir}: cannot be made ({error.strerror})') from error
 
 
-def _check_same_config(saved, given, workdir):
+def _changes(saved, given) -> str:
+    """The keys that another config has other values of, with these, or ''."""
     def flat(tree, prefix=''):
         for key, value in tree.items():
             if isinstance(value, dict):
@@ -199,29 +217,7 @@ def _check_same_config(saved, given, workdir):
     saved, given = dict(flat(saved)), dict(flat(given))
     changed = [key for key in sorted({*saved, *given}) if saved.get(key) != given.get(key)
                and not any(key == free or key.startswith(free + '.') for free in FREE_KEYS)]
-    if changed:
-        what = '; '.join(f'{key} was {saved.get(key)!r}, is {given.get(key)!r}' for key in changed)
-        raise UserError(f'{workdir}: holds a run with another config ({what}); use the old values or another --workdir')
-
-
-class _Preemption:
-    """Notes SIGTERM, so that the loop can save and end."""
-
-    requested = False
-
-    def __enter__(self):
-        def note(signum, frame):
-            self.requested = True
-
-        try:
-            self._previous = signal.signal(signal.SIGTERM, note)
-        except ValueError:  # not in the main thread: signals are somebody else's
-            self._previous = None
-        return self
-
-    def __exit__(self, *_):
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
+    return '; '.join(f'{key} was {saved.get(key)!r}, is {given.get(key)!r}' for key in changed)
 
 
 def _fetch(pending, kept) -> dict[str, float]:
