@@ -39,14 +39,18 @@ def run(work: Callable[[], int | None], args: argparse.Namespace) -> int | None:
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == len(given) and not args.distributed:
         return work()
+    import jax
+
     _connect(args, missing)
     try:
         status = errors.status(work)
-    except BaseException as error:
+    except RuntimeError as error:  # of collectives and barriers
+        print(f'error: process {jax.process_index()} cannot go on ({(str(error).splitlines() or [error])[0]}): another one ended, most '
+              'likely: see what it printed; the same command, in all of them, goes on from what was saved',
+              file=sys.stderr)
+        status = 1
+    except BaseException:
         traceback.print_exc()
-        if type(error).__name__ == 'JaxRuntimeError':
-            print('error: the processes cannot go on together; one of them ended, most likely: see what it printed. '
-                  'The same command, in all of them, goes on from the last checkpoint', file=sys.stderr)
         status = 1
     if status:
         sys.stdout.flush()

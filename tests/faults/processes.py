@@ -1,0 +1,85 @@
+"""Starts the entry points as their users do, in processes of their own."""
+
+import os
+import pathlib
+import re
+import runpy
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+ROOT = pathlib.Path(__file__).parents[2]
+TIMEOUT = 300  # seconds, of a process that hangs
+
+
+def environment(devices: int = 1) -> dict[str, str]:
+    """This process's, on so many simulated devices."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith('PYTEST')}
+    flags = re.sub(r'--xla_force_host_platform_device_count=\d+', '', kept.get('XLA_FLAGS', ''))
+    return kept | {'JAX_PLATFORMS': 'cpu', 'CUDA_VISIBLE_DEVICES': '', 'TF_CPP_MIN_LOG_LEVEL': '2', 'GLIBC_TUNABLES': '',
+                   'XLA_FLAGS': f'{flags} --xla_force_host_platform_device_count={devices}'.strip()}
+
+
+def start(words: Sequence[str], devices: int = 1, **options) -> subprocess.Popen:
+    """Starts `python WORDS...`, say train.py, with the toy system known."""
+    command = [sys.executable, '-m', 'tests.faults.processes', *map(str, words)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment(devices), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True, **options)
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+    """Waits -> exit status, standard output and error."""
+    try:
+        output, error = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, error = process.communicate()
+        raise AssertionError(f'{process.args} did not end in {TIMEOUT} s:\n{output}\n{error}') from None
+    return process.returncode, output, error
+
+
+def call(words: Sequence[str], devices: int = 1, **options) -> tuple[int, str, str]:
+    """`start` and `finish`."""
+    return finish(start(words, devices, **options))
+
+
+def start_together(words: Sequence[str], count: int = 2, devices: int = 2) -> list[subprocess.Popen]:
+    """Starts `count` processes that work together."""
+    with socket.create_server(('localhost', 0)) as server:
+        port = server.getsockname()[1]
+    return [start([*words, '--coordinator', f'localhost:{port}', '--processes', count, '--process', i], devices)
+            for i in range(count)]
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
+    """Waits for something that a process is to bring about."""
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise AssertionError(f'{process.args} ended, or hung, before that:\n{"".join(process.communicate())}')
+        time.sleep(0.02)
+
+
+def lines(path: pathlib.Path) -> int:
+    """How many a file has; 0 where there is none."""
+    return path.read_text(encoding='utf-8').count('\n') if path.exists() else 0
+
+
+def _main() -> None:
+    from jax_diffse import launch
+
+    launch.tune()
+
+    from jax_diffse import systems
+    from tests.toys import Trainable
+
+    systems.SYSTEMS['toy'] = Trainable
+    sys.argv[:2] = [str(ROOT / sys.argv[1])]
+    runpy.run_path(sys.argv[0], run_name='__main__')
+
+
+if __name__ == '__main__':
+    _main()
