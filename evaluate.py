@@ -14,7 +14,8 @@ Several numbers of --steps, values of --sweep, --seeds or runs (--workdir, repea
 confidence intervals, figures and a page with players in every setting. --compare A B does so for two runs, or two
 settings, RUN@steps=6,guidance=none, say, with their paired differences.
 
-What was measured is kept in DIR/cache: a command that was cut off, or asks for more, computes what is missing.
+What was measured is kept in DIR/cache: a command that was cut off, or asks for more, computes what is missing. Several
+processes (--distributed) share the files, and DIR has to be on storage that all of them see.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import dataclasses
 import shlex
 import sys
 
-from jax_diffse import errors, launch
+from jax_diffse import errors, launch, processes
 from jax_diffse.config import checkpoint, setting
 from jax_diffse.errors import UserError
 
@@ -78,6 +79,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument('--save-audio', action='store_true',
                         help='also write what each stage made of each file, to DIR/audio/STAGE')
     parser.add_argument('--cache', metavar='DIR', help='where results are kept (default: DIR/cache of --output)')
+    processes.add_arguments(parser)
     args = parser.parse_args()
     if bool(args.workdir) == bool(args.compare):
         parser.error('expected either --workdir or --compare')
@@ -141,8 +143,13 @@ def _variants(args: argparse.Namespace):
     return found
 
 
-def main() -> None:
+def main() -> int | None:
     args = _parse()
+    return processes.run(lambda: _evaluate(args), args)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    import jax
 
     from jax_diffse.data import open_source
     from jax_diffse.data.folders import MixSource
@@ -171,7 +178,7 @@ def main() -> None:
         raise UserError('--save-audio: is for one setting; the audio of several is in the cache, or give one at a time')
     else:
         sweep(variants, source, args.output, seeds=args.seeds, **common)
-    if isinstance(source, MixSource):
+    if isinstance(source, MixSource) and not jax.process_index():
         source.write_manifest(f'{args.output}/mixtures.tsv')
 
 

@@ -45,9 +45,9 @@ def run(work: Callable[[], int | None], args: argparse.Namespace) -> int | None:
     try:
         status = errors.status(work)
     except RuntimeError as error:  # of collectives and barriers
-        print(f'error: process {jax.process_index()} cannot go on ({(str(error).splitlines() or [error])[0]}): another one ended, most '
-              'likely: see what it printed; the same command, in all of them, goes on from what was saved',
-              file=sys.stderr)
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        print(f'error: process {jax.process_index()} cannot go on ({reason}): another one ended, most likely: see what '
+              'it printed; the same command, in all of them, goes on from what was saved', file=sys.stderr)
         status = 1
     except BaseException:
         traceback.print_exc()

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 
+import jax
+
 from jax_diffse import audio
 from jax_diffse.data.source import Source
 from jax_diffse.errors import UserError
@@ -86,6 +88,8 @@ def evaluate(run: Run, source: Source, output: str | os.PathLike, *, preceding: 
     summary = _summarise(run, measured, utterances, source.sample_rate, data, steps, seed, seconds)
     refined = {'folder': str(processed)} if processed else preceding and named(preceding)
     summary |= {'command': command, 'preceding': refined}
+    if jax.process_index():
+        return summary  # the first process writes the report
     if save_audio:
         _save_audio(output / 'audio', bench, measured)
     with _timed(seconds, 'report'):

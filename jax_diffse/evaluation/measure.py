@@ -1,8 +1,12 @@
-"""Runs a system in one setting over a list of files and scores every stage; what the cache has is not done again."""
+"""Runs a system in one setting over a list of files and scores every stage; what the cache has is not done again.
+
+Several processes take every so many-th file each, and find what the others did in the cache.
+"""
 
 import dataclasses
 import os
 import pathlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 import jax
@@ -22,6 +26,7 @@ from jax_diffse.training.checkpoints import Run
 
 NOISY = 'noisy'
 INPUTS = (CLEAN, NOISY)  # rows that are the same in every setting
+POLL_SECONDS = 0.5
 TOGETHER = 32  # files that are rated at once where there is nothing to enhance
 
 
@@ -93,15 +98,16 @@ class Bench:
         """
         inputs, shelf = self._scored_inputs(), Shelf(self._cache, setting.record())
         records = [self._stored(shelf, utterance) for utterance in self.utterances]
-        todo = [i for i, record in enumerate(records) if record is None]
-        if len(todo) < len(records):
-            print(f'{label}: {len(records) - len(todo)} of {len(records)} files were measured before', flush=True)
-        compile_seconds = 0.0
+        before = sum(record is not None for record in records)
+        if before:
+            print(f'{label}: {before} of {len(records)} files were measured before', flush=True)
+        compile_seconds, todo = 0.0, _share(records)
         if todo:
             enhancer = Enhancer(setting.run, preceding=setting.preceding, seed=setting.seed)
             for i, record in track(self._new(enhancer, setting, shelf, todo), len(todo), label):
                 records[i] = record
             compile_seconds = enhancer.compile_seconds
+        self._wait_for_others(records, shelf, label)
         rows = inputs | {stage: [record.scores[stage] for record in records] for stage in records[0].scores}
         return Measured(
             Results.of([u.info for u in self.utterances], (NOISY, *records[0].scores), self.metrics, rows),
@@ -145,10 +151,11 @@ class Bench:
             shelf = Shelf(self._cache, {'input': True, 'versions': checkpoints.versions()})
             rows = INPUTS if any(name in nisqa.METRICS for name in self.metrics) else (NOISY,)
             records = [self._stored(shelf, utterance, rows) for utterance in self.utterances]
-            missing = [i for i, record in enumerate(records) if record is None]
+            missing = _share(records)
             for start in range(0, len(missing), TOGETHER):
                 for i, record in self._score_inputs(missing[start:start + TOGETHER], rows, shelf):
                     records[i] = record
+            self._wait_for_others(records, shelf, 'scoring of the input', rows)
             self._inputs = {row: [record.scores[row] for record in records] for row in rows}
         return self._inputs
 
@@ -164,6 +171,18 @@ class Bench:
     def _score(self, clean, rows: Mapping[str, Sequence[np.ndarray]]) -> dict[str, list[Scores]]:
         return scoring.score(clean, rows, self.sample_rate, self.metrics, self._pool)
 
+    def _wait_for_others(self, records: list[Record | None], shelf: Shelf, label: str,
+                         rows: Sequence[str] = ()) -> None:
+        """Fills in what other processes measure, who are at it: should one end, JAX ends this one."""
+        missing = [i for i, record in enumerate(records) if record is None]
+        if missing:
+            print(f'{label}: waiting for {len(missing)} files of the other processes', flush=True)
+        while missing:
+            time.sleep(POLL_SECONDS)
+            for i in missing:
+                records[i] = self._stored(shelf, self.utterances[i], rows)
+            missing = [i for i in missing if records[i] is None]
+
     def _stored(self, shelf: Shelf, utterance: Utterance, rows: Sequence[str] = ()) -> Record | None:
         """The record of a file, if it has all that is asked for."""
         record = shelf.read(utterance.key)
@@ -176,6 +195,11 @@ class Bench:
             if row not in INPUTS and not shelf.has_audio(utterance.key, row):
                 return None
         return record
+
+
+def _share(records: Sequence[Record | None]) -> list[int]:
+    """The files without a record that this process measures."""
+    return [i for i in range(jax.process_index(), len(records), jax.process_count()) if records[i] is None]
 
 
 def _device() -> str:

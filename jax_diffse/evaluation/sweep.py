@@ -14,6 +14,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import jax
+
 from jax_diffse.data.source import Source
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation import bootstrap, scoring
@@ -158,6 +160,8 @@ def sweep(variants: Sequence[Variant], source: Source, output: str | os.PathLike
     summary = _summarise(results, utterances, source.sample_rate, data, preceding, processed)
     summary |= {'command': command, 'configs': {point.run: variant.run.config.to_dict()
                                                 for point, variant in reversed(list(zip(points, variants)))}}
+    if jax.process_index():
+        return summary  # the first process writes the report
     drawn = curves.draw(results, output / 'figures')
     summary['seconds'] = time.perf_counter() - started
     examples = sweep_page.examples(bench, results, [shelf for _, shelf in measured])

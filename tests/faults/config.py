@@ -1,4 +1,4 @@
-"""A few steps of the toy system on pairs of files: `--config.data.train.clean=CLEAN --config.data.train.noisy=NOISY`."""
+"""Some steps of the toy system on pairs of files: `--config.data.train.clean=CLEAN --config.data.train.noisy=NOISY`"""
 
 from ml_collections import ConfigDict
 

@@ -18,7 +18,8 @@ def environment(devices: int = 1) -> dict[str, str]:
     """This process's, on so many simulated devices."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith('PYTEST')}
     flags = re.sub(r'--xla_force_host_platform_device_count=\d+', '', kept.get('XLA_FLAGS', ''))
-    return kept | {'JAX_PLATFORMS': 'cpu', 'CUDA_VISIBLE_DEVICES': '', 'TF_CPP_MIN_LOG_LEVEL': '2', 'GLIBC_TUNABLES': '',
+    return kept | {'JAX_PLATFORMS': 'cpu', 'CUDA_VISIBLE_DEVICES': '', 'TF_CPP_MIN_LOG_LEVEL': '2',
+                   'GLIBC_TUNABLES': '',
                    'XLA_FLAGS': f'{flags} --xla_force_host_platform_device_count={devices}'.strip()}
 
 
