@@ -9,7 +9,7 @@ from jax_diffse import errors, launch
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = errors.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--config', required=True, metavar='FILE[:VARIANT]', help='an experiment in configs/')
     parser.add_argument('--workdir', required=True, metavar='RUN', help='where checkpoints and logs go')
     parser.add_argument('--distributed', action='store_true',
