@@ -19,7 +19,17 @@ def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        partial.touch()  # tells why it cannot be written, which not every library does
         yield partial
         os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a full or lost disk must not hide what went wrong
+            partial.unlink()
+
+
+def unwritable(path: str | os.PathLike, error: Exception) -> str:
+    """The line that says that and why a file could not be written."""
+    above = (folder for folder in pathlib.Path(path).parents if os.path.lexists(folder) and not folder.is_dir())
+    blocking = next(above, None)
+    reason = f'{blocking} is no folder' if blocking else getattr(error, 'strerror', None) or error
+    return f'{path}: cannot be written ({reason})'
