@@ -1,6 +1,7 @@
 """The training loop: knows `System` and nothing else."""
 
 import dataclasses
+import math
 import pathlib
 import signal
 import time
@@ -41,6 +42,17 @@ class TrainConfig:
     max_minutes: float = 0.0  # of this call; the run can be continued; 0: no limit
     seed: int = 0
 
+    def __post_init__(self):
+        for name in ('steps', 'batch_size', 'accumulate', 'eval_every', 'save_every', 'log_every'):
+            if getattr(self, name) < 1:
+                raise UserError(f'config.train.{name}: expected 1 or more, got {getattr(self, name)}')
+        for name, good in (('crop_seconds', 0 < self.crop_seconds < math.inf),
+                           ('eval_seconds', 0 <= self.eval_seconds < math.inf), ('max_minutes', self.max_minutes >= 0),
+                           ('ema_decay', 0 <= self.ema_decay < 1), ('early_stop', self.early_stop >= 0),
+                           ('seed', 0 <= self.seed < 2**32)):
+            if not good:
+                raise UserError(f'config.train.{name}: {getattr(self, name)} makes no sense, see TrainConfig')
+
 
 @dataclasses.dataclass(frozen=True)
 class LogConfig:
@@ -77,6 +89,7 @@ def train(config, workdir) -> dict[str, float]:
     optimizer = from_config_dict(state_lib.OptimizerConfig, config.optimizer, 'config.optimizer')
     mapping = parallel.Parallel(from_config_dict(ParallelConfig, config.parallel, 'config.parallel').mapper)
     mapping.check_batch_size(settings.batch_size, settings.accumulate)
+    data_config = from_config_dict(data.DataConfig, config.data, 'config.data')
     system = systems.build(config.system, config.model)
 
     # ---------------------------------------------------------------------------------------------------------- state
@@ -101,7 +114,6 @@ def train(config, workdir) -> dict[str, float]:
     # ----------------------------------------------------------------------------------------------------------- data
     from jax_diffse.data import pipeline  # TensorFlow comes in here
 
-    data_config = from_config_dict(data.DataConfig, config.data, 'config.data')
     train_source = data.open_source(data_config, 'train')
     validation_source = data.open_source(data_config, 'validation')
     if train_source.sample_rate != system.sample_rate:
@@ -183,7 +195,7 @@ def _no_new_best(state, settings) -> str:
 
 def _make_workdir(workdir):
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / 'checkpoints').mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f'{workdir}: cannot be made ({error.strerror})') from error
 
