@@ -30,8 +30,13 @@ def info(path: str | os.PathLike) -> AudioInfo:
     """Reads a file's header.
 
     Raises:
-      UserError: there is no such file, it is not audio that soundfile reads, or a wav file that was cut off.
+      UserError: there is no such file, it is not audio that soundfile reads, a wav file that was cut off, or has a name
+        that is not UTF-8.
     """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:  # reports and libsndfile take no other
+        raise UserError(f'{path}: its name is not UTF-8; rename it') from error
     try:
         if not os.path.isfile(path):  # opening a pipe that nobody writes to would not return
             raise OSError('not a file')

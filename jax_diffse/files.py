@@ -32,4 +32,6 @@ def unwritable(path: str | os.PathLike, error: Exception) -> str:
     above = (folder for folder in pathlib.Path(path).parents if os.path.lexists(folder) and not folder.is_dir())
     blocking = next(above, None)
     reason = f'{blocking} is no folder' if blocking else getattr(error, 'strerror', None) or error
+    if 'System error' in str(reason):  # libsndfile, of which the file itself was made before
+        reason = 'System error, is the disk full?'
     return f'{path}: cannot be written ({reason})'

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
-from rich import progress
+from rich import markup, progress
 
 from jax_diffse import audio, launch
 from jax_diffse.errors import UserError
@@ -203,7 +203,7 @@ def _enhance_one(enhancer: Enhancer, job: Job, strength, steps, streams: _Stream
     header = audio.info(job.path)
     stream = None if streams is None else streams[header.num_channels]
     before = _clock(enhancer, stream)
-    task = bar.add_task(job.name, total=header.num_samples / header.sample_rate)
+    task = bar.add_task(markup.escape(job.name), total=header.num_samples / header.sample_rate)
     try:
         seconds = enhancer.enhance_file(job.path, job.output, noise=job.noise, processed=job.processed,
                                         strength=strength, utterance=job.name, steps=steps, streaming=stream,
