@@ -264,8 +264,7 @@ FLAGS = [
     Case('a value of another type', 'python enhance.py --workdir runs/toy --output out --model width=wide in', (A,), 2,
          "config.model.width.*'wide'"),
     Case('no value', f'{ENHANCE} --model width in', (A,), 2, "--model: expected KEY=VALUE, got 'width'"),
-    Case('--stream with a system that cannot', f'{ENHANCE} --stream in', (A,), 2, 'Half needs the whole recording',
-         process=False),
+    Case('--stream with a system that cannot', f'{ENHANCE} --stream in', (A,), 2, 'Half needs the whole recording'),
 ]
 RUNS = [
     Case('a run that is not there', 'python enhance.py --workdir runs/gone --output out in', (A,), 2,

@@ -184,7 +184,12 @@ def _in_this_process(words: list[str]) -> tuple[int, str]:
     module = words[1] == '-m'
     argv = words[2:] if module else words[1:]
     out, err = io.StringIO(), io.StringIO()
-    with mock.patch.object(sys, 'argv', argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    # What entry points set for their process is not for this one: --stream keeps to one core.
+    alone = mock.patch.object(os, 'sched_setaffinity', create=True), mock.patch.dict(os.environ)
+    with contextlib.ExitStack() as stack:
+        for context in (*alone, mock.patch.object(sys, 'argv', argv), contextlib.redirect_stdout(out),
+                        contextlib.redirect_stderr(err)):
+            stack.enter_context(context)
         try:
             if module:
                 runpy.run_path(str(ROOT / argv[0].replace('.', '/') / '__main__.py'), run_name='__main__')
