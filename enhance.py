@@ -2,7 +2,7 @@
 
 Files may have any length, rate and number of channels; results keep them, with the file's format and encoding. Inputs
 are never overwritten. A file that cannot be read, or has no partner, is reported at the end, and the exit status is
-then 1.
+then 1, or 2 where no file was enhanced.
 
 A run that refines what another enhancer made takes that from files of the same names, of any extension (--noisy and
 --processed in place of FILE_OR_DIR), or from a run (--preceding).
@@ -18,7 +18,7 @@ from jax_diffse.config import checkpoint, setting
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = errors.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('inputs', nargs='*', metavar='FILE_OR_DIR', help='recordings, and folders of them')
     parser.add_argument('--workdir', required=True, metavar='RUN', help='a trained or converted run')
     parser.add_argument('--output', required=True, metavar='DIR', help='where the results go, under the same names')

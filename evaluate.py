@@ -29,16 +29,23 @@ from jax_diffse.errors import UserError
 
 
 def _levels(text: str) -> tuple[float, ...]:
-    return tuple(float(level) for level in text.split(','))
+    return _listed(text, float, 'numbers')
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.split(','))
+    return _listed(text, int, 'whole numbers')
+
+
+def _listed(text: str, kind: type, what: str) -> tuple:
+    try:
+        return tuple(kind(item) for item in text.split(','))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f'expected {what}, separated by commas, got {text!r}') from error
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     allow_abbrev=False)
+    parser = errors.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                           allow_abbrev=False)
     parser.add_argument('--workdir', metavar='RUN', action='append', default=[],
                         help='a trained or converted run; may be repeated')
     parser.add_argument('--output', required=True, metavar='DIR', help='where the report goes')
@@ -151,11 +158,11 @@ def main() -> int | None:
 def _evaluate(args: argparse.Namespace) -> None:
     import jax
 
-    from jax_diffse.data import open_source
+    from jax_diffse.data import FOLDERS, open_source
     from jax_diffse.data.folders import MixSource
     from jax_diffse.evaluation import scoring
     from jax_diffse.evaluation.enhancer import Enhancer
-    from jax_diffse.evaluation.evaluate import evaluate
+    from jax_diffse.evaluation.evaluate import check_apart, evaluate
     from jax_diffse.evaluation.sweep import sweep
     from jax_diffse.training import checkpoints
 
@@ -167,6 +174,10 @@ def _evaluate(args: argparse.Namespace) -> None:
     refining = [variant.run for variant in variants if variant.run.system.refines] or [first]
     Enhancer(refining[0], preceding=preceding).check_processed(args.processed is not None)
     config, split, description = _data(args, first)
+    if args.save_audio and config.name == FOLDERS:
+        for folders in map(dataclasses.asdict, (config.train, config.validation, config.test)):
+            for folder in filter(None, folders.values()):
+                check_apart(args.output, folder)
     source = open_source(config, split)
     common = {'preceding': preceding, 'processed': args.processed, 'data': description, 'metrics': metrics,
               'limit': args.limit, 'workers': args.workers, 'skip_bad': config.skip_bad, 'cache': args.cache,

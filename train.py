@@ -3,13 +3,14 @@
 The same command continues a run that was interrupted. A config with several stages trains them one after the other.
 """
 
+
 import argparse
 
 from jax_diffse import errors, launch, processes
 
 
 def main() -> int | None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = errors.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--config', required=True, metavar='FILE[:VARIANT]', help='an experiment in configs/')
     parser.add_argument('--workdir', required=True, metavar='RUN', help='where checkpoints and logs go')
     parser.add_argument('--change-config', action='store_true',

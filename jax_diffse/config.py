@@ -24,7 +24,7 @@ def load(path: str, overrides: Sequence[str] = ()):
       A locked ConfigDict.
 
     Raises:
-      UserError: no such file, unknown variant, unknown key, or a value of the wrong type.
+      UserError: no such file, one that fails, unknown variant, unknown key, or a value of the wrong type.
     """
     from absl import flags
     from ml_collections import config_flags
@@ -39,13 +39,19 @@ def load(path: str, overrides: Sequence[str] = ()):
     try:
         values(argv)
         return values['config'].value
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # the file is code, which may fail in any way
         raise UserError(f'--config={path}: {_reason(error)}') from error
 
 
 def _reason(error: Exception) -> str:
     """The message in one line; of an error inside the config file, which holds a traceback, the end of that."""
+    if error.args and isinstance(error.args[0], KeyError):  # how ml_collections raises it again
+        error = error.args[0]
     text = str(error).strip()
+    if isinstance(error, KeyError):  # whose text is a representation
+        text = f'unknown key {error.args[0]}'.replace('\n', '. ')
+    elif isinstance(error, (SyntaxError, ImportError, NameError)):
+        text = f'{type(error).__name__}: {text}'
     if 'Error whilst parsing config file' in text:
         text = text.splitlines()[-1].removeprefix('ValueError: ')
     return ' '.join(text.split())
@@ -82,8 +88,14 @@ def setting(text: str) -> tuple[str, str]:
 
 
 def checkpoint(text: str) -> int | str:
-    """'best', 'latest' or a number of a command line, for `training.checkpoints.load`; a ValueError otherwise."""
-    return text if text in ('best', 'latest') else int(text)
+    """'best', 'latest' or a number of a command line, for `training.checkpoints.load`.
+
+    Raises:
+      argparse.ArgumentTypeError: it is none of these.
+    """
+    if text not in ('best', 'latest') and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected 'best', 'latest' or the number of a step, got {text!r}")
+    return int(text) if text.isdecimal() else text
 
 
 def override(model, changes: Mapping[str, object]) -> None:
@@ -138,6 +150,9 @@ def _convert(wanted, value, name):
     if origin is tuple:
         if not isinstance(value, (tuple, list)):
             raise UserError(f'{name}: expected a sequence, got {value!r}')
+        of = typing.get_args(wanted)[0]
+        if of in (int, float, str) and not all(type(x) is of or of is float and type(x) is int for x in value):
+            raise UserError(f'{name}: expected a sequence of {of.__name__}, got {tuple(value)!r}')
         return tuple(value)
     if origin is float and type(value) is int:
         return float(value)

@@ -1,14 +1,23 @@
 """Errors that a user can mend, and how the entry points report them."""
 
+import argparse
 import errno
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room for a file
 
 
 class UserError(Exception):
     """Something the user gave is wrong: one line naming it, what was expected and what to do."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line in which a mistake is a `UserError` too: one line, not the usage and then the line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f'{message} (see {self.prog} --help)')
 
 
 def exit_with(main: Callable[[], int | None]) -> None:

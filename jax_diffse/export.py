@@ -105,8 +105,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
       UserError: no such run, settings that it does not take, or a file that cannot be written.
     """
-    parser = argparse.ArgumentParser(prog='python -m jax_diffse.export', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = errors.Parser(prog='python -m jax_diffse.export', description=__doc__,
+                           formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('workdir', metavar='RUN', help='a trained or converted run')
     parser.add_argument('output', metavar='OUT', help='the file to write')
     parser.add_argument('--platforms', default='cpu,cuda,tpu', help='where it is to run (default: cpu,cuda,tpu)')
@@ -144,7 +144,7 @@ def _written(path: str | os.PathLike) -> Iterator[BinaryIO]:
         with files.whole(path) as partial, open(partial, 'wb') as file:
             yield file
     except OSError as error:
-        raise UserError(f'{path}: cannot be written ({error})') from error
+        raise UserError(files.unwritable(path, error)) from error
 
 
 if __name__ == '__main__':

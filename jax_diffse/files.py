@@ -27,10 +27,22 @@ def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        partial.touch()  # tells why it cannot be written, which not every library does
         yield partial
         os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a full or lost disk must not hide what went wrong
+            partial.unlink()
+
+
+def unwritable(path: str | os.PathLike, error: Exception) -> str:
+    """The line that says that and why a file could not be written."""
+    above = (folder for folder in pathlib.Path(path).parents if os.path.lexists(folder) and not folder.is_dir())
+    blocking = next(above, None)
+    reason = f'{blocking} is no folder' if blocking else getattr(error, 'strerror', None) or error
+    if 'System error' in str(reason):  # libsndfile, of which the file itself was made before
+        reason = 'System error, is the disk full?'
+    return f'{path}: cannot be written ({reason})'
 
 
 @contextlib.contextmanager
@@ -38,10 +50,13 @@ def locked(path: str | os.PathLike, what: str) -> Iterator[None]:
     """Holds a file, which is made where there is none; the system lets go of it however this process ends.
 
     Raises:
-      UserError: another process holds it; `what` says what for.
-      OSError: the file cannot be made.
+      UserError: another process holds it, `what` says what for; or it cannot be made.
     """
-    with open(path, 'a+', encoding='utf-8') as file:
+    try:
+        file = open(path, 'a+', encoding='utf-8')
+    except OSError as error:
+        raise UserError(unwritable(path, error)) from error
+    with file:
         if fcntl:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

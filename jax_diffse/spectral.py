@@ -204,7 +204,7 @@ class FrontEnd:
         if self.compression not in COMPRESSIONS:
             raise ValueError(f'compression must be one of {COMPRESSIONS}, got {self.compression!r}')
         window = self.window or self.n_fft
-        if window % self.hop or window > self.n_fft:
+        if self.hop < 1 or window % self.hop or window > self.n_fft:
             raise ValueError(f'expected a window of whole hops and at most n_fft samples, got {window} samples, hop '
                              f'{self.hop}, n_fft {self.n_fft}')
 

@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import pickle
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -101,23 +103,43 @@ def read_state_dict(path: str | os.PathLike, entry: str = 'model') -> dict[str, 
     No code in it is run.
 
     Raises:
-      UserError: the file is missing, damaged or not a checkpoint, or contains more than tensors.
+      UserError: the file is missing, damaged or not a checkpoint, contains more than tensors, or is an archive with a
+        member that leads outside of it.
     """
     try:
         import torch
     except ImportError as error:
         raise UserError('reading PyTorch files needs torch: pip install torch') from error
     try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        if not os.path.isfile(path) and os.path.exists(path):  # a pipe that nobody writes to would not open
+            raise IsADirectoryError(0, 'not a file')
+        open(path, 'rb').close()
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror})') from error
+    _check_members(path)
+    try:
+        with warnings.catch_warnings(action='ignore'):
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f'{path}: refused, it is damaged or contains code besides tensors') from error
-    except (EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # what is no pickle fails in any way
         raise UserError(f'{path}: not a PyTorch checkpoint, or damaged') from error
     weights = None
     if isinstance(checkpoint, dict):
         weights = checkpoint.get('model_state_dict', checkpoint.get(entry, checkpoint))
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise UserError(f'{path}: expected a dict with model_state_dict or {entry}, or a state dict of tensors')
+        held = f'; it holds {", ".join(map(str, checkpoint))[:200]}' if isinstance(checkpoint, dict) else ''
+        raise UserError(f'{path}: expected a dict with model_state_dict or {entry}, or a state dict of tensors{held}')
     return weights
+
+
+def _check_members(path) -> None:
+    """Of a file that torch.save made, a zip archive. Nothing is ever extracted; no honest file has such a member."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):  # older files are none, and torch.load tells what is wrong
+        return
+    for name in names:
+        if name.startswith(('/', '\\')) or '..' in name.replace('\\', '/').split('/'):
+            raise UserError(f'{path}: refused, its member {name!r} leads outside the archive')

@@ -28,10 +28,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, converts and writes the run, or the weights of a metric.
 
     Raises:
-      UserError: a file cannot be read or converted, or the workdir holds a run already.
+      UserError: a mistake in the command line, a file that cannot be read or converted, or a workdir that holds a run
+        already.
     """
-    parser = argparse.ArgumentParser(prog='python -m jax_diffse.convert', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = errors.Parser(prog='python -m jax_diffse.convert', description=__doc__,
+                           formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoints', nargs='+', metavar='KIND=FILE',
                         help=f"the authors' files; KIND is one of {', '.join(convert.KINDS)}; or nisqa and its files")
     parser.add_argument('--workdir', help='folder of the run to write')

@@ -103,7 +103,7 @@ def convert(entries: Iterable[Entry], state_dict: Mapping[str, Any], shapes) -> 
       A tree like `shapes`, of float32 NumPy arrays.
 
     Raises:
-      UserError: names every entry that is missing, not expected or of another shape.
+      UserError: names every entry that is missing, not expected, of another shape or not finite.
     """
     table = collections.defaultdict(list)
     for entry in entries:
@@ -117,6 +117,9 @@ def convert(entries: Iterable[Entry], state_dict: Mapping[str, Any], shapes) -> 
                 for path, group in table.items() for entry in group}
     _check(expected, {name: tuple(np.shape(value)) for name, value in state_dict.items()
                       if not IGNORED.fullmatch(name)})
+    broken = [name for name in expected if not np.isfinite(_to_numpy(state_dict[name])).all()]
+    if broken:
+        raise UserError(f'weights that are NaN or infinite: {", ".join(broken)}; expected those of a sound training')
     filled = {}
     for path, group in table.items():
         arrays = [entry.layout.from_torch(_to_numpy(state_dict[entry.name])) for entry in group]

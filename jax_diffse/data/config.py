@@ -71,7 +71,7 @@ class DataConfig:
                             f'at least {self.min_seconds:g} (config.data.min_seconds), got {self.clip_seconds:g}')
         for key in ('snr_db', 'test_snr_db'):
             levels = getattr(self, key)
-            if not levels or not all(type(level) in (int, float) for level in levels):
+            if not levels or not all(type(level) in (int, float) and math.isfinite(level) for level in levels):
                 raise UserError(f'config.data.{key}: expected one or more numbers (dB), got {levels!r}')
 
     @classmethod

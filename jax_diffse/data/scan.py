@@ -78,18 +78,25 @@ def survey(root: str, sample_rate: int, min_seconds: float,
 
 
 def settle(bad: dict[str, str], total: int, skip_bad: bool) -> None:
-    """Raises one `UserError` that lists all bad files, or with `skip_bad` says how many are left out."""
+    """Raises one `UserError` that lists all bad files, a line each, or with `skip_bad` says how many are left out."""
     if not bad:
         return
     lines = '\n'.join(f'  {path}: {reason}' for path, reason in sorted(bad.items()))
+    advice = 'leave {} out with --config.data.skip_bad=True (evaluate.py: --skip-bad)'
+    if not skip_bad and len(bad) == 1:
+        raise UserError(f'{lines.strip()}; mend or remove it, or {advice.format("it")}')
     if not skip_bad:
-        raise UserError(f'{len(bad)} of {total} audio files cannot be used: mend or remove them, or leave them out '
-                        f'with --config.data.skip_bad=True (evaluate.py: --skip-bad)\n{lines}')
+        raise UserError(f'{len(bad)} of {total} audio files cannot be used: mend or remove them, or '
+                        f'{advice.format("them")}\n{lines}')
     log.warning('left out %d of %d audio files:\n%s', len(bad), total, lines)
 
 
 def _check(path: pathlib.Path, root: str, sample_rate: int, min_seconds: float, resample: bool) -> AudioFile | str:
-    stat, name = path.stat(), path.relative_to(root).with_suffix('').as_posix()
+    name = path.relative_to(root).with_suffix('').as_posix()
+    try:
+        stat = path.stat()
+    except OSError as error:
+        return 'a link that leads to no file' if path.is_symlink() else f'cannot be read ({error.strerror})'
     return _examine(path, name, sample_rate, min_seconds, resample, stat.st_size, stat.st_mtime_ns)
 
 

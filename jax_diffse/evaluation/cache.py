@@ -113,7 +113,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
         with files.whole(path) as partial:
             partial.write_text(text, encoding='utf-8')
     except OSError as error:
-        raise UserError(f'{path}: cannot be written ({error.strerror})') from error
+        raise UserError(files.unwritable(path, error)) from error
 
 
 def nulled(tree):

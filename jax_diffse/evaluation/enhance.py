@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
-from rich import progress
+from rich import markup, progress
 
 from jax_diffse import audio, launch
 from jax_diffse.errors import UserError
@@ -77,6 +77,8 @@ def _check_results(jobs: Sequence[Job], others: Iterable[pathlib.Path]) -> None:
     originals = {_identity(path): path for path in (*(job.path for job in jobs), *others) if path.exists()}
     for job in jobs:
         for result in filter(None, (job.output, job.noise)):
+            if result.is_dir():
+                raise UserError(f'{result}: is a folder, where a file would be written; choose another folder')
             if result.exists() and _identity(result) in originals:
                 raise UserError(f'{result}: would overwrite the input {originals[_identity(result)]}; choose another '
                                 'folder')
@@ -105,7 +107,8 @@ def _files(given: pathlib.Path, results) -> list[tuple[pathlib.Path, str]]:
 
 def _keep_out(given: pathlib.Path, results: Sequence[pathlib.Path]) -> None:
     for result in results:
-        if given.resolve() in (result.resolve(), *result.resolve().parents):
+        where = pathlib.Path(os.path.realpath(result))  # resolve() fails at a loop of links
+        if given.resolve() in (where, *where.parents):
             raise UserError(f'{result}: is or lies in the input folder {given}, where another run would take results '
                             'for inputs; choose a folder outside it')
 
@@ -133,7 +136,7 @@ def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], out
       stream: enhance hop by hop, as a live stream; the real-time factors are then of the steps alone.
 
     Returns:
-      The exit status: 1 where a file failed (it is listed at the end, the others are done), else 0.
+      The exit status: 0 where all files are done, else 1, or 2 where none is; those that failed are listed at the end.
 
     Raises:
       UserError: no such run, settings that it does not take, or inputs and outputs that get in each other's way; no
@@ -172,7 +175,7 @@ def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], out
                                                            '; a smaller --chunk-seconds needs less memory'))
     where = f' on {launch.cores()}' if stream else ''
     _summarise(seconds, spent, (streams if stream else enhancer).compile_seconds, where, failures)
-    return 1 if failures else 0
+    return 0 if not failures else 1 if len(failures) < len(jobs) else 2
 
 
 class _Streams(dict):
@@ -200,7 +203,7 @@ def _enhance_one(enhancer: Enhancer, job: Job, strength, steps, streams: _Stream
     header = audio.info(job.path)
     stream = None if streams is None else streams[header.num_channels]
     before = _clock(enhancer, stream)
-    task = bar.add_task(job.name, total=header.num_samples / header.sample_rate)
+    task = bar.add_task(markup.escape(job.name), total=header.num_samples / header.sample_rate)
     try:
         seconds = enhancer.enhance_file(job.path, job.output, noise=job.noise, processed=job.processed,
                                         strength=strength, utterance=job.name, steps=steps, streaming=stream,

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import functools
+import math
 import os
 import time
 import zlib
@@ -72,14 +73,17 @@ class Enhancer:
     default steps, or is given it (`processed`) at each call. `seed`, 0 or more, draws the noise of systems that sample.
 
     Raises:
-      UserError: chunks too short for their overlap, or a preceding run that does not go together with `run`.
+      UserError: chunks too short for their overlap, a seed out of range, or a preceding run that does not go together
+        with `run`.
     """
 
     def __init__(self, run: Run, *, preceding: Run | None = None, chunk_seconds: float = 16.0,
                  overlap_seconds: float = 2.0, seed: int = 0):
-        if not 0 <= 2 * overlap_seconds <= chunk_seconds or chunk_seconds < 1:
-            raise UserError(f'chunk_seconds={chunk_seconds:g}: expected at least 1 and at least twice the overlap of '
-                            f'{overlap_seconds:g} s')
+        if not 0 <= 2 * overlap_seconds <= chunk_seconds < math.inf or chunk_seconds < 1:
+            raise UserError(f'chunk_seconds={chunk_seconds:g}: expected a number of at least 1 and at least twice '
+                            f'the overlap of {overlap_seconds:g} s')
+        if not 0 <= seed < 2**32:
+            raise UserError(f'seed {seed}: expected a number from 0 to {2**32 - 1}')
         if preceding is not None:
             check_preceding(run, preceding)
         self.run = run

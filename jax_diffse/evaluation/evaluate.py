@@ -26,6 +26,7 @@ from jax_diffse.training import checkpoints
 from jax_diffse.training.checkpoints import Run
 
 CACHE = 'cache'  # below the output, where no other folder is given
+AUDIO = 'audio'  # below the output, where it is saved
 
 
 def evaluate(run: Run, source: Source, output: str | os.PathLike, *, preceding: Run | None = None,
@@ -71,9 +72,9 @@ def evaluate(run: Run, source: Source, output: str | os.PathLike, *, preceding: 
     check(run, source, metrics)
     metrics = scoring.choose(metrics)
     output, started = pathlib.Path(output), time.perf_counter()
-    Enhancer(run, preceding=preceding).check_processed(processed is not None)
+    Enhancer(run, preceding=preceding, seed=seed).check_processed(processed is not None)
     if save_audio and processed is not None:
-        _check_apart(output / 'audio', pathlib.Path(processed))
+        check_apart(output, processed)
     seconds: dict[str, float] = {}
     with _timed(seconds, 'reading'):
         utterances = read_all(source, processed, limit, skip_bad)
@@ -91,7 +92,7 @@ def evaluate(run: Run, source: Source, output: str | os.PathLike, *, preceding: 
     if jax.process_index():
         return summary  # the first process writes the report
     if save_audio:
-        _save_audio(output / 'audio', bench, measured)
+        _save_audio(output / AUDIO, bench, measured)
     with _timed(seconds, 'report'):
         html = page.render(measured.results, summary, _examples(bench, measured), source.sample_rate)
     seconds['total'] = time.perf_counter() - started
@@ -118,9 +119,16 @@ def check(run: Run, source: Source, metrics: Sequence[str] | None) -> None:
         raise UserError('the data set is empty, expected at least one pair of files')
 
 
-def _check_apart(results: pathlib.Path, processed: pathlib.Path) -> None:
-    if results.resolve() in (processed.resolve(), *processed.resolve().parents):
-        raise UserError(f'{processed}: lies in {results}, where --save-audio may overwrite it; choose another --output')
+def check_apart(output: str | os.PathLike, folder: str | os.PathLike) -> None:
+    """Refuses a folder of inputs that lies where the audio of a report is saved.
+
+    Raises:
+      UserError: it does.
+    """
+    saved, given = pathlib.Path(output, AUDIO).resolve(), pathlib.Path(folder).resolve()
+    if saved in (given, *given.parents):
+        raise UserError(f'{folder}: lies in {pathlib.Path(output, AUDIO)}, where --save-audio may overwrite it; choose '
+                        'another --output')
 
 
 def _summarise(run, measured: Measured, utterances: Sequence[Utterance], sample_rate, data, steps, seed,

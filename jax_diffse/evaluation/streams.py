@@ -188,4 +188,4 @@ def write(path: str | os.PathLike, like: audio.AudioInfo) -> Iterator[Callable[[
                 partial, 'w', like.sample_rate, like.num_channels, like.subtype, format=like.format) as file:
             yield file.write
     except (soundfile.SoundFileError, OSError) as error:
-        raise UserError(f'{path}: cannot be written ({error})') from error
+        raise UserError(files.unwritable(path, error)) from error

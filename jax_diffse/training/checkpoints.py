@@ -261,11 +261,15 @@ def save_run(workdir, config: ml_collections.ConfigDict, variables: Variables, s
     """Writes variables that were not trained here as a run that `load` accepts.
 
     Raises:
-      UserError: `workdir` holds checkpoints already.
+      UserError: `workdir` holds checkpoints already, or cannot be made.
     """
-    if _directory(workdir).exists():
-        raise UserError(f'{workdir}: holds checkpoints already, choose another --workdir')
     system = systems.build(config.system, config.model)
+    try:
+        _directory(workdir).mkdir(parents=True)
+    except FileExistsError as error:
+        raise UserError(f'{workdir}: holds checkpoints already, choose another --workdir') from error
+    except OSError as error:
+        raise UserError(f'{workdir}: cannot be made a folder for the run ({error.strerror})') from error
     meta = {'format': FORMAT, 'config': config.to_dict(), 'versions': versions(), 'sample_rate': system.sample_rate}
     with ocp.CheckpointManager(_directory(workdir)) as manager:
         manager.save(step, args=ocp.args.Composite(
@@ -303,10 +307,7 @@ def load(workdir, *, step: int | str = 'best', model: Mapping[str, Any] | None =
 
 
 def _load(path: pathlib.Path, workdir, model) -> Run:
-    meta = _json(path, 'meta')
-    if meta['format'] > FORMAT:
-        raise UserError(f'{workdir}: written by a newer jax_diffse (format {meta["format"]}, this one reads {FORMAT}); '
-                        'upgrade jax_diffse')
+    meta = _meta(path, workdir)
     config = ml_collections.ConfigDict(meta['config'])
     override(config.model, model)
     system = systems.build(config.system, config.model)
@@ -341,6 +342,21 @@ def _candidates(directory: pathlib.Path, step: int | str, workdir) -> list[int]:
     if step not in steps:
         raise UserError(f'{workdir}: no checkpoint of step {step}, there are {", ".join(map(str, sorted(steps)))}')
     return [step]
+
+
+def _meta(path: pathlib.Path, workdir) -> dict[str, Any]:
+    try:
+        meta = _json(path, 'meta')
+        newer, system, _ = meta['format'] > FORMAT, meta['config']['system'], meta['config']['model']
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f'{workdir}: the meta of its checkpoint of step {path.name} is missing or damaged '
+                        f'({type(error).__name__}: {error}); try another step, or train or convert again') from error
+    if newer:
+        raise UserError(f'{workdir}: written by a newer jax_diffse (format {meta["format"]}, this one reads {FORMAT}); '
+                        'upgrade jax_diffse')
+    if system not in systems.SYSTEMS:
+        raise UserError(f'{workdir}: a run of the system {system!r}, which this jax_diffse does not have')
+    return meta
 
 
 def _validation_loss(path: pathlib.Path) -> float:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import pathlib
 
 import jax
@@ -41,6 +42,17 @@ class TrainConfig:
     max_minutes: float = 0.0  # of this call; the run can be continued; 0: no limit
     seed: int = 0
 
+    def __post_init__(self):
+        for name in ('steps', 'batch_size', 'accumulate', 'eval_every', 'save_every', 'log_every'):
+            if getattr(self, name) < 1:
+                raise UserError(f'config.train.{name}: expected 1 or more, got {getattr(self, name)}')
+        for name, good in (('crop_seconds', 0 < self.crop_seconds < math.inf),
+                           ('eval_seconds', 0 <= self.eval_seconds < math.inf), ('max_minutes', self.max_minutes >= 0),
+                           ('ema_decay', 0 <= self.ema_decay < 1), ('early_stop', self.early_stop >= 0),
+                           ('seed', 0 <= self.seed < 2**32)):
+            if not good:
+                raise UserError(f'config.train.{name}: {getattr(self, name)} makes no sense, see TrainConfig')
+
 
 @dataclasses.dataclass(frozen=True)
 class LogConfig:
@@ -71,26 +83,34 @@ def train(config, workdir, *, change_config: bool = False) -> dict[str, float]:
       UserError: what the user gave is wrong, another process trains in `workdir`, a checkpoint cannot be saved, or the
         loss stopped being finite.
     """
-    workdir = pathlib.Path(workdir)
-    settings = from_config_dict(TrainConfig, config.train, 'config.train')
-    _make_workdir(workdir)
     with contextlib.ExitStack() as stack:
-        if jax.process_index() == 0:
-            stack.enter_context(files.locked(workdir / '.lock', str(workdir)))
-        stop = stack.enter_context(Stop(settings.max_minutes))
-        return _train(config, settings, workdir, change_config, stop)
+        return _train(config, pathlib.Path(workdir), change_config, stack)
 
 
-def _train(config, settings: TrainConfig, workdir: pathlib.Path, change_config: bool, stop: Stop) -> dict[str, float]:
+def _train(config, workdir: pathlib.Path, change_config: bool, stack: contextlib.ExitStack) -> dict[str, float]:
     # ------------------------------------------------------------------------------------------------ what was asked
     parallel.wait_for_each_step()
+    settings = from_config_dict(TrainConfig, config.train, 'config.train')
     log = from_config_dict(LogConfig, config.log, 'config.log')
     optimizer = from_config_dict(state_lib.OptimizerConfig, config.optimizer, 'config.optimizer')
     mapping = parallel.Parallel(from_config_dict(ParallelConfig, config.parallel, 'config.parallel').mapper)
     mapping.check_batch_size(settings.batch_size, settings.accumulate)
     system = systems.build(config.system, config.model)
+    stop = stack.enter_context(Stop(settings.max_minutes))
+
+    # ----------------------------------------------------------------------------------------------------------- data
+    data_config = from_config_dict(data.DataConfig, config.data, 'config.data')
+    train_source = data.open_source(data_config, 'train')
+    validation_source = data.open_source(data_config, 'validation')
+    if train_source.sample_rate != system.sample_rate:
+        raise UserError(f'the data are at {train_source.sample_rate} Hz (config.data.sample_rate), expected the '
+                        f'{system.sample_rate} Hz of the system')
 
     # ---------------------------------------------------------------------------------------------------------- state
+    primary = jax.process_index() == 0
+    _make_workdir(workdir)
+    if primary:
+        stack.enter_context(files.locked(workdir / '.lock', str(workdir)))
     checkpoints = Checkpoints(workdir, config, system.sample_rate)
     resumed, key = checkpoints.latest_step is not None, jax.random.key(settings.seed)
     if resumed:
@@ -106,20 +126,13 @@ def _train(config, settings: TrainConfig, workdir: pathlib.Path, change_config: 
         state = checkpoints.restore(state)
     state = mapping.replicate(state)
     first_step = step = int(state.step)
-    primary = jax.process_index() == 0
     if primary:
         with files.whole(workdir / 'config.json') as partial:
             partial.write_text(to_json(config), encoding='utf-8')
 
-    # ----------------------------------------------------------------------------------------------------------- data
+    # -------------------------------------------------------------------------------------------------------- batches
     from jax_diffse.data import pipeline  # TensorFlow comes in here
 
-    data_config = from_config_dict(data.DataConfig, config.data, 'config.data')
-    train_source = data.open_source(data_config, 'train')
-    validation_source = data.open_source(data_config, 'validation')
-    if train_source.sample_rate != system.sample_rate:
-        raise UserError(f'the data are at {train_source.sample_rate} Hz (config.data.sample_rate), expected the '
-                        f'{system.sample_rate} Hz of the system')
     shard = {'process_index': jax.process_index(), 'process_count': jax.process_count()}
     batches = pipeline.train_batches(
         train_source, system.front_end, batch_size=settings.batch_size, seed=settings.seed, start_step=first_step,
@@ -200,7 +213,7 @@ def _no_new_best(state, settings) -> str:
 
 def _make_workdir(workdir):
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / 'checkpoints').mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f'{workdir}: cannot be made ({error.strerror})') from error
 

@@ -30,6 +30,9 @@ class OptimizerConfig:
     def __post_init__(self):
         if self.decay not in DECAYS:
             raise ValueError(f'decay must be one of {DECAYS}, got {self.decay!r}')
+        for name in ('learning_rate', 'l2', 'clip_norm', 'warmup_steps', 'plateau_patience'):
+            if not 0 <= getattr(self, name) < float('inf'):
+                raise ValueError(f'{name}: expected 0 or more, got {getattr(self, name)}')
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:

@@ -1,0 +1,331 @@
+"""What the cases are made of: files, runs, and commands that are run in this process with all that they left."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import re
+import resource
+import runpy
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from types import MappingProxyType
+from typing import NamedTuple
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import soundfile
+
+from jax_diffse import systems
+from jax_diffse.spectral import mask_frames
+from jax_diffse.systems.base import System
+from jax_diffse.systems.dccrn import Dccrn
+from jax_diffse.training import checkpoints
+from tests import reference, toys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+NOBODY = 65534
+RATE = 16_000
+
+Make = Callable[[], object]  # puts something into the current folder
+
+
+class Case(NamedTuple):
+    """A command, what it is given, and what is to come of it."""
+
+    given: str  # in words
+    command: str  # as typed in the folder of the case
+    make: tuple[Make, ...]
+    status: int
+    line: str  # a regular expression in the one line on standard error; of good input, what comes of it, in words
+    check: Callable[[], None] = lambda: None  # of what good input gave
+    leaves: tuple[str, ...] = ()  # besides what was there, where the command fails
+    replaces: tuple[str, ...] = ()  # earlier results, as patterns
+    lines: int = 1  # on standard error; more where several files are listed
+    room: int | None = None  # bytes that a file may have, as if the disk were full then
+    locked: str = ''  # what may be neither read nor written
+    process: bool = False  # run in a process of its own
+
+    @property
+    def words(self) -> list[str]:
+        return shlex.split(self.command)
+
+    @property
+    def entry(self) -> str:
+        """The entry point: 'train.py', or of a module its last name."""
+        return self.words[1] if self.words[1] != '-m' else self.words[2].rpartition('.')[2]
+
+
+class Unreachable(Exception):
+    """The case cannot be made here."""
+
+
+class Outcome(NamedTuple):
+    """What a command did."""
+
+    status: int
+    lines: list[str]  # on standard error, folders of this machine left out
+    before: dict[str, str | bytes]  # path -> bytes of a file, target of a link
+    after: dict[str, str | bytes]
+
+
+# ---------------------------------------------------------------------------------------------------------- systems
+
+
+@dataclasses.dataclass(frozen=True)
+class Half(System):
+    """Halves; has a weight, as checkpoints have some."""
+
+    sample_rate, front_end, losses = RATE, None, MappingProxyType({})
+
+    def init(self, key):
+        return {'params': {'half': {'gain': jnp.full((1, 1), 0.5)}}}
+
+    def gain(self, noisy, num_samples):
+        return jnp.ones(len(noisy))
+
+    def enhance_stages(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
+        return {'enhanced': mask_frames(variables['params']['half']['gain'] * noisy, num_samples)}
+
+
+class Eight(Half):
+    """Works at 8 kHz."""
+
+    sample_rate = 8000
+
+
+class Sampler(Half):
+    """Takes 1 to 10 steps."""
+
+    default_steps, check_steps = 3, toys.Stepped.check_steps
+
+
+class Prior(Half):
+    """Refines, in one step."""
+
+    refines = True
+
+    def enhance_stages(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
+        return {'refined': mask_frames(0.25 * (noisy + processed), num_samples)}
+
+
+TOYS = {'half': Half, 'prior': Prior, 'eight': Eight, 'sampler': Sampler, 'toy': toys.Trainable}
+DCCRN = {'channels': (2, 4), 'lstm_units': 4, 'lstm_layers': 1}
+TOY_CONFIG = """from configs._sections import sections
+
+
+def get_config(variant=''):
+    config = sections('toy', {'width': 4, 'stage': 'toy'})
+    config.train.update(steps=2, batch_size=4, crop_seconds=0.25, eval_every=2, save_every=2, log_every=2)
+    config.log.audio_examples = 0
+    return config.lock()
+"""
+
+
+class World:
+    """Runs and folders for cases, below one folder that is removed in the end."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+        folder.chmod(0o755)  # cases of locked files give up root's rights
+        with self._systems():
+            for name in TOYS:
+                config = ml_collections.ConfigDict({'system': name, 'model': {}})
+                checkpoints.save_run(folder / 'runs' / name, config, systems.build(name, {}).init(jax.random.key(0)))
+        config = ml_collections.ConfigDict({'system': 'dccrn', 'model': DCCRN})
+        variables = reference.random_variables(jax.eval_shape(Dccrn(**DCCRN).init, jax.random.key(0)))
+        checkpoints.save_run(folder / 'runs' / 'dccrn', config, variables)
+
+    def outcome(self, case: Case) -> Outcome:
+        """Makes what a case is given and runs its command."""
+        folder = pathlib.Path(tempfile.mkdtemp(dir=self.folder))
+        folder.chmod(0o755)
+        for name in set(re.findall(r'runs/(\w+)', case.command)):
+            if (self.folder / 'runs' / name).exists():
+                shutil.copytree(self.folder / 'runs' / name, folder / 'runs' / name)
+        (folder / 'configs').symlink_to(ROOT / 'configs')
+        (folder / 'toy.py').write_text(TOY_CONFIG)
+        with contextlib.chdir(folder):
+            with self._systems(), contextlib.redirect_stdout(io.StringIO()):
+                for make in case.make:
+                    make()
+            before = _snapshot()
+            with _locked(case.locked), _room(case.room), self._systems():
+                status, err = (_in_a_process if case.process else _in_this_process)(case.words)
+                if status == 0:
+                    case.check()
+            printed = err.replace(f'{folder}/', '').encode(errors='backslashreplace').decode()
+            return Outcome(status, printed.splitlines(), before, _snapshot())
+
+    @staticmethod
+    def _systems():
+        return mock.patch.dict(systems.SYSTEMS, TOYS)
+
+
+@contextlib.contextmanager
+def open_world() -> Iterator[World]:
+    with tempfile.TemporaryDirectory(prefix='bad_input_') as folder:
+        yield World(pathlib.Path(folder).resolve())
+
+
+def _in_this_process(words: list[str]) -> tuple[int, str]:
+    """Exit status, and what was printed on standard error."""
+    sys.modules.pop('config_config', None)  # what ml_collections calls a config; a new process has no earlier one
+    module = words[1] == '-m'
+    argv = words[2:] if module else words[1:]
+    out, err = io.StringIO(), io.StringIO()
+    # What entry points set for their process is not for this one: --stream keeps to one core.
+    alone = mock.patch.object(os, 'sched_setaffinity', create=True), mock.patch.dict(os.environ)
+    with contextlib.ExitStack() as stack:
+        for context in (*alone, mock.patch.object(sys, 'argv', argv), contextlib.redirect_stdout(out),
+                        contextlib.redirect_stderr(err)):
+            stack.enter_context(context)
+        try:
+            if module:
+                runpy.run_path(str(ROOT / argv[0].replace('.', '/') / '__main__.py'), run_name='__main__')
+            else:
+                runpy.run_path(str(ROOT / argv[0]), run_name='__main__')
+        except SystemExit as end:
+            return end.code or 0, err.getvalue()
+
+
+
+def _in_a_process(words: list[str]) -> tuple[int, str]:
+    argv = words[1:] if words[1] == '-m' else [str(ROOT / words[1]), *words[2:]]
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    done = subprocess.run([sys.executable, *argv], capture_output=True, text=True, env=environment, timeout=120)
+    return done.returncode, done.stderr
+
+
+@contextlib.contextmanager
+def _room(size: int | None) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft if size is None else size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextlib.contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """Takes all rights to a path away; from root with its identity, as rights do not bind it."""
+    if not path:
+        yield
+        return
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    os.chmod(path, 0o555 if os.path.isdir(path) else 0)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    try:
+        if not os.path.exists(os.path.abspath('.')):
+            raise Unreachable('somebody without rights does not get into the folder for temporary files')
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        os.chmod(path, mode)
+
+
+def _snapshot() -> dict[str, str | bytes]:
+    found: dict[str, str | bytes] = {}
+    for path in sorted(pathlib.Path().rglob('*')):
+        if path.is_symlink():
+            found[str(path)] = os.readlink(path)
+        elif path.is_file():
+            found[str(path)] = path.read_bytes()
+        else:
+            found[str(path)] = 'folder' if path.is_dir() else 'special'
+    return found
+
+
+# -------------------------------------------------------------------------------------------------- what is given
+
+
+def sound(n: int = 1600, channels: int = 1, rate: int = RATE, level: float = 0.1) -> np.ndarray:
+    """A tone of 440 Hz `[n, channels]`, of another phase in each."""
+    t = np.arange(n)[:, None] / rate
+    return level * np.sin(2 * np.pi * 440 * t + 1 + np.arange(channels))
+
+
+def wav(path: str, samples: np.ndarray | None = None, rate: int = RATE, **kind: str) -> Make:
+    """An audio file; `format` and `subtype` are soundfile's."""
+    def make():
+        make_room(path)
+        soundfile.write(path, sound(rate=rate) if samples is None else np.asarray(samples), rate, **kind)
+
+    return make
+
+
+def data(path: str, content: bytes) -> Make:
+    """A file of these bytes."""
+    def make():
+        make_room(path)
+        pathlib.Path(path).write_bytes(content)
+
+    return make
+
+
+def cut(path: str, size: int) -> Make:
+    """Cuts a file that is there to so many bytes."""
+    return lambda: os.truncate(path, size)
+
+
+def empty_folder(path: str) -> Make:
+    return lambda: os.makedirs(path)
+
+
+def link(path: str, target: str) -> Make:
+    def make():
+        make_room(path)
+        os.symlink(target, path)
+
+    return make
+
+
+def fifo(path: str) -> Make:
+    def make():
+        make_room(path)
+        os.mkfifo(path)
+
+    return make
+
+
+def make_room(path: str) -> None:
+    """The folder that a path lies in."""
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+
+
+def pairs(clean: str = 'clean', noisy: str = 'noisy', names=('a', 'b'), n: int = 8000) -> Make:
+    """Two folders of equally named files of half a second."""
+    def make():
+        for i, name in enumerate(names):
+            rng = np.random.default_rng(i)
+            speech = 0.1 * rng.standard_normal(n)
+            wav(f'{clean}/{name}.wav', speech)()
+            wav(f'{noisy}/{name}.wav', speech + 0.1 * rng.standard_normal(n))()
+
+    return make
+
+
+def meta(run: str, change: Callable[[dict], object]) -> Make:
+    """Changes what a run's checkpoint says of itself: what `change` returns is written, text as it is."""
+    def make():
+        path, = pathlib.Path(run).glob('checkpoints/*/meta/metadata')
+        changed = change(json.loads(path.read_text()))
+        path.write_text(changed if isinstance(changed, str) else json.dumps(changed))
+        if not isinstance(changed, str):  # a whole checkpoint of another version
+            (path.parents[1] / checkpoints.SUMS).unlink()
+
+    return make
