@@ -2,7 +2,7 @@
 
 Files may have any length, rate and number of channels; results keep them, with the file's format and encoding. Inputs
 are never overwritten. A file that cannot be read, or has no partner, is reported at the end, and the exit status is
-then 1, or 2 where no file was enhanced.
+then 1, or 2 where no file was enhanced. A command that was cut off goes on: what it finished is not done again.
 
 A run that refines what another enhancer made takes that from files of the same names, of any extension (--noisy and
 --processed in place of FILE_OR_DIR), or from a run (--preceding).

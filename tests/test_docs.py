@@ -148,7 +148,8 @@ def test_files_flags_and_keys_exist(page):
             places = (ROOT / name, ROOT / 'jax_diffse' / name, *(ROOT / 'jax_diffse').glob(f'*/{name}'))
             assert any(place.exists() for place in places), name
     sources = ''.join((ROOT / name).read_text(encoding='utf-8') for name in (*SCRIPTS, 'benchmarks/__main__.py',
-                                                                              'jax_diffse/export.py'))
+                                                                              'jax_diffse/export.py',
+                                                                              'jax_diffse/processes.py'))
     foreign = {'--worker', '--command', '--zone', '--nodes', '--ntasks-per-node', '--gpus-per-node', '--cpus-per-task',
                '--time', '--signal', '--xla_force_host_platform_device_count', '--noise-scheduler'}  # of other programs
     for flag in re.findall(r'(?<![\w|-])--(?!config\.)[a-z][\w-]*', PAGES[page]):

@@ -14,6 +14,8 @@ from jax_diffse import audio, launch
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation import streaming
 from jax_diffse.evaluation.enhancer import Enhancer, check_steps
+from jax_diffse.evaluation.journal import Journal
+from jax_diffse.evaluation.measure import Setting
 from jax_diffse.training import checkpoints
 
 
@@ -25,6 +27,11 @@ class Job(NamedTuple):
     output: pathlib.Path
     noise: pathlib.Path | None
     processed: pathlib.Path | None = None  # what an earlier enhancer made of it
+
+    @property
+    def files(self) -> list[pathlib.Path]:
+        """All that belong to it."""
+        return [path for path in (self.path, self.processed, self.output, self.noise) if path]
 
 
 def plan(inputs: Sequence[str | os.PathLike], output: str | os.PathLike, noise: str | os.PathLike | None = None,
@@ -123,7 +130,8 @@ def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], out
     Args:
       workdir: the run.
       inputs: files, and folders that are searched for audio; empty where `noisy` is given.
-      output: folder of the results; earlier results of the same name are replaced.
+      output: folder of the results; earlier ones of the same name are replaced, but for those that this run made of
+        these very files in these settings, in an earlier call: they are not made again.
       noisy, processed: folders of equally named files, of any extension, or two files: noisy recordings and what an
         earlier enhancer made of them, for a run that refines.
       preceding: the run whose output is refined, in place of these.
@@ -154,19 +162,26 @@ def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], out
                         + (', got both' if noisy else ''))
     jobs = plan(inputs or [noisy], output, noise, processed)
     run = checkpoints.load(workdir, step=checkpoint, model=model)
-    enhancer = Enhancer(run, preceding=None if preceding is None else checkpoints.load(preceding, step='best'),
-                        chunk_seconds=16.0 if chunk_seconds is None else chunk_seconds)
+    first = None if preceding is None else checkpoints.load(preceding, step='best')
+    enhancer = Enhancer(run, preceding=first, chunk_seconds=16.0 if chunk_seconds is None else chunk_seconds)
     enhancer.check_processed(processed is not None)
     check_steps(run.system, steps)
-    streams = _Streams(run) if stream else None
+    setting = Setting(run, steps, preceding=first).record()
+    journal = Journal(output, setting | {'strength': strength, 'chunk_seconds': chunk_seconds, 'stream': stream})
+    todo = [job for job in jobs if not journal.has(job.name, job.files)]
+    if len(todo) < len(jobs):
+        print(f'{len(jobs) - len(todo)} of {len(jobs)} files were enhanced before (remove a result to have it made '
+              'again)', flush=True)
+    streams = _Streams(run) if stream and todo else None
     failures, seconds, spent = [], 0.0, 0.0
     with progress.Progress(disable=not sys.stdout.isatty(), transient=True) as bar:
-        for job in jobs:
+        for job in todo:
             try:
                 if processed is not None and job.processed is None:
                     raise UserError(f'{job.path}: no file of this name in {processed}')
                 duration, busy = _enhance_one(enhancer, job, strength, steps, streams, bar)
                 seconds, spent = seconds + duration, spent + busy
+                journal.add(job.name, job.files)
             except UserError as error:
                 failures.append(str(error))
             except jax.errors.JaxRuntimeError as error:  # memory, most likely
@@ -174,7 +189,7 @@ def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], out
                 failures.append(f'{job.path}: {reason}' + ('' if stream else
                                                            '; a smaller --chunk-seconds needs less memory'))
     where = f' on {launch.cores()}' if stream else ''
-    _summarise(seconds, spent, (streams if stream else enhancer).compile_seconds, where, failures)
+    _summarise(seconds, spent, (streams or enhancer).compile_seconds, where, failures)
     return 0 if not failures else 1 if len(failures) < len(jobs) else 2
 
 

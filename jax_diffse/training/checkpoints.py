@@ -372,11 +372,26 @@ def _restore_variables(path: pathlib.Path, system: System) -> Variables:
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes(system))
     with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
-        variables = checkpointer.restore(path / 'variables', abstract)
+        variables = _restore_arrays(checkpointer, path / 'variables', abstract)
         if (path / 'ema').exists():
             averaged = {group: abstract['params'][group] for group in system.losses}
-            variables['params'] = {**variables['params'], **checkpointer.restore(path / 'ema', averaged)}
+            variables['params'] = {**variables['params'], **_restore_arrays(checkpointer, path / 'ema', averaged)}
     return variables
+
+
+def _restore_arrays(checkpointer, path: pathlib.Path, abstract):
+    """Arrays that have the shapes of `abstract`; a ValueError says which do not (Orbax would add pages to it)."""
+    found = _named_shapes(checkpointer.metadata(path).item_metadata.tree)
+    wanted = _named_shapes(abstract)
+    if found != wanted:
+        name = min(set(found.items()) ^ set(wanted.items()))[0]
+        raise ValueError(f'{name} is {found.get(name, "missing")}, expected {wanted.get(name, "none")}')
+    return checkpointer.restore(path, abstract)
+
+
+def _named_shapes(tree) -> dict[str, tuple[int, ...]]:
+    return {jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, 'shape'))}
 
 
 def _hash(variables) -> str:

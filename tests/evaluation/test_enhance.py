@@ -56,7 +56,8 @@ def test_files_and_folders_are_enhanced_below_output(tmp_path, monkeypatch, caps
     printed = capsys.readouterr().out
     assert all(str(tmp_path / 'out' / name) in printed for name in ('single.wav', 'a.wav', 'deep/b.flac'))
     assert 'real-time factor' in printed and 'compilation' in printed
-    assert sorted(p.name for p in (tmp_path / 'out').rglob('*')) == ['a.wav', 'b.flac', 'deep', 'single.wav']
+    assert sorted(p.name for p in (tmp_path / 'out').rglob('[!.]*')) == [
+        'a.wav', 'b.flac', 'deep', 'single.wav']
 
 
 def test_flags_reach_the_enhancer(tmp_path, monkeypatch, system):
@@ -88,7 +89,7 @@ def test_bad_files_are_reported_at_the_end_and_the_others_done(tmp_path, monkeyp
     assert [line.split(': ')[2].split(' (')[0] for line in lines] == [
         'not readable as audio', 'the file is empty', 'holds samples that are NaN or infinite', 'no samples',
         'no such file']
-    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == [good.name, late.name]
+    assert sorted(p.name for p in (tmp_path / 'out').glob('[!.]*')) == [good.name, late.name]
 
 
 @pytest.mark.parametrize('link', [None, 'symbolic', 'hard', 'folder'])
@@ -209,7 +210,7 @@ def test_a_missing_or_misfitting_partner_is_reported_at_the_end_and_the_others_d
     assert lines[0] == f'not enhanced: {noisy / "a.wav"}: no file of this name in {made}'
     assert lines[1].startswith(f'not enhanced: {made / "c.wav"}: 801 samples, but 800 in {noisy / "c.wav"}')
     assert len(lines) == 2
-    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['b.wav', 'd.wav']
+    assert sorted(path.name for path in (tmp_path / 'out').glob('[!.]*')) == ['b.wav', 'd.wav']
 
 
 def test_a_preceding_run_enhances_first(tmp_path, monkeypatch, runs):
@@ -324,3 +325,32 @@ def test_what_does_not_go_together_with_streaming_is_refused(tmp_path, monkeypat
     printed = capsys.readouterr().err
     assert printed.startswith(f'error: {message}') and printed.count('\n') == 1
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_command_that_was_cut_off_does_what_is_left(tmp_path, monkeypatch, capsys, system):
+    inputs = [_write(tmp_path / 'in' / f'{name}.wav', seed=i) for i, name in enumerate('abc')]
+    results = [tmp_path / 'out' / path.name for path in inputs]
+
+    def made_now(*options) -> str:
+        """The files that a call makes, in one word."""
+        before = {path: path.stat().st_ino for path in results if path.exists()}  # a new file takes the place
+        assert _main(monkeypatch, '--workdir', 'run', '--output', tmp_path / 'out', *options, tmp_path / 'in') == 0
+        return ''.join(path.stem for path in results if path.stat().st_ino != before.get(path))
+
+    assert made_now() == 'abc' and made_now() == ''
+    assert '3 of 3 files were enhanced before' in capsys.readouterr().out
+    results[1].unlink()
+    assert made_now() == 'b'
+    _write(inputs[2], seed=9)
+    assert made_now() == 'c'
+    assert_allclose(audio.read(results[2])[0], 0.5 * audio.read(inputs[2])[0], atol=2**-15)
+    soundfile.write(results[0], np.zeros(800), 16000)  # someone else's
+    assert made_now() == 'a'
+    assert made_now('--strength', '0.5') == 'abc' and made_now('--strength', '0.5') == ''
+    assert made_now('--noise', tmp_path / 'noise') == 'abc'
+    journal = tmp_path / 'out' / '.enhanced.jsonl'
+    lines = journal.read_text().splitlines()
+    journal.write_text('\n'.join([*lines[:-1], lines[-1][:20]]))  # cut off while it was written
+    assert made_now('--noise', tmp_path / 'noise') == 'c'
+    system['system'] = toys.Constant()
+    assert made_now() == 'abc'

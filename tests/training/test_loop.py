@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from ml_collections import ConfigDict
 
-from jax_diffse import systems
+from jax_diffse import files, systems
 from jax_diffse.data import pipeline
 from jax_diffse.errors import UserError
 from jax_diffse.training import checkpoints, loop
@@ -117,6 +117,52 @@ def test_sigterm_saves_and_the_same_command_goes_on(whole_run, corpus, tmp_path,
     assert_same(weights(tmp_path, 6), weights(whole_run[0], 6))
 
 
+def test_sigterm_in_a_validation_saves_and_the_validation_is_done_later(whole_run, corpus, tmp_path, monkeypatch):
+    batches = pipeline.eval_batches
+
+    def interrupted(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield from batches(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, 'eval_batches', interrupted)
+        stopped = train(make_config(corpus), tmp_path)
+    assert stopped['step'] == 3 and np.isnan(stopped['validation_loss']) and not stopped['finished']
+    assert train(make_config(corpus), tmp_path) == whole_run[1]
+    assert_same(weights(tmp_path, 6), weights(whole_run[0], 6))
+
+
+@pytest.mark.parametrize('item', ['variables/manifest.ocdbt', 'optimizer/d/*', 'meta/metadata', 'metrics/metrics',
+                                  'SHA256SUMS'])
+def test_a_truncated_checkpoint_is_set_aside_and_the_one_before_used(item, whole_run, corpus, tmp_path, caplog):
+    shutil.copytree(whole_run[0], tmp_path, dirs_exist_ok=True)
+    path = next((tmp_path / 'checkpoints' / '6').glob(item))
+    os.truncate(path, path.stat().st_size // 2)
+    assert checkpoints.load(tmp_path, step='latest').step == 3
+    with pytest.raises(UserError, match='the checkpoint of step 6 is damaged'):
+        checkpoints.load(tmp_path, step=6)
+    assert train(make_config(corpus), tmp_path) == whole_run[1]
+    assert_same(weights(tmp_path, 6), weights(whole_run[0], 6))
+    assert sum('step 6 is damaged' in message for message in caplog.messages) == 2
+    assert [folder.name.partition('-')[0] for folder in (tmp_path / 'damaged').iterdir()] == ['6']
+
+
+def test_a_run_without_a_sound_checkpoint_is_left_as_it_is(half_run, corpus, tmp_path):
+    shutil.copytree(half_run, tmp_path, dirs_exist_ok=True)
+    (tmp_path / 'checkpoints' / '3' / 'meta' / 'metadata').write_text('')
+    with pytest.raises(UserError, match='none of its checkpoints can be read .step 3'):
+        train(make_config(corpus), tmp_path)
+    assert (tmp_path / 'checkpoints' / '3').exists()
+
+
+def test_a_workdir_is_one_process_s(half_run, corpus, tmp_path):
+    shutil.copytree(half_run, tmp_path, dirs_exist_ok=True)
+    with files.locked(tmp_path / '.lock', 'run'):
+        with pytest.raises(UserError, match=f'process {os.getpid()} on .* is at work here'):
+            train(make_config(corpus), tmp_path)
+    assert train(make_config(corpus), tmp_path)['finished']
+
+
 def test_workdir_holds_logs_and_the_best_and_latest_checkpoints(whole_run):
     workdir, result = whole_run
     lines = (workdir / 'log.jsonl').read_text().splitlines()
@@ -171,6 +217,17 @@ def test_another_config_is_refused_by_key(whole_run, corpus):
         config.optimizer.learning_rate = 1e-2
     with pytest.raises(UserError, match='optimizer.learning_rate was 0.001, is 0.01'):
         train(config, whole_run[0])
+
+
+def test_another_config_is_taken_where_that_is_asked_for(half_run, corpus, tmp_path, capsys):
+    shutil.copytree(half_run, tmp_path, dirs_exist_ok=True)
+    config = make_config(corpus)
+    with config.unlocked():
+        config.optimizer.learning_rate = 1e-2
+    train(config, tmp_path, change_config=True)
+    assert 'the config was changed: optimizer.learning_rate was 0.001, is 0.01' in capsys.readouterr().out
+    assert checkpoints.load(tmp_path).config.optimizer.learning_rate == 0.01
+    train(config, tmp_path)  # it is the run's own now
 
 
 def test_data_at_another_rate_than_the_system_are_refused(tmp_path):
