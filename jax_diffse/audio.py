@@ -1,8 +1,10 @@
 """Audio files <-> arrays, and resampling (host side, NumPy)."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 import soundfile
@@ -11,6 +13,8 @@ from jax_diffse import files
 from jax_diffse.errors import UserError
 
 EXTENSIONS = ('.wav', '.flac')
+BLOCK = 2**22  # values that are read at a time
+UNKNOWN_LENGTH = 2**62  # what libsndfile gives for it is larger
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,13 +32,10 @@ def info(path: str | os.PathLike) -> AudioInfo:
     """Reads a file's header.
 
     Raises:
-      UserError: there is no such file, or it is not audio that soundfile reads.
+      UserError: there is no such file, or it is not audio that soundfile reads, or of unknown length.
     """
-    try:
-        header = soundfile.info(os.fspath(path))
-    except (soundfile.SoundFileError, OSError, TypeError) as error:
-        raise UserError(_unreadable(path, error)) from error
-    return AudioInfo(header.samplerate, header.frames, header.channels, header.format, header.subtype)
+    with _opened(path) as file:
+        return AudioInfo(file.samplerate, file.frames, file.channels, file.format, file.subtype)
 
 
 def read(path: str | os.PathLike, start: int = 0, stop: int | None = None) -> tuple[np.ndarray, int]:
@@ -44,12 +45,38 @@ def read(path: str | os.PathLike, start: int = 0, stop: int | None = None) -> tu
       float32 `[N, C]`, integer encodings scaled to [-1, 1), and the sample rate in Hz.
 
     Raises:
-      UserError: the file cannot be read.
+      UserError: the file cannot be read, or ends before its header says.
     """
+    with _opened(path) as file:
+        start, stop, _ = slice(start, stop).indices(file.frames)
+        return _samples(file, start, stop), file.samplerate
+
+
+@contextlib.contextmanager
+def _opened(path) -> Iterator[soundfile.SoundFile]:
+    """The file; what soundfile raises meanwhile becomes a `UserError`."""
     try:
-        return soundfile.read(os.fspath(path), start=start, stop=stop, dtype='float32', always_2d=True)
-    except (soundfile.SoundFileError, OSError, TypeError) as error:
+        with soundfile.SoundFile(os.fspath(path)) as file:
+            if file.frames >= UNKNOWN_LENGTH:
+                raise ValueError('its header does not say how long it is, as where it was encoded into a pipe')
+            yield file
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
         raise UserError(_unreadable(path, error)) from error
+
+
+def _samples(file, start, stop) -> np.ndarray:
+    """Block by block, as a damaged header may promise any number."""
+    place = file.seek(start) if file.seekable() else 0  # some telephone encodings can only be read from the start
+    size, blocks = max(BLOCK // file.channels, 1), []
+    while place < stop:
+        block = file.read(min(size, stop - place), dtype='float32', always_2d=True)
+        if not len(block):
+            raise ValueError(f'it ends after {place} samples, its header says {file.frames}')
+        blocks.append(block[max(start - place, 0):])
+        place += len(block)
+    if len(blocks) == 1:
+        return blocks[0]
+    return np.concatenate([np.zeros((0, file.channels), np.float32), *blocks])
 
 
 def _unreadable(path, error) -> str:
@@ -79,6 +106,8 @@ def write(path: str | os.PathLike, samples: np.ndarray, sample_rate: int, *, for
             samples = np.clip(samples, -1.0, 1.0)
         with files.whole(path) as partial:
             soundfile.write(os.fspath(partial), samples, sample_rate, format=format, subtype=subtype)
+            if not partial.stat().st_size:  # FLAC without samples; such a file could not be read
+                raise ValueError(f'{format} needs at least one sample')
     except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
         raise UserError(f'{path}: cannot be written ({error})') from error
 
