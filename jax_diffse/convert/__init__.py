@@ -110,14 +110,17 @@ def read_state_dict(path: str | os.PathLike, entry: str = 'model') -> dict[str, 
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except OSError as error:
-        raise UserError(f'{path}: cannot be read ({error.strerror})') from error
+        raise UserError(f'{path}: cannot be read ({error.strerror or error})') from error
+    except MemoryError as error:
+        raise UserError(f'{path}: damaged, or larger than the memory of this machine') from error
     except pickle.UnpicklingError as error:
         raise UserError(f'{path}: refused, it is damaged or contains code besides tensors') from error
-    except (EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # whatever the reader stumbles over
         raise UserError(f'{path}: not a PyTorch checkpoint, or damaged') from error
     weights = None
     if isinstance(checkpoint, dict):
         weights = checkpoint.get('model_state_dict', checkpoint.get(entry, checkpoint))
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    if not isinstance(weights, dict) or not all(isinstance(name, str) and isinstance(value, torch.Tensor)
+                                                for name, value in weights.items()):
         raise UserError(f'{path}: expected a dict with model_state_dict or {entry}, or a state dict of tensors')
     return weights
