@@ -1,9 +1,11 @@
 """Audio files <-> arrays, and resampling (host side, NumPy)."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import soundfile
@@ -13,6 +15,8 @@ from jax_diffse.errors import UserError
 
 EXTENSIONS = ('.wav', '.flac')
 UNTOLD = 0x7FFFF000  # bytes of sound that a header tells, or more, where its program could not know: it wrote to a pipe
+BLOCK = 2**22  # values that are read at a time
+UNKNOWN_LENGTH = 2**62  # what libsndfile gives for it is larger
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,21 +34,12 @@ def info(path: str | os.PathLike) -> AudioInfo:
     """Reads a file's header.
 
     Raises:
-      UserError: there is no such file, it is not audio that soundfile reads, a wav file that was cut off, or has a name
-        that is not UTF-8.
+      UserError: there is no such file, it is not audio that soundfile reads or of unknown length, a wav file that was
+        cut off, or has a name that is not UTF-8.
     """
-    try:
-        os.fspath(path).encode()
-    except UnicodeEncodeError as error:  # reports and libsndfile take no other
-        raise UserError(f'{path}: its name is not UTF-8; rename it') from error
-    try:
-        if not os.path.isfile(path):  # opening a pipe that nobody writes to would not return
-            raise OSError('not a file')
-        header = soundfile.info(os.fspath(path))
-    except (soundfile.SoundFileError, OSError, TypeError) as error:
-        raise UserError(_unreadable(path, error)) from error
-    _check_whole(path, header)
-    return AudioInfo(header.samplerate, header.frames, header.channels, header.format, header.subtype)
+    with _opened(path) as file:
+        _check_whole(path, file)
+        return AudioInfo(file.samplerate, file.frames, file.channels, file.format, file.subtype)
 
 
 def read(path: str | os.PathLike, start: int = 0, stop: int | None = None) -> tuple[np.ndarray, int]:
@@ -54,15 +49,32 @@ def read(path: str | os.PathLike, start: int = 0, stop: int | None = None) -> tu
       float32 `[N, C]`, integer encodings scaled to [-1, 1), and the sample rate in Hz.
 
     Raises:
-      UserError: the file cannot be read.
+      UserError: the file cannot be read, or ends before its header says.
     """
+    with _opened(path) as file:
+        start, stop, _ = slice(start, stop).indices(file.frames)
+        return _samples(file, start, stop), file.samplerate
+
+
+@contextlib.contextmanager
+def _opened(path) -> Iterator[soundfile.SoundFile]:
+    """The file; what soundfile raises meanwhile becomes a `UserError`."""
     try:
-        return soundfile.read(os.fspath(path), start=start, stop=stop, dtype='float32', always_2d=True)
-    except (soundfile.SoundFileError, OSError, TypeError) as error:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:  # reports and libsndfile take no other
+        raise UserError(f'{path}: its name is not UTF-8; rename it') from error
+    try:
+        if not os.path.isfile(path):  # opening a pipe that nobody writes to would not return
+            raise OSError('not a file')
+        with soundfile.SoundFile(os.fspath(path)) as file:
+            if file.frames >= UNKNOWN_LENGTH:
+                raise ValueError('its header does not say how long it is, as where it was encoded into a pipe')
+            yield file
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
         raise UserError(_unreadable(path, error)) from error
 
 
-def _check_whole(path, header) -> None:
+def _check_whole(path, header: soundfile.SoundFile) -> None:
     # libsndfile takes what is there of a wav file for all of it, and only logs what the header tells.
     found = re.search(r'^data : (\d+) \(should be (\d+)\)', header.extra_info, re.MULTILINE)
     told, there = map(int, found.groups()) if found else (0, 0)
@@ -70,6 +82,21 @@ def _check_whole(path, header) -> None:
         frames = header.frames * told // max(there, 1)
         raise UserError(f'{path}: cut off, {header.frames} of {frames} samples are there; get it again, or have a '
                         'sound editor save what is there')
+
+
+def _samples(file, start, stop) -> np.ndarray:
+    """Block by block, as a damaged header may promise any number."""
+    place = file.seek(start) if file.seekable() else 0  # some telephone encodings can only be read from the start
+    size, blocks = max(BLOCK // file.channels, 1), []
+    while place < stop:
+        block = file.read(min(size, stop - place), dtype='float32', always_2d=True)
+        if not len(block):
+            raise ValueError(f'it ends after {place} samples, its header says {file.frames}')
+        blocks.append(block[max(start - place, 0):])
+        place += len(block)
+    if len(blocks) == 1:
+        return blocks[0]
+    return np.concatenate([np.zeros((0, file.channels), np.float32), *blocks])
 
 
 def _unreadable(path, error) -> str:
@@ -105,6 +132,8 @@ def write(path: str | os.PathLike, samples: np.ndarray, sample_rate: int, *, for
             samples = np.clip(samples, -1.0, 1.0)
         with files.whole(path) as partial:
             soundfile.write(os.fspath(partial), samples, sample_rate, format=format, subtype=subtype)
+            if not partial.stat().st_size:  # FLAC without samples; such a file could not be read
+                raise ValueError(f'{format} needs at least one sample')
     except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
         raise UserError(files.unwritable(path, error)) from error
 

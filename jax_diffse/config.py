@@ -4,6 +4,7 @@ import argparse
 import ast
 import dataclasses
 import json
+import math
 import os
 import typing
 from collections.abc import Mapping, Sequence
@@ -114,7 +115,7 @@ def override(model, changes: Mapping[str, object]) -> None:
                 section = section[name]
             section[last] = value if isinstance(section.get(last), str) else _literal(value)
         except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f'config.model.{key}={value!r}: {error}') from error
+            raise UserError(f'config.model.{key}={value!r}: {_reason(error)}') from error
 
 
 def _literal(value):
@@ -132,6 +133,8 @@ def from_config_dict(cls: type[T], config, name: str) -> T:
     Raises:
       UserError: a key that `cls` lacks, a value of another type, or a value that `cls` refuses.
     """
+    if not hasattr(config, 'items'):
+        raise UserError(f'{name}: expected a section, got {config!r}')
     fields = {field.name: field for field in dataclasses.fields(cls)}
     types = typing.get_type_hints(cls)
     for key in config:
@@ -150,14 +153,13 @@ def _convert(wanted, value, name):
     if origin is tuple:
         if not isinstance(value, (tuple, list)):
             raise UserError(f'{name}: expected a sequence, got {value!r}')
-        of = typing.get_args(wanted)[0]
-        if of in (int, float, str) and not all(type(x) is of or of is float and type(x) is int for x in value):
-            raise UserError(f'{name}: expected a sequence of {of.__name__}, got {tuple(value)!r}')
-        return tuple(value)
+        return tuple(_convert(typing.get_args(wanted)[0], part, name) for part in value)
     if origin is float and type(value) is int:
-        return float(value)
+        value = float(value)
     if type(value) is not origin:
         raise UserError(f'{name}: expected {origin.__name__}, got {value!r}')
+    if origin is float and not math.isfinite(value):
+        raise UserError(f'{name}: expected a finite number, got {value}')
     return value
 
 

@@ -203,10 +203,10 @@ class FrontEnd:
     def __post_init__(self):
         if self.compression not in COMPRESSIONS:
             raise ValueError(f'compression must be one of {COMPRESSIONS}, got {self.compression!r}')
-        window = self.window or self.n_fft
-        if self.hop < 1 or window % self.hop or window > self.n_fft:
-            raise ValueError(f'expected a window of whole hops and at most n_fft samples, got {window} samples, hop '
-                             f'{self.hop}, n_fft {self.n_fft}')
+        window, fewest = self.window or self.n_fft, 2 if self.window is None else 3
+        if self.hop < 1 or window % self.hop or not fewest * self.hop <= window <= self.n_fft or self.n_fft % 2:
+            raise ValueError(f'expected a window of whole hops, {fewest} or more, and at most n_fft samples, an even '
+                             f'number, got {window} samples, hop {self.hop}, n_fft {self.n_fft}')
 
     @property
     def num_bins(self) -> int:

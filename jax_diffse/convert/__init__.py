@@ -115,11 +115,13 @@ def read_state_dict(path: str | os.PathLike, entry: str = 'model') -> dict[str, 
             raise IsADirectoryError(0, 'not a file')
         open(path, 'rb').close()
     except OSError as error:
-        raise UserError(f'{path}: cannot be read ({error.strerror})') from error
+        raise UserError(f'{path}: cannot be read ({error.strerror or error})') from error
     _check_members(path)
     try:
         with warnings.catch_warnings(action='ignore'):
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except MemoryError as error:
+        raise UserError(f'{path}: damaged, or larger than the memory of this machine') from error
     except pickle.UnpicklingError as error:
         raise UserError(f'{path}: refused, it is damaged or contains code besides tensors') from error
     except Exception as error:  # what is no pickle fails in any way
@@ -127,7 +129,8 @@ def read_state_dict(path: str | os.PathLike, entry: str = 'model') -> dict[str, 
     weights = None
     if isinstance(checkpoint, dict):
         weights = checkpoint.get('model_state_dict', checkpoint.get(entry, checkpoint))
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    if not isinstance(weights, dict) or not all(isinstance(name, str) and isinstance(value, torch.Tensor)
+                                                for name, value in weights.items()):
         held = f'; it holds {", ".join(map(str, checkpoint))[:200]}' if isinstance(checkpoint, dict) else ''
         raise UserError(f'{path}: expected a dict with model_state_dict or {entry}, or a state dict of tensors{held}')
     return weights
@@ -138,7 +141,7 @@ def _check_members(path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):  # older files are none, and torch.load tells what is wrong
+    except Exception:  # older files are none, and of damaged ones torch.load tells
         return
     for name in names:
         if name.startswith(('/', '\\')) or '..' in name.replace('\\', '/').split('/'):

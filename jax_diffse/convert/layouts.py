@@ -149,5 +149,5 @@ def _check(expected, found):
 
 
 def _to_numpy(value) -> np.ndarray:
-    value = value.detach().cpu().numpy() if hasattr(value, 'detach') else value
+    value = value.detach().cpu().float().numpy() if hasattr(value, 'detach') else value
     return np.ascontiguousarray(value, np.float32)

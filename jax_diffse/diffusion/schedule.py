@@ -15,10 +15,18 @@ FAST_BETA = (1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.35)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Schedule:
-    """Noise levels of a diffusion process, and the steps at which its network is told to be."""
+    """Noise levels of a diffusion process, and the steps at which its network is told to be.
+
+    Raises:
+      ValueError: no level, or betas that do not lie between 0 and 1.
+    """
 
     beta: np.ndarray  # [S]
     t: np.ndarray  # [S], steps of the training schedule, fractional where a level lies between two of them
+
+    def __post_init__(self):
+        if not len(self.beta) or not np.all((self.beta > 0) & (self.beta < 1)):
+            raise ValueError(f'expected one or more steps with betas between 0 and 1, got {self.beta}')
 
     def __len__(self) -> int:
         return len(self.beta)
@@ -55,7 +63,7 @@ def guided(name: str = 'linear', num_steps: int = 4000, largest: float = 0.999) 
     "Improved Denoising Diffusion Probabilistic Models", ICML 2021, eq. 17; theirs is 0.999).
 
     Raises:
-      ValueError: an unknown name; too few steps for linear betas below 1.
+      ValueError: an unknown name; too few steps for linear betas below 1; none.
     """
     if name == 'linear':
         if num_steps <= 20:
@@ -63,6 +71,8 @@ def guided(name: str = 'linear', num_steps: int = 4000, largest: float = 0.999) 
         return linear(num_steps, 1e-4 * 1000 / num_steps, 0.02 * 1000 / num_steps)
     if name != 'cosine':
         raise ValueError(f"schedule must be 'linear' or 'cosine', got {name!r}")
+    if num_steps < 1:
+        raise ValueError(f'expected one or more training steps, got {num_steps}')
     level = np.cos((np.arange(num_steps + 1) / num_steps + 0.008) / 1.008 * np.pi / 2)**2
     return Schedule(np.minimum(1 - level[1:] / level[:-1], largest), np.arange(num_steps, dtype=np.float64))
 
@@ -113,15 +123,15 @@ def align(beta, training: Schedule) -> Schedule:
     the same (Chen et al., "WaveGrad", ICLR 2021; Kong et al., "DiffWave", ICLR 2021, appendix B).
 
     Raises:
-      ValueError: a level lies outside those of the training schedule.
+      ValueError: a level lies outside those of the training schedule, or betas do not lie between 0 and 1.
     """
-    beta = np.asarray(beta, np.float64)
-    level, known = np.sqrt(np.cumprod(1 - beta)), np.sqrt(training.alpha_bar)
+    own = Schedule(np.asarray(beta, np.float64), training.t)  # its steps are still to be found
+    level, known = np.sqrt(own.alpha_bar), np.sqrt(training.alpha_bar)
     slack = 1e-12
     if level[0] > known[0] + slack or level[-1] < known[-1] - slack:
         raise ValueError(f'noise levels from {level[0]:.4f} to {level[-1]:.4f} (sqrt of alpha_bar) lie outside those '
                          f'of training, {known[0]:.4f} to {known[-1]:.4f}')
-    return Schedule(beta, np.interp(-level, -known, training.t))
+    return Schedule(own.beta, np.interp(-level, -known, training.t))
 
 
 def from_alpha_bar(alpha_bar, training: Schedule) -> Schedule:
