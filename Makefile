@@ -1,9 +1,11 @@
 # `make demo` and `make test` each set up .venv and run; they need Python 3.11 or newer and nothing else.
 # Options of pip go into PIP_FLAGS. The tests of the converter need torch, several GB with CUDA; the small CPU build:
 #   make test PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu'
+# Packages come in the versions of requirements.lock; LOCK= takes the newest that the bounds of requirements.txt allow.
 
 PYTHON ?= python3
 PIP_FLAGS ?=
+LOCK ?= --constraint requirements.lock
 BIN := .venv/bin
 
 .PHONY: demo test lint clean
@@ -27,10 +29,10 @@ clean:
 	$(PYTHON) -m venv .venv
 	touch $@
 
-.venv/demo.stamp: .venv/python.stamp requirements.txt pyproject.toml
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) --editable '.[demo]'
+.venv/demo.stamp: .venv/python.stamp requirements.txt requirements.lock pyproject.toml
+	$(BIN)/python -m pip install --quiet $(LOCK) $(PIP_FLAGS) --editable '.[demo]'
 	touch $@
 
-.venv/dev.stamp: .venv/python.stamp requirements.txt pyproject.toml
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) --editable '.[demo,dev]'
+.venv/dev.stamp: .venv/python.stamp requirements.txt requirements.lock pyproject.toml
+	$(BIN)/python -m pip install --quiet $(LOCK) $(PIP_FLAGS) --editable '.[demo,dev]'
 	touch $@

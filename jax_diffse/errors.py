@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -11,6 +12,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room for a file
 
 class UserError(Exception):
     """Something the user gave is wrong: one line naming it, what was expected and what to do."""
+
+
+class NoRoomError(UserError):
+    """What a run has to keep cannot be written, so neither can logs that are still open."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,14 +34,22 @@ def status(main: Callable[[], int | None]) -> int:
     """Runs an entry point -> its exit status; of what the user can mend one line, and status 2."""
     try:
         return main() or 0
+    except NoRoomError as error:
+        _end(f'error: {error}')
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
     except OSError as error:
         if error.errno not in FULL:
             raise
-        print(f'error: {error.filename or "a file"}: {error.strerror}; make room, and repeat the command',
-              file=sys.stderr)
+        _end(f'error: {error.filename or "a file"}: {error.strerror}; make room, and repeat the command')
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130
     return 2
+
+
+def _end(message: str) -> NoReturn:
+    """Ends with status 2 at once: TensorBoard's writer would try again at exit, and print pages of its failure."""
+    print(message, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(2)

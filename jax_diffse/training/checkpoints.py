@@ -14,6 +14,8 @@ import math
 import os
 import pathlib
 import platform
+import re
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -28,7 +30,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from jax_diffse import files, systems
 from jax_diffse.config import override
-from jax_diffse.errors import UserError
+from jax_diffse.errors import NoRoomError, UserError
 from jax_diffse.systems.base import System, Variables, shapes
 
 absl.logging.set_verbosity(absl.logging.FATAL)  # of errors, Orbax logs pages besides raising them
@@ -80,6 +82,7 @@ class Checkpoints:
     def __init__(self, workdir, config: ml_collections.ConfigDict, sample_rate: int):
         self._meta = {'format': FORMAT, 'config': config.to_dict(), 'versions': versions(), 'sample_rate': sample_rate}
         self._workdir, self._saving = pathlib.Path(workdir), None
+        self._unraisablehook, sys.unraisablehook = sys.unraisablehook, _pass_over_late_callbacks(sys.unraisablehook)
         if jax.process_index() == 0:
             _set_damaged_aside(self._workdir)
         if jax.process_count() > 1:
@@ -111,7 +114,7 @@ class Checkpoints:
         Where its step is saved already, it is replaced if only now there is a validation loss.
 
         Raises:
-          UserError: this one, or the one before, cannot be written.
+          NoRoomError: this one, or the one before, cannot be written.
         """
         step = int(state.step)
         items = {'variables': ocp.args.StandardSave(state.variables), 'meta': ocp.args.JsonSave(self._meta),
@@ -153,10 +156,11 @@ class Checkpoints:
         """Returns when everything is on disk.
 
         Raises:
-          UserError: the last one cannot be written.
+          NoRoomError: the last one cannot be written.
         """
         with self._writing():
             self._manager.close()
+        sys.unraisablehook = self._unraisablehook
 
     def _finished(self) -> None:
         """Orbax calls it when all is written, before it gives the folder its name."""
@@ -171,8 +175,8 @@ class Checkpoints:
         except (ValueError, OSError) as error:
             kept = _steps(_directory(self._workdir))
             last = f'that of step {kept[0]} is kept' if kept else 'there is no earlier one'
-            raise UserError(f'{self._workdir}: the checkpoint of step {self._saving} cannot be written '
-                            f'({_reason(error)}); {last}, the same command continues') from error
+            raise NoRoomError(f'{self._workdir}: the checkpoint of step {self._saving} cannot be written '
+                              f'({_reason(error)}); {last}, the same command continues') from error
 
 
 def _set_damaged_aside(workdir: pathlib.Path) -> None:
@@ -243,9 +247,19 @@ def _alone() -> ocp.options.MultiprocessingOptions:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error, without Python's name of it; of TensorStore's nested ones the end, the cause."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(':')
+    """The first line of an error; of TensorStore's, which quote one another, what the system said."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(':')
+    cause, *codes = re.split(r' \[(?:os_error_code|tensorstore_spec)=', line)
+    return cause.rpartition(': ')[2] if codes else line
+
+
+def _pass_over_late_callbacks(previous):
+    """A `sys.unraisablehook`: of writes that go on after one has failed, TensorStore prints a traceback each."""
+    def hook(unraisable):
+        if not (isinstance(unraisable.exc_value, RuntimeError) and 'Event loop' in str(unraisable.exc_value)):
+            previous(unraisable)
+
+    return hook
 
 
 def _does_not_fit(workdir, step, error) -> UserError:

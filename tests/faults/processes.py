@@ -54,8 +54,17 @@ def start_together(words: Sequence[str], count: int = 2, devices: int = 2) -> li
             for i in range(count)]
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
-    """Waits for something that a process is to bring about."""
+def wait_for_lines(path: pathlib.Path, count: int, process: subprocess.Popen) -> None:
+    """Waits until a process has written so many lines to a file."""
+    _wait_until(lambda: lines(path) >= count, process)
+
+
+def wait_for_files(folder: pathlib.Path, pattern: str, count: int, process: subprocess.Popen) -> None:
+    """Waits until a process has made so many files."""
+    _wait_until(lambda: len(list(folder.glob(pattern))) >= count, process)
+
+
+def _wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
     deadline = time.monotonic() + TIMEOUT
     while not condition():
         if process.poll() is not None or time.monotonic() > deadline:

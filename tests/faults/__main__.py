@@ -1,0 +1,52 @@
+"""The drill: `python -m tests.faults` puts faults into runs, prints a table and returns 1 if one was not survived.
+
+It takes some ten minutes on two cores. `--write` puts the table into docs/faults.md.
+"""
+
+import argparse
+import os
+import pathlib
+import re
+import sys
+import tempfile
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+PAGE = pathlib.Path(__file__).parents[2] / 'docs' / 'faults.md'
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog='python -m tests.faults', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--kills', type=int, default=20, help='of a training (default: 20)')
+    parser.add_argument('--seed', type=int, default=0, help='of the moments (default: 0)')
+    parser.add_argument('--write', action='store_true', help='put the table into docs/faults.md')
+    args = parser.parse_args()
+
+    from tests.faults.drill import Drill, can_mount, table
+
+    with tempfile.TemporaryDirectory(prefix='jax_diffse_faults_') as name:
+        folder = pathlib.Path(name)
+        os.environ['JAX_DIFFSE_CACHE'] = str(folder / 'cache')
+        (folder / 'drill').mkdir()
+        drill = Drill(folder / 'drill', steps=96, seed=args.seed)
+        faults = [lambda: drill.kills(args.kills), lambda: drill.kills_of_segan(max(args.kills // 4, 1)),
+                  lambda: drill.terminations(5), lambda: drill.truncations(5), lambda: drill.no_room(mount=False),
+                  drill.second_process, drill.other_config, lambda: drill.killed_evaluations(5),
+                  lambda: drill.killed_enhancements(5), drill.together, drill.moved, drill.terminated_together,
+                  lambda: drill.killed_together(1), lambda: drill.killed_together(0), drill.evaluated_together]
+        if can_mount(folder):
+            faults.insert(5, lambda: drill.no_room(mount=True))
+        outcomes = []
+        for fault in faults:
+            outcomes.append(fault())
+            print(table(outcomes[-1:]).splitlines()[-1], flush=True)
+    found = table(outcomes)
+    print(f'\n{found}')
+    if args.write:
+        page = PAGE.read_text(encoding='utf-8')
+        PAGE.write_text(re.sub(r'\| fault \|.*?\n(?!\|)', lambda _: found, page, flags=re.DOTALL), encoding='utf-8')
+    return int(any(outcome.survived < outcome.injected for outcome in outcomes))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,363 @@
+"""Faults that are put into trainings, evaluations and enhancements, and what is left of these."""
+
+import hashlib
+import json
+import os
+import pathlib
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import soundfile
+
+from tests.faults.processes import ROOT, call, finish, lines, start, start_together, wait_for_files, wait_for_lines
+
+CONFIG = ROOT / 'tests' / 'faults' / 'config.py'
+
+
+class Outcome(NamedTuple):
+    """A row of the drill's table."""
+
+    fault: str
+    injected: int
+    survived: int
+    seen: str
+
+
+class Drill:
+    """A folder with data and an undisturbed run, and the faults.
+
+    Args:
+      folder: an empty one.
+      steps: of the trainings.
+      seed: of the moments.
+    """
+
+    def __init__(self, folder: pathlib.Path, steps: int = 24, seed: int = 0):
+        self.folder, self.random, self._count = folder, random.Random(seed), 0
+        self._write_data(16)
+        self.train = ['train.py', '--config', CONFIG, f'--config.data.train.clean={folder / "clean"}',
+                      f'--config.data.train.noisy={folder / "noisy"}', f'--config.train.steps={steps}']
+        self.whole = folder / 'whole'
+        self._expect(0, call([*self.train, '--workdir', self.whole]))  # once more, as now programs are cached
+        shutil.rmtree(self.whole)
+        started = time.monotonic()
+        self._expect(0, call([*self.train, '--workdir', self.whole]))
+        self.seconds = time.monotonic() - started
+
+    # -------------------------------------------------------------------------------------------------- one process
+    def kills(self, count: int) -> Outcome:
+        """SIGKILL at random moments of a training; the same command goes on."""
+        return self._interrupted('SIGKILL while training', count, self.train, self.whole, self.seconds)
+
+    def kills_of_segan(self, count: int) -> Outcome:
+        """The same of a real system."""
+        words = ['train.py', '--config', 'configs/segan_short.py:quick', '--config.log.audio_examples=0',
+                 f'--config.data.train.clean={self.folder / "clean"}',
+                 f'--config.data.train.noisy={self.folder / "noisy"}', '--config.train.save_every=3']
+        self._expect(0, call([*words, '--workdir', self._new('segan')]))
+        whole, started = self._new('segan'), time.monotonic()
+        self._expect(0, call([*words, '--workdir', whole]))
+        return self._interrupted('SIGKILL while training SEGAN', count, words, whole, time.monotonic() - started)
+
+    def _interrupted(self, fault, count, words, whole, seconds) -> Outcome:
+        expected, injected, survived, runs = contents(whole), 0, 0, 0
+        while injected < count:
+            workdir, since = self._new('killed'), injected
+            while True:
+                process = start([*words, '--workdir', workdir])
+                try:
+                    wait = self.random.uniform(0, seconds) if injected < count else None
+                    process.wait(wait)
+                    break
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    finish(process)
+                    injected += 1
+            runs += 1
+            if finish(process)[0] == 0 and contents(workdir) == expected:
+                survived += injected - since
+        return Outcome(fault, injected, survived, f'{runs} runs ended with the bits of the undisturbed one')
+
+    def terminations(self, count: int) -> Outcome:
+        """SIGTERM at random steps: status 0, a checkpoint of the step it was in, and the same end."""
+        survived, slowest = 0, 0.0
+        steps = lines(self.whole / 'log.jsonl')
+        for _ in range(count):
+            workdir = self._new('terminated')
+            process = start([*self.train, '--workdir', workdir])
+            wait_for_lines(workdir / 'log.jsonl', self.random.randrange(1, steps // 2), process)
+            started = time.monotonic()
+            process.terminate()
+            status, output, _ = finish(process)
+            slowest = max(slowest, time.monotonic() - started)
+            last = json.loads((workdir / 'log.jsonl').read_text().splitlines()[-1])['step']
+            saved = status == 0 and 'asked to stop' in output and last in saved_steps(workdir)
+            again = call([*self.train, '--workdir', workdir])[0]
+            survived += saved and again == 0 and contents(workdir) == contents(self.whole)
+        return Outcome('SIGTERM while training', count, survived,
+                       f'status 0 within {slowest:.1f} s, then the bits of the undisturbed run')
+
+    def truncations(self, count: int) -> Outcome:
+        """A file of the newest checkpoint cut off: a warning, the one before is used, and the same end."""
+        newest = max(saved_steps(self.whole))
+        survived = 0
+        for _ in range(count):
+            workdir = self._copy(self.whole)
+            sizes = {path: path.stat().st_size for path in (workdir / 'checkpoints' / str(newest)).glob('*/**/*')
+                     if path.is_file() and path.stat().st_size}
+            path = self.random.choice(sorted(sizes))
+            os.truncate(path, self.random.randrange(sizes[path]))
+            status, _, error = call([*self.train, '--workdir', workdir])
+            warned = f'the checkpoint of step {newest} is damaged' in error
+            survived += status == 0 and warned and contents(workdir) == contents(self.whole)
+        return Outcome('newest checkpoint truncated', count, survived,
+                       'a warning names it, the one before was used, the same bits at the end')
+
+    def no_room(self, mount: bool) -> Outcome:
+        """No room for a checkpoint: one line, status 2, the last one is whole, and with room the same end.
+
+        Args:
+          mount: a file system that is full, which needs to be root; else files may not exceed a size.
+        """
+        # Wide, so that checkpoints are larger than all else that is written.
+        words = [*self.train, '--config.model.width=2000']
+        whole, workdir = self._new('wide'), self._new('full')
+        self._expect(0, call([*words, '--workdir', whole]))
+        if mount:
+            workdir.mkdir()
+            subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=16m', 'none', workdir], check=True)
+        try:
+            self._expect(0, call([*words, '--workdir', workdir, '--config.train.steps=2']))
+            if mount:
+                filler = workdir / 'filler'
+                filler.write_bytes(bytes(shutil.disk_usage(workdir).free - 100_000))
+                status, _, error = call([*words, '--workdir', workdir])
+                filler.unlink()
+            else:
+                status, _, error = call([*words, '--workdir', workdir], preexec_fn=_small_files)
+            told = 'cannot be written' in error and 'step 2 is kept' in error and 'Traceback' not in error
+            kept = saved_steps(workdir) == [2]
+            again = call([*words, '--workdir', workdir])[0]
+            survived = status == 2 and told and kept and again == 0 and contents(workdir) == contents(whole)
+        finally:
+            if mount:
+                subprocess.run(['umount', workdir], check=True)
+        what = 'a full file system' if mount else 'files that may not grow'
+        return Outcome(f'no room for a checkpoint ({what})', 1, int(survived),
+                       'one line, status 2; the last one was kept, and with room the same bits at the end')
+
+    def second_process(self) -> Outcome:
+        """A second training in the workdir of one that runs: refused, and the first does not notice."""
+        workdir = self._new('shared')
+        first = start([*self.train, '--workdir', workdir])
+        wait_for_lines(workdir / 'log.jsonl', 1, first)
+        first.send_signal(signal.SIGSTOP)  # it shall not be done before the second one has come so far
+        status, _, error = call([*self.train, '--workdir', workdir])
+        first.send_signal(signal.SIGCONT)
+        survived = (status == 2 and 'is at work here' in error and 'Traceback' not in error
+                    and finish(first)[0] == 0 and contents(workdir) == contents(self.whole))
+        return Outcome('a second process in the workdir', 1, int(survived), 'refused, status 2; the first went on')
+
+    def other_config(self) -> Outcome:
+        """A key changed on resumption: refused by name; with the flag it goes on."""
+        words = [*self.train, '--workdir', self._copy(self.whole), '--config.optimizer.learning_rate=0.5']
+        status, _, error = call(words)
+        survived = (status == 2 and 'optimizer.learning_rate was 0.001, is 0.5' in error
+                    and call([*words, '--change-config'])[0] == 0)
+        return Outcome('another config on resumption', 1, int(survived), 'refused by key; --change-config goes on')
+
+    def killed_evaluations(self, count: int) -> Outcome:
+        """SIGKILL during an evaluation: what was measured is not measured again, and the report is the same."""
+        words = ['evaluate.py', '--workdir', self.whole, '--clean', self.folder / 'clean', '--noisy',
+                 self.folder / 'noisy', '--workers', '0', '--metrics', 'stoi,si_sdr', '--output']
+        whole, survived, kept = self._new('report'), 0, 0
+        self._expect(0, call([*words, whole]))
+        files = len(list((self.folder / 'clean').iterdir()))
+        for _ in range(count):
+            output = self._new('report')
+            process = start([*words, output])
+            wait_for_files(output, 'cache/*/[!s]*.json', self.random.randrange(1, 2 * files), process)
+            process.kill()
+            finish(process)
+            before = stamps(output.glob('cache/*/[!s]*.json'))
+            status = call([*words, output])[0]
+            untouched = before.items() <= stamps(output.glob('cache/*/[!s]*.json')).items()
+            same = (output / 'scores.csv').read_text() == (whole / 'scores.csv').read_text()
+            kept += len(before)
+            survived += status == 0 and untouched and same
+        return Outcome('SIGKILL while evaluating', count, survived,
+                       f'{kept} of {2 * files * count} results were kept and none made again; the same scores')
+
+    def killed_enhancements(self, count: int) -> Outcome:
+        """SIGKILL during an enhancement: what was finished is not done again, and the results are the same."""
+        inputs = self.folder / 'long'
+        for i in range(8):
+            path = inputs / f'{i}.wav'
+            path.parent.mkdir(exist_ok=True)
+            soundfile.write(path, np.random.default_rng(i).uniform(-0.1, 0.1, 16_000 * 60), 16_000)
+        words = ['enhance.py', '--workdir', self.whole, inputs, '--output']
+        whole, survived, kept = self._new('enhanced'), 0, 0
+        self._expect(0, call([*words, whole]))
+        for _ in range(count):
+            output = self._new('enhanced')
+            process = start([*words, output])
+            wait_for_lines(output / '.enhanced.jsonl', self.random.randrange(1, 7), process)
+            process.kill()
+            finish(process)
+            done = lines(output / '.enhanced.jsonl')
+            names = [json.loads(line)[0] for line in (output / '.enhanced.jsonl').read_text().splitlines()[:done]]
+            before = stamps(output / name for name in names)
+            status, printed, _ = call([*words, output])
+            same = all((output / path.name).read_bytes() == path.read_bytes() for path in whole.glob('*.wav'))
+            kept += len(names)
+            survived += (status == 0 and same and before.items() <= stamps(output.glob('*.wav')).items()
+                         and f'{len(names)} of 8 files were enhanced before' in printed)
+        return Outcome('SIGKILL while enhancing', count, survived,
+                       f'{kept} of {8 * count} files were kept and not done again; the same bytes')
+
+    # --------------------------------------------------------------------------------------------- several processes
+    def together(self) -> Outcome:
+        """Two processes with two devices each train as one with four, and as one with one device, up to rounding."""
+        two, four = self._new('two'), self._new('four')
+        for process in start_together([*self.train, '--workdir', two]):
+            self._expect(0, finish(process))
+        self._expect(0, call([*self.train, '--workdir', four], devices=4))
+        worst = {name: max(abs(a - b) / abs(b) for a, b in zip(losses(two), losses(path), strict=True))
+                 for name, path in (('four', four), ('one', self.whole))}
+        return Outcome('two processes with two devices each', 1, int(max(worst.values()) < 1e-5),
+                       f'losses as of one process with 4 devices to {worst["four"]:.1e}, with 1 to {worst["one"]:.1e}')
+
+    def moved(self) -> Outcome:
+        """A checkpoint from four devices goes on on one and on two, with the same losses up to rounding."""
+        half, last = self._new('half'), losses(self.whole)[-1]
+        self._expect(0, call([*self.train, '--workdir', half, '--config.train.steps=6'], devices=4))
+        found = []
+        for devices in (1, 2):
+            workdir = self._copy(half)
+            self._expect(0, call([*self.train, '--workdir', workdir], devices=devices))
+            found.append(abs(losses(workdir)[-1] / last - 1))
+        return Outcome('a checkpoint from 4 devices on 1 and on 2', 2, sum(x < 1e-5 for x in found),
+                       f'the last loss to {max(found):.1e}')
+
+    def terminated_together(self) -> Outcome:
+        """SIGTERM to one of two processes: both save the same step and end with status 0; one process goes on."""
+        workdir = self._new('two')
+        processes = start_together([*self.train, '--workdir', workdir, '--config.train.steps=100000',
+                                    '--config.train.eval_every=100000'])
+        wait_for_lines(workdir / 'log.jsonl', 5, processes[0])
+        started = time.monotonic()
+        processes[1].terminate()
+        ended = [finish(process)[0] for process in processes]
+        seconds = time.monotonic() - started
+        step, = saved_steps(workdir)[:1]
+        status = call([*self.train, '--workdir', workdir, f'--config.train.steps={step + 2}',
+                       '--config.train.eval_every=100000'])[0]
+        return Outcome('SIGTERM to one of two processes', 1, int(ended == [0, 0] and status == 0),
+                       f'both saved step {step} and ended with status 0 within {seconds:.1f} s; one process went on')
+
+    def killed_together(self, victim: int) -> Outcome:
+        """SIGKILL of one of two processes: the other ends within a minute, and says why."""
+        workdir = self._new('two')
+        processes = start_together([*self.train, '--workdir', workdir, '--config.train.steps=100000',
+                                    '--config.train.eval_every=100000'])
+        wait_for_lines(workdir / 'log.jsonl', 5, processes[0])
+        started = time.monotonic()
+        processes[victim].kill()
+        status, _, error = finish(processes[1 - victim])
+        seconds = time.monotonic() - started
+        finish(processes[victim])
+        told = 'another one ended, most likely' in error or 'another task died' in error
+        status_again = call([*self.train, '--workdir', workdir, '--config.train.steps=100000',
+                             '--config.train.eval_every=100000', '--config.train.max_minutes=0.001'])[0]
+        return Outcome(f'SIGKILL of process {victim} of two', 1,
+                       int(status != 0 and told and seconds < 60 and status_again == 0),
+                       f'the other one ended after {seconds:.1f} s and said why; one process went on')
+
+    def evaluated_together(self) -> Outcome:
+        """Two processes evaluate as one does."""
+        words = ['evaluate.py', '--workdir', self.whole, '--clean', self.folder / 'clean', '--noisy',
+                 self.folder / 'noisy', '--workers', '0', '--metrics', 'stoi,si_sdr', '--output']
+        one, two = self._new('report'), self._new('report')
+        self._expect(0, call([*words, one]))
+        ended = [finish(process) for process in start_together([*words, two])]
+        same = (one / 'scores.csv').read_text() == (two / 'scores.csv').read_text()
+        shared = all('waiting for' in output or '8 of 8' in output for _, output, _ in ended)
+        survived = same and shared and all(status == 0 for status, *_ in ended)
+        return Outcome('an evaluation by two processes', 1, int(survived), 'half the files each, the scores of one')
+
+    # ------------------------------------------------------------------------------------------------------ helpers
+    def _write_data(self, count: int) -> None:
+        rng = np.random.default_rng(0)
+        for kind, scale in (('clean', 0.1), ('noisy', 0.3)):
+            (self.folder / kind).mkdir()
+            for i in range(count):
+                soundfile.write(self.folder / kind / f'{i}.wav', scale * rng.standard_normal(16_000 + 500 * i), 16_000)
+
+    def _new(self, name: str) -> pathlib.Path:
+        self._count += 1
+        return self.folder / f'{name}_{self._count}'
+
+    def _copy(self, workdir: pathlib.Path) -> pathlib.Path:
+        return pathlib.Path(shutil.copytree(workdir, self._new('copy')))
+
+    @staticmethod
+    def _expect(status: int, ended: tuple[int, str, str]) -> None:
+        assert ended[0] == status, ended
+
+
+def contents(workdir: pathlib.Path) -> dict[str, str]:
+    """Item of the latest checkpoint -> a hash of its arrays, bit by bit: weights, averages, all of the optimiser."""
+    folder = workdir / 'checkpoints' / str(max(saved_steps(workdir)))
+    found = {}
+    for item in ('variables', 'ema', 'optimizer'):
+        if (folder / item).exists():
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+                tree = checkpointer.metadata(folder / item).item_metadata.tree
+                kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+                arrays = checkpointer.restore(folder / item, args=ocp.args.PyTreeRestore(restore_args=kinds))
+            leaves = jax.tree_util.tree_leaves_with_path(arrays)
+            parts = (jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes() for path, leaf in leaves)
+            found[item] = hashlib.sha256(b''.join(parts)).hexdigest()
+    return found
+
+
+def saved_steps(workdir: pathlib.Path) -> list[int]:
+    """The latest first."""
+    names = (path.name for path in (workdir / 'checkpoints').iterdir())
+    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
+
+def losses(workdir: pathlib.Path) -> list[float]:
+    """Of every step and validation that was logged."""
+    found = map(json.loads, (workdir / 'log.jsonl').read_text().splitlines())
+    return [values.get('toy/loss', values.get('validation/toy/loss')) for values in found]
+
+
+def stamps(paths: Iterable[pathlib.Path]) -> dict[pathlib.Path, tuple[int, int]]:
+    """What changes when a file is written again."""
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
+
+
+def _small_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+
+
+def can_mount(folder: pathlib.Path) -> bool:
+    """Whether this process may mount a file system."""
+    tried = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=1m', 'none', folder], capture_output=True)
+    return tried.returncode == 0 and subprocess.run(['umount', folder], capture_output=True).returncode == 0
+
+
+def table(outcomes: Iterable[Outcome]) -> str:
+    """Markdown."""
+    head = '| fault | injected | survived | |\n|---|--:|--:|---|\n'
+    return head + ''.join(f'| {x.fault} | {x.injected} | {x.survived} | {x.seen} |\n' for x in outcomes)
