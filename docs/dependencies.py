@@ -8,7 +8,8 @@ Run it in an environment made by `make .venv/dev.stamp LOCK=`, which takes the n
 import pathlib
 import platform
 import re
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Mapping
 from importlib import metadata
 
 from packaging.requirements import Requirement
@@ -47,29 +48,36 @@ def installed() -> dict[str, set[str]]:
     """Package -> who asks for it: 'library', 'demo' or 'dev'; all that these need, in turn."""
     found: dict[str, set[str]] = {}
     for extra in ('', *EXTRAS):
-        for name in _needed('jax_diffse', extra):
+        for name in _needed(extra):
             found.setdefault(name, set()).add(extra or 'library')
     return dict(sorted(found.items()))
 
 
-def _needed(root: str, extra: str) -> Iterator[str]:
-    queue, seen = [(root, frozenset([extra]))], set()
+def own(extra: str = '') -> list[Requirement]:
+    """What this project asks for: the library, or one of its extras."""
+    if extra:
+        with (ROOT / 'pyproject.toml').open('rb') as file:
+            return [Requirement(text) for text in tomllib.load(file)['project']['optional-dependencies'][extra]]
+    lines = (ROOT / 'requirements.txt').read_text(encoding='utf-8').splitlines()
+    return [Requirement(text) for text in (line.partition('#')[0].strip() for line in lines) if text]
+
+
+def _needed(extra: str) -> set[str]:
+    """What these need, in turn, and is installed: not the CUDA libraries of a build for CPUs, say."""
+    queue, seen = own(extra), set()
     while queue:
-        name, extras = queue.pop()
-        for text in metadata.requires(name) or ():
-            requirement = Requirement(text)
-            wanted = (name, extras) != (root, frozenset([''])) or not requirement.marker or 'extra' not in text
-            applies = not requirement.marker or any(requirement.marker.evaluate({'extra': x}) for x in extras or {''})
-            key = canonicalize_name(requirement.name)
-            if not (wanted and applies) or key in seen or key == root:
-                continue
+        requirement = queue.pop()
+        name = canonicalize_name(requirement.name)
+        if name not in seen:
             try:
-                metadata.version(key)
-            except metadata.PackageNotFoundError:  # of CUDA builds, say
+                texts = metadata.requires(name) or ()
+            except metadata.PackageNotFoundError:
                 continue
-            seen.add(key)
-            queue.append((key, frozenset(requirement.extras)))
-    yield from seen
+            seen.add(name)
+            extras = requirement.extras or {''}
+            queue += [needed for needed in map(Requirement, texts)
+                      if not needed.marker or any(needed.marker.evaluate({'extra': x}) for x in extras)]
+    return seen
 
 
 def version(name: str) -> str:

@@ -11,7 +11,6 @@ from importlib import metadata
 import numpy as np
 import pytest
 import soundfile
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from docs import dependencies
@@ -21,22 +20,14 @@ ROOT = pathlib.Path(__file__).parents[1]
 OPTIONAL = {'torch', 'wandb', 'espeakng_loader'}  # of extras, imported where they are used
 
 
-def requirements(extra: str = '') -> list[Requirement]:
-    """Of the library, or of an extra."""
-    found = map(Requirement, metadata.requires('jax_diffse'))
-    if not extra:
-        return [requirement for requirement in found if not requirement.marker]
-    return [found_one for found_one in found if found_one.marker and found_one.marker.evaluate({'extra': extra})]
-
-
 def test_the_lock_keeps_to_the_bounds():
     locked = dependencies.locked()
-    for requirement in (*requirements(), *requirements('demo'), *requirements('dev')):
+    for requirement in (*dependencies.own(), *dependencies.own('demo'), *dependencies.own('dev')):
         assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), requirement
 
 
 def test_every_requirement_has_both_bounds():
-    for requirement in requirements():
+    for requirement in dependencies.own():
         assert {specifier.operator for specifier in requirement.specifier} == {'>=', '<'}, requirement
 
 
@@ -57,7 +48,7 @@ def test_lock_and_page_are_those_of_what_is_installed():
 
 def test_what_is_imported_is_required():
     """Not just installed by chance, as what another package needs."""
-    provided = {canonicalize_name(requirement.name) for requirement in requirements()}
+    provided = {canonicalize_name(requirement.name) for requirement in dependencies.own()}
     modules = {module: {canonicalize_name(name) for name in names}
                for module, names in metadata.packages_distributions().items()}
     for path in (*(ROOT / 'jax_diffse').rglob('*.py'), *(ROOT / 'configs').glob('*.py'), *ROOT.glob('*.py')):
