@@ -101,6 +101,7 @@ def test_files_and_flags_in_the_text_exist():
     for name in re.findall(r'`((?:dr|dccrn|diffgmm|diffiner|segan|compact)_\w+)[:`]', README):
         assert (ROOT / 'configs' / f'{name}.py').exists(), name
     sources = {name: (ROOT / name).read_text(encoding='utf-8') for name in ('train.py', 'enhance.py', 'evaluate.py')}
+    sources['train.py'] += (ROOT / 'jax_diffse' / 'processes.py').read_text(encoding='utf-8')
     flags = {'train.py': ['--distributed'],
              'enhance.py': ['--strength', '--noise', '--steps', '--stream', '--preceding', '--noisy', '--processed'],
              'evaluate.py': ['--steps', '--model', '--preceding', '--metrics']}
