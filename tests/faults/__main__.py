@@ -1,6 +1,6 @@
 """The drill: `python -m tests.faults` puts faults into runs, prints a table and returns 1 if one was not survived.
 
-It takes some ten minutes on two cores. `--write` puts the table into docs/faults.md.
+It takes some fifteen minutes on two cores. `--write` puts the table into docs/faults.md.
 """
 
 import argparse
