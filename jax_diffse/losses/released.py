@@ -7,11 +7,13 @@ import jax.numpy as jnp
 
 from jax_diffse.losses.waveform import EPSILON, projection, si_sdr
 
+SMALLEST = 1e-12  # ratio, and energy that divides, so that silence costs much but not NaN; the released code has none
+
 
 def sdr(estimate: jax.Array, target: jax.Array) -> jax.Array:
     """Negative SDR in dB of squared energies: twice the true value."""
     signal, noise = (jnp.sum(x**2, axis=1)**2 for x in (target, estimate - target))
-    return -10 * jnp.log10(signal / (noise + EPSILON))
+    return -10 * jnp.log10(jnp.maximum(signal / (noise + EPSILON), SMALLEST))
 
 
 def si_sdr_of_batch(estimate: jax.Array, target: jax.Array, real: jax.Array, axis_name: str | None) -> jax.Array:
@@ -23,7 +25,7 @@ def si_sdr_of_batch(estimate: jax.Array, target: jax.Array, real: jax.Array, axi
       axis_name: mapped axis that the batch is spread over, if any.
     """
     signal, noise = projection(estimate, target)
-    ratio = jnp.where(real, signal / jnp.where(real, noise, 1.0), 0.0)
+    ratio = jnp.where(real, signal / jnp.where(real, jnp.maximum(noise, SMALLEST), 1.0), 0.0)
     total, count = jnp.sum(ratio), jnp.sum(real)
     if axis_name is not None:
         total, count = jax.lax.psum((total, count), axis_name)

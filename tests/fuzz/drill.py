@@ -1,7 +1,7 @@
 """Damaged files, read in a child process: each is to be read, or refused with a `UserError`, and nothing else.
 
 The child may end, hang, or ask for more memory than it is given: that is what anything else includes. What a file is
-damaged with follows from the seed and its number alone.
+damaged with follows from the seed and its number (torch's older format has addresses of memory in it).
 """
 
 import collections
@@ -70,12 +70,13 @@ def _audio(extension: str) -> Kind:
     return Kind(valid, read)
 
 
-def _state_dict(zipped: bool) -> Kind:
+def _state_dict() -> Kind:
     def valid(rng):
         import torch
 
         file = io.BytesIO()
         weights = {f'layer{i}.weight': torch.ones(int(rng.integers(1, 20)), 3) for i in range(int(rng.integers(1, 5)))}
+        zipped = bool(rng.random() < 0.7)  # the older format otherwise
         torch.save({'model_state_dict': weights, 'epoch': 3}, file, _use_new_zipfile_serialization=zipped)
         return {'a.pth': file.getvalue()}
 
@@ -89,8 +90,11 @@ def _state_dict(zipped: bool) -> Kind:
     return Kind(valid, read)
 
 
-def _run() -> Kind:
-    """Two checkpoints of a run, the better one first, with averaged weights; what is read must be these."""
+def _run(summed: bool) -> Kind:
+    """A run of one checkpoint or two, with averaged weights; what is read, even of the other one, must be these.
+
+    Without checksums, as an earlier version left it, nobody can tell.
+    """
     from jax_diffse.training import checkpoints
 
     made, saved = {}, {}
@@ -99,12 +103,14 @@ def _run() -> Kind:
         if not made:
             with tempfile.TemporaryDirectory() as folder:
                 made.update(_trained(pathlib.Path(folder)))
-        return made
+        alone = rng.random() < 0.5
+        return {name: content for name, content in made.items()
+                if not (alone and 'checkpoints/5/' in name) and (summed or checkpoints.SUMS not in name)}
 
     def read(folder):
         for step in ('best', 'latest'):
             found = checkpoints.load(folder, step=step).hash
-            if found != saved.setdefault('hash', found):  # the first that is read is intact
+            if summed and found != saved.setdefault('hash', found):  # the first that is read is intact
                 raise AssertionError('other weights than those that were saved')
 
     # Files of the optimiser, and those that only say that something was written, and for which devices.
@@ -134,8 +140,8 @@ def _trained(folder) -> Files:
 
 
 KINDS: dict[str, Callable[[], Kind]] = {
-    'wav': lambda: _audio('wav'), 'flac': lambda: _audio('flac'), 'torch': lambda: _state_dict(True),
-    'legacy torch': lambda: _state_dict(False), 'run': _run}
+    'wav': lambda: _audio('wav'), 'flac': lambda: _audio('flac'), 'torch': _state_dict, 'run': lambda: _run(True),
+    'run without checksums': lambda: _run(False)}
 
 
 # --------------------------------------------------------------------------------------------------------- damages
@@ -184,6 +190,8 @@ def damaged(kind: Kind, seed: int, number: int) -> tuple[Files, str]:
     rng = np.random.default_rng([seed, number])
     files = dict(kind.valid(rng))
     chosen = [name for name in files if not any(part in name for part in kind.unread)]
+    if len(chosen) > 1 and rng.random() < 0.3:  # those that say what is in the others
+        chosen = [name for name in chosen if name.endswith(('metadata', 'metrics', 'METADATA', '.txt'))]
     name = chosen[rng.integers(len(chosen))]
     if len(files) > 1 and rng.random() < 0.2:
         del files[name]

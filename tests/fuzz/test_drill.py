@@ -7,7 +7,7 @@ import pytest
 from tests.fuzz import __main__ as entry_point
 from tests.fuzz import drill
 
-COUNTS = {'wav': 300, 'flac': 300, 'torch': 300, 'legacy torch': 300}
+COUNTS = {'wav': 300, 'flac': 300, 'torch': 400, 'run': 40}
 
 
 @pytest.mark.parametrize('name', COUNTS)

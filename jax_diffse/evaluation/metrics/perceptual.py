@@ -60,8 +60,8 @@ def _stoi(clean, degraded, sample_rate, extended):
         warnings.filterwarnings('error', message='Not enough STFT frames')  # pystoi returns 1e-5 instead
         try:
             return float(pystoi.stoi(clean, degraded, sample_rate, extended=extended))
-        except RuntimeWarning as warning:
-            raise UndefinedError('STOI needs 30 frames (0.4 s) of speech that is not silent') from warning
+        except (RuntimeWarning, np.exceptions.AxisError) as error:  # the latter without a single frame
+            raise UndefinedError('STOI needs 30 frames (0.4 s) of speech that is not silent') from error
 
 
 def stoi(clean: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
