@@ -99,15 +99,15 @@ class Errors:
     """Of a case; None where there is nothing to measure."""
 
     forward: float  # float32 against float64
-    gradient: float | None
+    gradient: float | None = None
     half_forward: float | None = None  # bfloat16 against float32
     half_gradient: float | None = None
 
 
 @functools.cache
-def measure(name: str) -> Errors:
+def measure(name: str, gradients: bool = True) -> Errors:
     """Computes a case in every precision."""
-    case = CASES[name]
+    case = CASES[name] if gradients else dataclasses.replace(CASES[name], trained=False)
     single, exact = case.results(SINGLE), case.results(DOUBLE)
     assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(exact))
     errors = [relative(a, b) if jax.tree.leaves(b) else None for a, b in zip(single, exact)]
@@ -229,3 +229,42 @@ LOSSES = {
                              shape=(2, 100, 3, 5)),
 }
 CASES: Mapping[str, Case] = NETWORKS | LOSSES
+COLUMNS = {'forward': 'float32', 'gradient': 'float32, gradient', 'half_forward': 'bfloat16',
+           'half_gradient': 'bfloat16, gradient'}  # fields of `Errors`, and what a table calls them
+SLOW = ('TwoBranchUNet, slopes of 0.25', 'ConditionalUNet, DiffuSE', 'ConditionalUNet, DiffuSEC', 'CompactUNet',
+        'Dccrn, complex norm')  # to compile with their gradients
+# Some four times what was measured, in bfloat16 twice and a half.
+LIMITS: Mapping[str, Errors] = {
+    'TwoBranchUNet': Errors(3e-06, 6e-06, 5e-02, 9e-02),
+    'TwoBranchUNet, slopes of 0.25': Errors(5e-06, 3e-05, 6e-02, 1e+00),
+    'ConditionalUNet, DiffuSE': Errors(3e-06, 6e-06, 4e-02, 8e-02),
+    'ConditionalUNet, DiffuSEC': Errors(4e-06, 6e-06, 5e-02, 8e-02),
+    'GuidedUNet': Errors(3e-06, 4e-06, 4e-02, 5e-02),
+    'CompactUNet': Errors(5e-06, 4e-06, 2e-02, 5e-02),
+    'GmmUNet': Errors(2e-05, 4e-05, 5e-02, 8e-02),
+    'Dccrn': Errors(2e-06, 3e-06, 3e-02, 4e-02),
+    'Dccrn, complex norm': Errors(3e-06, 4e-06, 3e-02, 7e-02),
+    'segan.Generator': Errors(2e-06, 3e-06, 3e-02, 3e-02),
+    'segan.Discriminator': Errors(2e-06, 2e-06, 3e-02, 4e-02),
+    'Nisqa, v2': Errors(2e-06),
+    'Nisqa, TTS': Errors(5e-06),
+    'regression.complex_mse': Errors(3e-07, 3e-07),
+    'regression.magnitude_mse': Errors(7e-07, 6e-07),
+    'regression.ri_mag': Errors(3e-07, 5e-07),
+    'adversarial.discriminator': Errors(2e-07, 2e-07),
+    'adversarial.generator': Errors(4e-07, 2e-07),
+    'waveform.mse': Errors(5e-07, 2e-07),
+    'waveform.l1': Errors(2e-07, 2e-07),
+    'waveform.sdr': Errors(2e-07, 5e-07),
+    'waveform.si_sdr': Errors(2e-07, 5e-07),
+    'waveform.si_snr': Errors(7e-07, 5e-07),
+    'log_mel.log_mel_rmse': Errors(2e-07, 5e-07),
+    'log_mel.log_mel_rmse, power': Errors(4e-07, 6e-07),
+    'multi_resolution': Errors(3e-07, 3e-04),
+    'pmsqe.pmsqe_of_waveforms': Errors(9e-07, 5e-06),
+    'pmsqe.pmsqe_released': Errors(4e-06, 8e-06),
+    'released.sdr': Errors(3e-07, 3e-07),
+    'released.si_snr_of_pieces': Errors(6e-07, 3e-07),
+    'released.si_sdr_of_batch': Errors(3e-07, 4e-07),
+    'gmm.log_density': Errors(8e-07, 2e-06),
+}

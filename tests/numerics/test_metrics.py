@@ -27,7 +27,8 @@ def signals(rate):
              'constant, off': (silence + 0.5, silence + 0.4), 'a click': (click, click),
              'click for speech': (speech, click), 'clipped': (speech, np.clip(9 * speech, -1, 1)),
              'square wave': (np.sign(speech), np.sign(speech + noise)), 'half silent': (half, half),
-             'the other half': (half, speech - half), 'noise for speech': (speech, noise), 'white': (noise, noise[::-1]),
+             'the other half': (half, speech - half), 'noise for speech': (speech, noise),
+             'white': (noise, noise[::-1]),
              'NaN': (speech, np.where(click, np.nan, speech)), 'infinite': (np.where(click, np.inf, speech), speech)}
     for name, level in {'loud': 1e6, 'quiet': 1e-20, 'hardly there': 1e-160, 'beyond squares': 1e200}.items():
         pairs |= {name: (level * speech, level * (speech + noise)), f'{name} estimate': (speech, level * speech)}
