@@ -316,7 +316,9 @@ def load(workdir, *, step: int | str = 'best', model: Mapping[str, Any] | None =
         log.warning('%s: the checkpoint of step %d is damaged (%s); another one is used', workdir, number, reason)
     try:
         return _load(directory / str(number), workdir, model or {})
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # without checksums, Orbax and TensorStore stumble over damage in any way
         raise _does_not_fit(workdir, number, error) from error
 
 
