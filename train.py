@@ -3,7 +3,6 @@
 The same command continues a run that was interrupted. A config with several stages trains them one after the other.
 """
 
-
 import argparse
 
 from jax_diffse import errors, launch, processes
