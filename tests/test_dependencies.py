@@ -8,13 +8,11 @@ import subprocess
 import sys
 from importlib import metadata
 
-import numpy as np
 import pytest
-import soundfile
 from packaging.utils import canonicalize_name
 
 from docs import dependencies
-from tests.faults.processes import environment
+from tests.faults.processes import environment, write_pairs
 
 ROOT = pathlib.Path(__file__).parents[1]
 OPTIONAL = {'torch', 'wandb', 'espeakng_loader'}  # of extras, imported where they are used
@@ -85,11 +83,7 @@ print('seen:', json.dumps(seen))
 
 def test_no_command_uses_the_network_unasked(tmp_path):
     """Python's sockets; names that TensorFlow's own code would look up are not seen."""
-    rng = np.random.default_rng(0)
-    for kind in ('clean', 'noisy'):
-        (tmp_path / kind).mkdir()
-        for i in range(4):
-            soundfile.write(tmp_path / kind / f'{i}.wav', 0.1 * rng.standard_normal(8000), 16_000)
+    write_pairs(tmp_path, 4)
     data = [f'--config.data.train.{kind}={tmp_path / kind}' for kind in ('clean', 'noisy')]
     commands = [
         ['train.py', '--config', 'tests/faults/config.py', '--workdir', f'{tmp_path}/run', *data,

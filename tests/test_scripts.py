@@ -5,10 +5,7 @@ import pathlib
 import subprocess
 import sys
 
-import numpy as np
-import soundfile
-
-from tests.faults.processes import environment, lines
+from tests.faults.processes import environment, lines, write_pairs
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Two tasks on one node, with what SLURM tells them.
@@ -32,11 +29,7 @@ def run(script, *words, stand_in, folder, **env):
 
 
 def test_slurm_s_processes_train_together(tmp_path):
-    rng = np.random.default_rng(0)
-    for kind in ('clean', 'noisy'):
-        (tmp_path / kind).mkdir()
-        for i in range(4):
-            soundfile.write(tmp_path / kind / f'{i}.wav', 0.1 * rng.standard_normal(8000), 16_000)
+    write_pairs(tmp_path, 4)
     python = tmp_path / 'python'  # which knows the toy system
     python.write_text(f'#!/bin/bash\nexec {sys.executable} -m tests.faults.processes "$@"\n')
     python.chmod(0o755)

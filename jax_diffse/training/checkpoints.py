@@ -28,16 +28,16 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from jax_diffse import files, systems
+from jax_diffse import systems
 from jax_diffse.config import override
 from jax_diffse.errors import NoRoomError, UserError
 from jax_diffse.systems.base import System, Variables, shapes
+from jax_diffse.training import checksums
 
 absl.logging.set_verbosity(absl.logging.FATAL)  # of errors, Orbax logs pages besides raising them
 log = logging.getLogger(__name__)
 
 FORMAT = 1  # of this layout; raised when it changes
-SUMS = 'SHA256SUMS'  # of a checkpoint's files, as sha256sum writes them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +166,7 @@ class Checkpoints:
         """Orbax calls it when all is written, before it gives the folder its name."""
         if jax.process_index() == 0:
             written, = _directory(self._workdir).glob(f'{self._saving}.*')
-            _write_sums(written)
+            checksums.write(written)
 
     @contextlib.contextmanager
     def _writing(self):
@@ -182,7 +182,7 @@ class Checkpoints:
 def _set_damaged_aside(workdir: pathlib.Path) -> None:
     directory = _directory(workdir)
     steps = _steps(directory)
-    damaged = {step: reason for step in steps if (reason := _damage(directory / str(step)))}
+    damaged = {step: reason for step in steps if (reason := checksums.damage(directory / str(step)))}
     if damaged and len(damaged) == len(steps):
         raise UserError(f'{workdir}: none of its checkpoints can be read (step {steps[0]}: {damaged[steps[0]]}); put '
                         'one back from a copy, or start again in another --workdir')
@@ -199,37 +199,6 @@ def _steps(directory: pathlib.Path) -> list[int]:
     found = directory.glob('*') if directory.is_dir() else ()
     return sorted((int(path.name) for path in found if path.name.isdecimal() and
                    ocp.utils.is_checkpoint_finalized(path)), reverse=True)
-
-
-def _damage(path: pathlib.Path) -> str:
-    """How a checkpoint's files differ from their checksums, or ''."""
-    try:
-        lines = (path / SUMS).read_text(encoding='ascii').splitlines()
-    except FileNotFoundError:  # of an earlier version, or cut off before they were written
-        return ''
-    except (OSError, ValueError) as error:
-        return f'{SUMS}: {error}'
-    for line in lines:
-        expected, _, name = line.partition('  ')
-        try:
-            if _sum(path / name) != expected:
-                return f'{name} is not what was written'
-        except OSError as error:
-            return f'{name}: {error.strerror}'
-    return '' if lines else f'{SUMS} is empty'
-
-
-def _write_sums(path: pathlib.Path) -> None:
-    # What lies outside the items, Orbax writes to later.
-    names = sorted(file.relative_to(path).as_posix() for file in path.glob('*/**/*')
-                   if file.is_file() and file.name != 'commit_success.txt')
-    with files.whole(path / SUMS) as partial:
-        partial.write_text(''.join(f'{_sum(path / name)}  {name}\n' for name in names), encoding='ascii')
-
-
-def _sum(path: pathlib.Path) -> str:
-    with path.open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _json(path: pathlib.Path, item: str) -> dict[str, Any]:
@@ -288,7 +257,7 @@ def save_run(workdir, config: ml_collections.ConfigDict, variables: Variables, s
     with ocp.CheckpointManager(_directory(workdir)) as manager:
         manager.save(step, args=ocp.args.Composite(
             variables=ocp.args.StandardSave(variables), meta=ocp.args.JsonSave(meta)))
-    _write_sums(_directory(workdir) / str(step))
+    checksums.write(_directory(workdir) / str(step))
 
 
 def load(workdir, *, step: int | str = 'best', model: Mapping[str, Any] | None = None) -> Run:
@@ -307,7 +276,7 @@ def load(workdir, *, step: int | str = 'best', model: Mapping[str, Any] | None =
         raise UserError(f'{workdir}: not a run (it has no checkpoints folder); train.py and convert make runs')
     candidates = _candidates(directory, step, workdir)
     for number in candidates:
-        reason = _damage(directory / str(number))
+        reason = checksums.damage(directory / str(number))
         if not reason:
             break
         if number == candidates[-1]:

@@ -30,7 +30,7 @@ from jax_diffse import systems
 from jax_diffse.spectral import mask_frames
 from jax_diffse.systems.base import System
 from jax_diffse.systems.dccrn import Dccrn
-from jax_diffse.training import checkpoints
+from jax_diffse.training import checkpoints, checksums
 from tests import reference, toys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -326,6 +326,6 @@ def meta(run: str, change: Callable[[dict], object]) -> Make:
         changed = change(json.loads(path.read_text()))
         path.write_text(changed if isinstance(changed, str) else json.dumps(changed))
         if not isinstance(changed, str):  # a whole checkpoint of another version
-            (path.parents[1] / checkpoints.SUMS).unlink()
+            (path.parents[1] / checksums.SUMS).unlink()
 
     return make

@@ -18,7 +18,17 @@ import numpy as np
 import orbax.checkpoint as ocp
 import soundfile
 
-from tests.faults.processes import ROOT, call, finish, lines, start, start_together, wait_for_files, wait_for_lines
+from tests.faults.processes import (
+    ROOT,
+    call,
+    finish,
+    lines,
+    start,
+    start_together,
+    wait_for_files,
+    wait_for_lines,
+    write_pairs,
+)
 
 CONFIG = ROOT / 'tests' / 'faults' / 'config.py'
 
@@ -43,7 +53,7 @@ class Drill:
 
     def __init__(self, folder: pathlib.Path, steps: int = 24, seed: int = 0):
         self.folder, self.random, self._count = folder, random.Random(seed), 0
-        self._write_data(16)
+        write_pairs(folder, 16)
         self.train = ['train.py', '--config', CONFIG, f'--config.data.train.clean={folder / "clean"}',
                       f'--config.data.train.noisy={folder / "noisy"}', f'--config.train.steps={steps}']
         self.whole = folder / 'whole'
@@ -295,13 +305,6 @@ class Drill:
         return Outcome('an evaluation by two processes', 1, int(survived), 'half the files each, the scores of one')
 
     # ------------------------------------------------------------------------------------------------------ helpers
-    def _write_data(self, count: int) -> None:
-        rng = np.random.default_rng(0)
-        for kind, scale in (('clean', 0.1), ('noisy', 0.3)):
-            (self.folder / kind).mkdir()
-            for i in range(count):
-                soundfile.write(self.folder / kind / f'{i}.wav', scale * rng.standard_normal(16_000 + 500 * i), 16_000)
-
     def _new(self, name: str) -> pathlib.Path:
         self._count += 1
         return self.folder / f'{name}_{self._count}'

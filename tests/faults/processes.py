@@ -10,6 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+import numpy as np
+import soundfile
+
 ROOT = pathlib.Path(__file__).parents[2]
 TIMEOUT = 300  # seconds, of a process that hangs
 
@@ -71,6 +74,15 @@ def _wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> Non
             process.kill()
             raise AssertionError(f'{process.args} ended, or hung, before that:\n{"".join(process.communicate())}')
         time.sleep(0.02)
+
+
+def write_pairs(folder: pathlib.Path, count: int) -> None:
+    """Noise as clean and as noisy speech, in files of half a second and longer."""
+    rng = np.random.default_rng(0)
+    for kind, scale in (('clean', 0.1), ('noisy', 0.3)):
+        (folder / kind).mkdir()
+        for i in range(count):
+            soundfile.write(folder / kind / f'{i}.wav', scale * rng.standard_normal(8000 + 500 * i), 16_000)
 
 
 def lines(path: pathlib.Path) -> int:

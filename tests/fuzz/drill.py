@@ -95,7 +95,7 @@ def _run(summed: bool) -> Kind:
 
     Without checksums, as an earlier version left it, nobody can tell.
     """
-    from jax_diffse.training import checkpoints
+    from jax_diffse.training import checkpoints, checksums
 
     made, saved = {}, {}
 
@@ -105,7 +105,7 @@ def _run(summed: bool) -> Kind:
                 made.update(_trained(pathlib.Path(folder)))
         alone = rng.random() < 0.5
         return {name: content for name, content in made.items()
-                if not (alone and 'checkpoints/5/' in name) and (summed or checkpoints.SUMS not in name)}
+                if not (alone and 'checkpoints/5/' in name) and (summed or checksums.SUMS not in name)}
 
     def read(folder):
         for step in ('best', 'latest'):

@@ -7,7 +7,7 @@ import pytest
 from tests.fuzz import __main__ as entry_point
 from tests.fuzz import drill
 
-COUNTS = {'wav': 300, 'flac': 300, 'torch': 400, 'run': 40}
+COUNTS = {'wav': 300, 'flac': 300, 'torch': 400, 'run': 40, 'run without checksums': 40}
 
 
 @pytest.mark.parametrize('name', COUNTS)
