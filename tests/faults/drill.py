@@ -139,7 +139,7 @@ class Drill:
           mount: a file system that is full, which needs to be root; else files may not exceed a size.
         """
         # Wide, so that checkpoints are larger than all else that is written.
-        words = [*self.train, '--config.model.width=2000']
+        words = [*self.train, '--config.model.width=2000', '--config.train.steps=6']
         whole, workdir = self._new('wide'), self._new('full')
         self._expect(0, call([*words, '--workdir', whole]))
         if mount:
