@@ -31,7 +31,7 @@ def run(script, *words, stand_in, folder, **env):
 def test_slurm_s_processes_train_together(tmp_path):
     write_pairs(tmp_path, 4)
     python = tmp_path / 'python'  # which knows the toy system
-    python.write_text(f'#!/bin/bash\nexec {sys.executable} -m tests.faults.processes "$@"\n')
+    python.write_text(f'#!/bin/bash\nexec {sys.executable} -m tests.faults.processes 0 "$@"\n')
     python.chmod(0o755)
     done = run('slurm.sh', 'train.py', '--config', 'tests/faults/config.py', '--workdir', tmp_path / 'run',
                '--config.train.steps=2', *(f'--config.data.train.{x}={tmp_path / x}' for x in ('clean', 'noisy')),

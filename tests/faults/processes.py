@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import resource
 import runpy
 import socket
 import subprocess
@@ -26,11 +27,11 @@ def environment(devices: int = 1) -> dict[str, str]:
                    'XLA_FLAGS': f'{flags} --xla_force_host_platform_device_count={devices}'.strip()}
 
 
-def start(words: Sequence[str], devices: int = 1, **options) -> subprocess.Popen:
-    """Starts `python WORDS...`, say train.py, with the toy system known."""
-    command = [sys.executable, '-m', 'tests.faults.processes', *map(str, words)]
+def start(words: Sequence[str], devices: int = 1, largest_file: int = 0) -> subprocess.Popen:
+    """Starts `python WORDS...`, say train.py, with the toy system known; files may have so many bytes, 0: any."""
+    command = [sys.executable, '-m', 'tests.faults.processes', str(largest_file), *map(str, words)]
     return subprocess.Popen(command, cwd=ROOT, env=environment(devices), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True, **options)
+                            text=True)
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str, str]:
@@ -44,9 +45,9 @@ def finish(process: subprocess.Popen) -> tuple[int, str, str]:
     return process.returncode, output, error
 
 
-def call(words: Sequence[str], devices: int = 1, **options) -> tuple[int, str, str]:
+def call(words: Sequence[str], devices: int = 1, largest_file: int = 0) -> tuple[int, str, str]:
     """`start` and `finish`."""
-    return finish(start(words, devices, **options))
+    return finish(start(words, devices, largest_file))
 
 
 def start_together(words: Sequence[str], count: int = 2, devices: int = 2) -> list[subprocess.Popen]:
@@ -99,7 +100,10 @@ def _main() -> None:
     from tests.toys import Trainable
 
     systems.SYSTEMS['toy'] = Trainable
-    sys.argv[:2] = [str(ROOT / sys.argv[1])]
+    largest_file = int(sys.argv[1])
+    if largest_file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    sys.argv[:3] = [str(ROOT / sys.argv[2])]
     runpy.run_path(sys.argv[0], run_name='__main__')
 
 
