@@ -22,7 +22,21 @@ def _quiet():
         os.close(nowhere)
 
 
-with _quiet():
+@contextlib.contextmanager
+def _without_keras():
+    """Keras, and Matplotlib with it, take a third of the time of the import; `tf.keras` loads them when it is used."""
+    name = 'TF_USE_LEGACY_KERAS'  # then TensorFlow looks for another one, which is not installed
+    kept = os.environ.get(name)
+    os.environ[name] = '1'
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if kept is not None:
+            os.environ[name] = kept
+
+
+with _quiet(), _without_keras():
     import tensorflow as tf
 
     # TensorFlow would otherwise reserve the accelerators' memory, which belongs to JAX.

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -202,3 +203,19 @@ batches = [pipeline.train_batches(Slow(), None, batch_size=4, num_samples=800, s
 for _ in range(20): [next(b) for b in batches]
 """
     subprocess.run([sys.executable, '-c', code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize('kept', [None, '0'])
+def test_tensorflow_loads_keras_only_when_it_is_used(kept):
+    code = """
+import os, sys
+before = dict(os.environ)
+from jax_diffse.data.tf import tf
+assert not {'keras', 'tf_keras', 'matplotlib.pyplot'} & set(sys.modules)
+assert {name: os.environ.get(name) for name in before} == before and os.environ.get('TF_USE_LEGACY_KERAS') == KEPT
+print(tf.keras.layers.Dense(3)(tf.ones((1, 2))).shape)
+""".replace('KEPT', repr(kept))
+    environment = {name: value for name, value in os.environ.items() if name != 'TF_USE_LEGACY_KERAS'}
+    environment |= {} if kept is None else {'TF_USE_LEGACY_KERAS': kept}
+    done = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == '(1, 3)', done.stderr

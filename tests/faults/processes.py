@@ -92,6 +92,7 @@ def lines(path: pathlib.Path) -> int:
 
 
 def _main() -> None:
+    sys.modules['torch'] = None  # tensorboardX would load it where it is installed: a second of every start
     from jax_diffse import launch
 
     launch.tune()
