@@ -42,10 +42,30 @@ def status(main: Callable[[], int | None]) -> int:
         if error.errno not in FULL:
             raise
         _end(f'error: {error.filename or "a file"}: {error.strerror}; make room, and repeat the command')
+    except (AssertionError, RuntimeError):
+        reason = _no_device()
+        if not reason:
+            raise
+        print(f'error: {reason}', file=sys.stderr)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130
     return 2
+
+
+def _no_device() -> str:
+    """Why JAX has nothing to compute on, where that is so because of $JAX_PLATFORMS; '' elsewhere."""
+    named = os.environ.get('JAX_PLATFORMS')
+    if not named or 'jax' not in sys.modules:
+        return ''
+    import jax
+
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:  # the former, without words, where a plugin of JAX is missing
+        reason = f' ({" ".join(str(error).split())})' if str(error) else ''
+        return f'JAX_PLATFORMS={named}: JAX finds no such device{reason}; install JAX for it, or unset the variable'
+    return ''
 
 
 def _end(message: str) -> NoReturn:

@@ -1,3 +1,8 @@
+import os
+import re
+import subprocess
+import sys
+
 import pytest
 
 from jax_diffse import errors
@@ -31,3 +36,19 @@ def test_an_interrupt_is_status_130(capsys):
 def test_a_mistake_of_the_program_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         errors.exit_with(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize('platforms', ['cuda', 'tpu', 'abacus'])
+def test_devices_that_are_not_there_are_one_line(platforms):
+    code = 'import jax; from jax_diffse import errors; errors.exit_with(lambda: print(jax.numpy.ones(3)))'
+    done = subprocess.run([sys.executable, '-c', code], env={**os.environ, 'JAX_PLATFORMS': platforms},
+                          capture_output=True, text=True)
+    assert done.returncode == 2 and not done.stdout
+    line, = (line for line in done.stderr.splitlines() if line.startswith('error: '))
+    assert re.fullmatch(f'error: JAX_PLATFORMS={platforms}: JAX finds no such device.*; install JAX for it.*', line)
+    assert 'Traceback' not in done.stderr
+
+
+def test_other_mistakes_keep_their_traceback_where_there_are_devices():
+    with pytest.raises(AssertionError, match='mine'):
+        errors.exit_with(lambda: _raise(AssertionError('mine')))
