@@ -26,7 +26,8 @@ import jax.numpy as jnp
 from jax_diffse import errors, files, platforms
 from jax_diffse.config import checkpoint, setting
 from jax_diffse.errors import UserError
-from jax_diffse.evaluation.enhancer import check_preceding, check_steps, enhance_chunks
+from jax_diffse.evaluation.enhancer import check_preceding, check_steps
+from jax_diffse.evaluation.programs import enhance_chunks
 from jax_diffse.spectral import mask_frames
 from jax_diffse.training import checkpoints
 from jax_diffse.training.checkpoints import Run

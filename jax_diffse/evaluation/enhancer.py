@@ -2,24 +2,20 @@
 
 import collections
 import contextlib
-import functools
 import math
 import os
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from jax_diffse import audio
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation import streams
+from jax_diffse.evaluation.programs import Piece, Programs
 from jax_diffse.evaluation.streaming import StreamingEnhancer
-from jax_diffse.systems.base import System, Variables
+from jax_diffse.systems.base import System
 from jax_diffse.training import checkpoints
 from jax_diffse.training.checkpoints import Run
 
@@ -30,17 +26,6 @@ class Batch(NamedTuple):
     indices: list[int]
     stages: dict[str, list[np.ndarray]]  # stage -> [N] each
     seconds: float  # that it took, compilation left out
-
-
-class _Piece(NamedTuple):
-    """What a program enhances in one row: a chunk of a channel of an utterance."""
-
-    samples: np.ndarray  # [N]
-    utterance: str
-    rms: float  # of the whole channel
-    channel: int = 0
-    chunk: int = 0
-    processed: np.ndarray | None = None  # [N], where what an earlier enhancer made of it is at hand
 
 
 def load(workdir: str | os.PathLike, *, step: int | str = 'best',
@@ -89,18 +74,15 @@ class Enhancer:
         self.run = run
         self.sample_rate = run.system.sample_rate
         self.seed = seed
-        self._preceding = None if preceding is None else Enhancer(preceding, chunk_seconds=chunk_seconds,
-                                                                  overlap_seconds=overlap_seconds, seed=seed)
-        self._compile_seconds = 0.0
-        self._stages: tuple[str, ...] = ()  # of the system, in order; known once it was compiled
         self._chunk = round(chunk_seconds * self.sample_rate)
         self._overlap = round(overlap_seconds * self.sample_rate)
-        self._programs = {}
+        self._preceding = None if preceding is None else Programs(preceding, None, self._chunk, seed)
+        self._programs = Programs(run, self._preceding, self._chunk, seed)
 
     @property
     def compile_seconds(self) -> float:
         """Spent on compilation so far, that of the preceding system included."""
-        return self._compile_seconds + (self._preceding.compile_seconds if self._preceding else 0.0)
+        return self._programs.compile_seconds
 
     def check_processed(self, given: bool) -> None:
         """Checks that a system that refines gets one input to refine, and another system none.
@@ -229,7 +211,7 @@ class Enhancer:
             if indices is None:
                 return
             seconds = time.perf_counter() - self.compile_seconds - started
-            names = ('preceding',) * self.run.system.refines + self._stages
+            names = ('preceding',) * self.run.system.refines + self._programs.stages
             yield Batch(indices, {stage: [found[s] for found in group] for s, stage in enumerate(names)}, seconds)
 
     def _grouped(self, waveforms, ids, steps, processed, all_stages) -> Iterator[tuple[list[int], list[np.ndarray]]]:
@@ -244,13 +226,13 @@ class Enhancer:
                 chunks = self._chunks(source, beside, name, steps, all_stages)
                 yield [i], [np.concatenate([x.T for x in chunks], axis=1)]
             else:
-                buckets[self._bucket(len(waveform))].append(i)
-                pieces[i] = _Piece(waveform, name, self._levels(source, beside)[0], processed=made)
+                buckets[self._programs.bucket(len(waveform))].append(i)
+                pieces[i] = Piece(waveform, name, self._levels(source, beside)[0], processed=made)
         for length, members in sorted(buckets.items()):
-            rows = self._rows(length, len(members))
+            rows = self._programs.rows(length, len(members))
             for start in range(0, len(members), rows):
                 group = members[start:start + rows]
-                batch = self._batch([pieces[i] for i in group], rows, length, steps, all_stages)
+                batch = self._programs([pieces[i] for i in group], rows, length, steps, all_stages)
                 yield group, [batch[:, row, :len(waveforms[i])] for row, i in enumerate(group)]
 
     def _check_pair(self, source: streams.Stream, processed: streams.Stream | None) -> None:
@@ -281,10 +263,10 @@ class Enhancer:
         rms, channels = self._levels(source, processed), source.num_channels
 
         def process(chunk, number):
-            length = self._bucket(len(chunk))
+            length = self._programs.bucket(len(chunk))
             made = [None] * channels if processed is None else chunk.T[channels:]
-            pieces = [_Piece(chunk[:, c], utterance, rms[c], c, number, made[c]) for c in range(channels)]
-            return np.concatenate([self._batch([piece], 1, length, steps, all_stages)[:, 0, :len(chunk)].T
+            pieces = [Piece(chunk[:, c], utterance, rms[c], c, number, made[c]) for c in range(channels)]
+            return np.concatenate([self._programs([piece], 1, length, steps, all_stages)[:, 0, :len(chunk)].T
                                    for piece in pieces], axis=1)
 
         # Side by side both go through the same resampling and the same cuts.
@@ -317,98 +299,6 @@ class Enhancer:
         if not np.all(np.isfinite(energy)):
             raise UserError(f'{source.name}: holds samples that are NaN or infinite')
         return np.sqrt(energy / count)
-
-    def _rows(self, length: int, count: int) -> int:
-        """Rows of a batch: about as many samples on each device as a chunk has, equally many on all devices.
-
-        No more than spread `count` pieces evenly over the batches: rows without a piece cost as much as others.
-        """
-        devices = jax.local_device_count()
-        batches = -(-count // (max(1, self._chunk // length) * devices))
-        return -(-count // (batches * devices)) * devices
-
-    def _bucket(self, num_samples: int) -> int:
-        """The padded length: 1, 2, 3, 4, 6, 9 ... seconds, up to a chunk; few, as each is compiled."""
-        seconds = 1
-        while seconds * self.sample_rate < num_samples:
-            seconds = max(seconds + 1, seconds * 3 // 2)
-        return min(seconds * self.sample_rate, self._chunk)
-
-    def _batch(self, pieces: Sequence[_Piece], rows: int, length: int, steps, all_stages) -> np.ndarray:
-        """Enhances up to `rows` pieces of up to `length` samples -> `[K, rows, length]`."""
-        if not self.run.system.refines:
-            return self._enhanced(pieces, None, rows, length, steps, all_stages)
-        if self._preceding:
-            processed = self._preceding._batch(pieces, rows, length, None, False)[0]
-        else:
-            processed = np.zeros((rows, length), np.float32)
-            for i, piece in enumerate(pieces):
-                processed[i, :len(piece.processed)] = piece.processed
-        refined = self._enhanced(pieces, processed, rows, length, steps, all_stages)
-        return np.concatenate([processed[None], refined]) if all_stages else refined
-
-    def _enhanced(self, pieces: Sequence[_Piece], processed: np.ndarray | None, rows: int, length: int, steps,
-                  all_stages) -> np.ndarray:
-        """What the run's own system makes of them with one program -> `[K, rows, length]`."""
-        noisy, num_samples = np.zeros((rows, length), np.float32), np.zeros(rows, np.int32)
-        stamps, level = np.zeros((rows, 4), np.uint32), np.zeros(rows, np.float32)
-        for i, piece in enumerate(pieces):
-            noisy[i, :len(piece.samples)], num_samples[i], level[i] = piece.samples, len(piece.samples), piece.rms
-            stamps[i] = self.seed, zlib.crc32(piece.utterance.encode()), piece.channel, piece.chunk
-        if not noisy.any() and (self._stages or not all_stages):  # else a program has to tell the stages
-            return np.zeros((len(self._stages) if all_stages else 1, rows, length), np.float32)
-        program = self._program(rows, length, steps, all_stages)
-        enhanced = np.array(program(noisy, num_samples, level, stamps, processed))
-        for i, piece in enumerate(pieces):
-            if not np.all(np.isfinite(enhanced[:, i])):
-                raise UserError(f'{piece.utterance or "noisy"}: the system gave NaN or infinity; is the checkpoint of '
-                                f'step {self.run.step} of {self.run.workdir} sound?')
-        return enhanced
-
-    def _program(self, rows: int, length: int, steps: int | None, all_stages: bool):
-        """The compiled system for `[rows, length]`; it returns all stages, or the last alone, `[K, rows, length]`."""
-        kind = rows, length, steps, all_stages
-        if kind not in self._programs:
-            system, started = self.run.system, time.perf_counter()
-
-            def program(variables, noisy, num_samples, level, stamps, processed):
-                found = enhance_chunks(system, variables, noisy, num_samples, level, stamps, processed, steps)
-                self._stages = tuple(found)  # kept here, as jit would sort the keys of a dict
-                return jnp.stack(list(found.values())[0 if all_stages else -1:])
-
-            everywhere, split = _placement(rows)
-            variables = jax.device_put(self.run.variables, everywhere)
-            arguments = [jax.ShapeDtypeStruct(shape, dtype, sharding=split) for shape, dtype in (
-                ((rows, length), jnp.float32), ((rows,), jnp.int32), ((rows,), jnp.float32), ((rows, 4), jnp.uint32))]
-            processed = arguments[0] if system.refines else None
-            compiled = jax.jit(program).lower(variables, *arguments, processed).compile()
-            self._programs[kind] = functools.partial(compiled, variables)
-            self._compile_seconds += time.perf_counter() - started
-        return self._programs[kind]
-
-
-def enhance_chunks(system: System, variables: Variables, noisy: jax.Array, num_samples: jax.Array, level: jax.Array,
-                   stamps: jax.Array, processed: jax.Array | None, steps: int | None) -> dict[str, jax.Array]:
-    """`System.enhance_stages` on chunks of recordings; digital silence stays silent, whatever a network makes of it.
-
-    Args:
-      system, variables: of the run.
-      noisy: `[B, N]`, zero beyond `num_samples`.
-      num_samples: `[B]`.
-      level: `[B]`, root mean square of the whole recording that a chunk is of.
-      stamps: `[B, 4]` uint32, what its draws follow from: seed, hash of the utterance's id, channel and chunk.
-      processed: `[B, N]`, for systems that refine.
-      steps: sampling steps of systems that sample.
-
-    Returns:
-      Stage -> `[B, N]`, in the system's order.
-    """
-    found = system.enhance_stages(variables, noisy, num_samples, jax.vmap(_key)(stamps),
-                                  gain=system.gain(level[:, None], jnp.ones(len(noisy))), steps=steps,
-                                  processed=processed)
-    sound = jnp.any(noisy != 0, axis=1, keepdims=True)
-    return {stage: jnp.where(sound, waveform, 0.0) for stage, waveform in found.items()}
-
 
 def check_preceding(run: Run, preceding: Run) -> None:
     """Checks that `run` can refine what `preceding` makes.
@@ -444,20 +334,3 @@ def check_steps(system: System, steps: int | None) -> None:
 def _refines_nothing(run: Run) -> str:
     return (f'{run.workdir}: {type(run.system).__name__} enhances noisy speech by itself and refines nothing: leave '
             '--processed and --preceding out')
-
-
-def _placement(rows: int) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:
-    """Where variables and rows lie: on all local devices where the rows fall into equal parts, else on the first."""
-    devices = jax.local_devices()
-    if rows % len(devices):
-        return (SingleDeviceSharding(devices[0]),) * 2
-    mesh = jax.make_mesh((len(devices),), ('data',), (AxisType.Auto,), devices=devices)
-    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec('data'))
-
-
-def _key(stamp: jax.Array) -> jax.Array:
-    """The key of (seed, utterance, channel, chunk) `[4]`."""
-    key = jax.random.key(stamp[0])
-    for number in stamp[1:]:
-        key = jax.random.fold_in(key, number)
-    return key

@@ -122,7 +122,7 @@ def test_many_needs_few_programs():
     enhancer = _enhancer(toys.Toy(), chunk_seconds=16.0, overlap_seconds=2.0)
     lengths = np.random.default_rng(0).integers(1, 16 * RATE, 60)
     enhancer.many([np.ones(n, np.float32) for n in lengths], [str(n) for n in lengths])
-    assert len(enhancer._programs) <= 8
+    assert len(enhancer._programs.compiled) <= 8
     compiled = enhancer.compile_seconds
     assert compiled > 0
     enhancer.many([np.ones(n, np.float32) for n in lengths], [str(n) for n in lengths])
@@ -132,9 +132,9 @@ def test_many_needs_few_programs():
 def test_batches_are_filled():
     """Six utterances of 3 s, of which five fit into a batch, make two batches of three, not of five."""
     enhancer, devices = _enhancer(toys.Toy(), chunk_seconds=16.0), jax.local_device_count()
-    assert enhancer._rows(3 * RATE, 6 * devices) == 3 * devices
+    assert enhancer._programs.rows(3 * RATE, 6 * devices) == 3 * devices
     for count in range(1, 60):
-        rows = enhancer._rows(3 * RATE, count)
+        rows = enhancer._programs.rows(3 * RATE, count)
         batches = -(-count // rows)
         assert rows % devices == 0 and rows <= 5 * devices and rows * batches - count < devices * batches
 
@@ -164,7 +164,7 @@ def test_stages_share_one_program_per_bucket():
     enhancer = _enhancer(toys.Staged(), chunk_seconds=4.0)
     lengths = [RATE // 2, RATE // 3, RATE, 2 * RATE, 2 * RATE - 5]
     enhancer.stages([_noise(n) for n in lengths], [str(n) for n in lengths])
-    assert len(enhancer._programs) == 2
+    assert len(enhancer._programs.compiled) == 2
 
 
 def test_silence_stays_silent_at_every_stage():
@@ -186,7 +186,7 @@ def test_steps_and_refusals_reach_all_stages():
 def test_all_chunks_of_a_long_recording_share_a_program():
     enhancer = _enhancer(toys.Toy())
     enhancer(_noise(5 * RATE + 123, 2), RATE)
-    assert len(enhancer._programs) == 1
+    assert len(enhancer._programs.compiled) == 1
 
 
 def test_silence_stays_silent():
@@ -203,9 +203,9 @@ def test_nothing_is_compiled_for_silence():
     enhancer = _enhancer(toys.Staged(), chunk_seconds=2.0)
     silence = [np.zeros(n, np.float32) for n in (500, RATE + 1, 3 * RATE)]
     assert not any(x.any() for x in enhancer.many(silence, ['a', 'b', 'c']))
-    assert not enhancer._programs
+    assert not enhancer._programs.compiled
     enhancer.stages(silence, ['a', 'b', 'c'])
-    assert len(enhancer._programs) == 1  # the first one tells what stages there are
+    assert len(enhancer._programs.compiled) == 1  # the first one tells what stages there are
 
 
 def test_steps_reach_the_system():
@@ -365,8 +365,8 @@ def test_refining_many_gives_each_what_it_gets_alone_and_shows_what_came_in():
 def test_compilation_of_the_preceding_system_counts():
     enhancer = _refiner(toys.Toy())
     enhancer(_noise(100), RATE)
-    assert enhancer.compile_seconds == enhancer._compile_seconds + enhancer._preceding.compile_seconds
-    assert enhancer._compile_seconds > 0 and enhancer._preceding.compile_seconds > 0
+    assert enhancer.compile_seconds == enhancer._programs._compile_seconds + enhancer._preceding.compile_seconds
+    assert enhancer._programs._compile_seconds > 0 and enhancer._preceding.compile_seconds > 0
 
 
 def test_silence_is_not_refined_to_sound():
