@@ -8,6 +8,7 @@ import runpy
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 
@@ -16,6 +17,20 @@ import soundfile
 
 ROOT = pathlib.Path(__file__).parents[2]
 TIMEOUT = 300  # seconds, of a process that hangs
+
+
+class Process(subprocess.Popen):
+    """One whose output goes to files: into a pipe that is not read it could write no more than 64 kB, and then hang."""
+
+    def __init__(self, command: Sequence[str], **options):
+        self._files = [tempfile.TemporaryFile('w+') for _ in range(2)]
+        super().__init__(command, stdout=self._files[0], stderr=self._files[1], **options)
+
+    def printed(self) -> tuple[str, str]:
+        """Standard output and error; once it ended, as both sides share the place in a file."""
+        for file in self._files:
+            file.seek(0)
+        return self._files[0].read(), self._files[1].read()
 
 
 def environment(devices: int = 1) -> dict[str, str]:
@@ -27,22 +42,21 @@ def environment(devices: int = 1) -> dict[str, str]:
                    'XLA_FLAGS': f'{flags} --xla_force_host_platform_device_count={devices}'.strip()}
 
 
-def start(words: Sequence[str], devices: int = 1, largest_file: int = 0) -> subprocess.Popen:
+def start(words: Sequence[str], devices: int = 1, largest_file: int = 0) -> Process:
     """Starts `python WORDS...`, say train.py, with the toy system known; files may have so many bytes, 0: any."""
     command = [sys.executable, '-m', 'tests.faults.processes', str(largest_file), *map(str, words)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment(devices), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True)
+    return Process(command, cwd=ROOT, env=environment(devices))
 
 
-def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+def finish(process: Process) -> tuple[int, str, str]:
     """Waits -> exit status, standard output and error."""
     try:
-        output, error = process.communicate(timeout=TIMEOUT)
+        process.wait(TIMEOUT)
     except subprocess.TimeoutExpired:
         process.kill()
-        output, error = process.communicate()
-        raise AssertionError(f'{process.args} did not end in {TIMEOUT} s:\n{output}\n{error}') from None
-    return process.returncode, output, error
+        process.wait()
+        raise AssertionError(f'{process.args} did not end in {TIMEOUT} s:\n{"".join(process.printed())}') from None
+    return process.returncode, *process.printed()
 
 
 def call(words: Sequence[str], devices: int = 1, largest_file: int = 0) -> tuple[int, str, str]:
@@ -50,7 +64,7 @@ def call(words: Sequence[str], devices: int = 1, largest_file: int = 0) -> tuple
     return finish(start(words, devices, largest_file))
 
 
-def start_together(words: Sequence[str], count: int = 2, devices: int = 2) -> list[subprocess.Popen]:
+def start_together(words: Sequence[str], count: int = 2, devices: int = 2) -> list[Process]:
     """Starts `count` processes that work together."""
     with socket.create_server(('localhost', 0)) as server:
         port = server.getsockname()[1]
@@ -58,22 +72,22 @@ def start_together(words: Sequence[str], count: int = 2, devices: int = 2) -> li
             for i in range(count)]
 
 
-def wait_for_lines(path: pathlib.Path, count: int, process: subprocess.Popen) -> None:
+def wait_for_lines(path: pathlib.Path, count: int, process: Process) -> None:
     """Waits until a process has written so many lines to a file."""
     _wait_until(lambda: lines(path) >= count, process)
 
 
-def wait_for_files(folder: pathlib.Path, pattern: str, count: int, process: subprocess.Popen) -> None:
+def wait_for_files(folder: pathlib.Path, pattern: str, count: int, process: Process) -> None:
     """Waits until a process has made so many files."""
     _wait_until(lambda: len(list(folder.glob(pattern))) >= count, process)
 
 
-def _wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
+def _wait_until(condition: Callable[[], bool], process: Process) -> None:
     deadline = time.monotonic() + TIMEOUT
     while not condition():
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
-            raise AssertionError(f'{process.args} ended, or hung, before that:\n{"".join(process.communicate())}')
+            raise AssertionError(f'{process.args} ended, or hung, before that:\n{"".join(process.printed())}')
         time.sleep(0.02)
 
 
