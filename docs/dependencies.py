@@ -40,8 +40,8 @@ jax_diffse is under the MIT licence. What a package says of its own, in the vers
 | package | version | licence | of what |
 |---|---|---|---|
 """
-LOWEST = """the same tests, on Python 3.11, with the oldest versions that they allow, other packages being the newest.
-That raised the bounds of eight of them"""
+LOWEST = """the same tests, on Python 3.11, with the oldest versions that they allow, other packages being the newest;
+what failed raised eight bounds, and was run again"""
 
 
 def installed() -> dict[str, set[str]]:
