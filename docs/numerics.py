@@ -27,7 +27,10 @@ and in bfloat16 many do, so the slopes are 1 here, but for one row which shows w
 error of the arithmetic: both are the derivative at a point nearby.
 
 Systems train in float32; losses are always in float32, and so are statistics of normalisations, softmax and recurrent
-layers in bfloat16 (`--config.model.dtype=bfloat16`, of some systems `--config.model.network.dtype=bfloat16`).
+layers in bfloat16 (`--config.model.dtype=bfloat16`, of some systems `--config.model.network.dtype=bfloat16`). Under
+bfloat16 stands what becomes of a loss whose estimate rounds to it, and so does the gradient that goes back into the
+network; that of a logarithm of magnitudes, in multi_resolution, is largest where there is next to nothing, which does
+not survive rounding. NISQA, a metric, is in float32 alone.
 """
 CLOSING = """
 ## Silence
@@ -52,10 +55,9 @@ def page() -> str:
     """The text of docs/numerics.md."""
     parts = [INTRODUCTION]
     for title, cases in (('Networks', precision.NETWORKS), ('Losses', precision.LOSSES)):
-        columns = list(precision.COLUMNS)[:4 if title == 'Networks' else 2]
-        parts.append(f'## {title}\n\n| | {" | ".join(precision.COLUMNS[name] for name in columns)} |\n'
-                     f'|---|{"--:|" * len(columns)}\n'
-                     + ''.join(f'| {name} | {" | ".join(_cell(name, column) for column in columns)} |\n'
+        parts.append(f'## {title}\n\n| | {" | ".join(precision.COLUMNS.values())} |\n'
+                     f'|---|{"--:|" * len(precision.COLUMNS)}\n'
+                     + ''.join(f'| {name} | {" | ".join(_cell(name, column) for column in precision.COLUMNS)} |\n'
                                for name in cases))
     return '\n'.join(parts) + CLOSING
 
