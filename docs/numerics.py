@@ -29,8 +29,7 @@ error of the arithmetic: both are the derivative at a point nearby.
 Systems train in float32; losses are always in float32, and so are statistics of normalisations, softmax and recurrent
 layers in bfloat16 (`--config.model.dtype=bfloat16`, of some systems `--config.model.network.dtype=bfloat16`). Under
 bfloat16 stands what becomes of a loss whose estimate rounds to it, and so does the gradient that goes back into the
-network; that of a logarithm of magnitudes, in multi_resolution, is largest where there is next to nothing, which does
-not survive rounding. NISQA, a metric, is in float32 alone.
+network; that of multi_resolution does not survive it. NISQA, a metric, is in float32 alone.
 """
 CLOSING = """
 ## Silence
