@@ -13,22 +13,28 @@ files of one chunk; longer ones are otherwise cross-faded from several.
 
 import argparse
 
-from jax_diffse import errors, launch
+from jax_diffse import errors, files, launch
 from jax_diffse.config import checkpoint, setting
 
 
 def main() -> int:
+    launch.tune()
     parser = errors.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('inputs', nargs='*', metavar='FILE_OR_DIR', help='recordings, and folders of them')
-    parser.add_argument('--workdir', required=True, metavar='RUN', help='a trained or converted run')
-    parser.add_argument('--output', required=True, metavar='DIR', help='where the results go, under the same names')
-    parser.add_argument('--noisy', metavar='DIR', help='noisy recordings, a folder or a file; goes with --processed')
-    parser.add_argument('--processed', metavar='DIR',
+    parser.add_argument('inputs', nargs='*', type=files.given, metavar='FILE_OR_DIR',
+                        help='recordings, and folders of them')
+    parser.add_argument('--workdir', required=True, type=files.given, metavar='RUN', help='a trained or converted run')
+    parser.add_argument('--output', required=True, type=files.given, metavar='DIR',
+                        help='where the results go, under the same names')
+    parser.add_argument('--noisy', type=files.given, metavar='DIR',
+                        help='noisy recordings, a folder or a file; goes with --processed')
+    parser.add_argument('--processed', type=files.given, metavar='DIR',
                         help='what another enhancer made of them, for a run that refines it')
-    parser.add_argument('--preceding', metavar='RUN', help='a run that enhances first, for a run that refines')
+    parser.add_argument('--preceding', type=files.given, metavar='RUN',
+                        help='a run that enhances first, for a run that refines')
     parser.add_argument('--model', type=setting, action='append', default=[], metavar='KEY=VALUE',
                         help="in place of a value in the run's config.model, say guidance=none; may be repeated")
-    parser.add_argument('--noise', metavar='DIR', help='also write what was removed (input - output) here')
+    parser.add_argument('--noise', type=files.given, metavar='DIR',
+                        help='also write what was removed (input - output) here')
     parser.add_argument('--strength', type=float, default=1.0, help='0: the input, 1: fully enhanced (default)')
     parser.add_argument('--steps', type=int, help="sampling steps, for systems that sample (default: the run's own)")
     parser.add_argument('--checkpoint', type=checkpoint, default='best', metavar='best|latest|N',
@@ -48,5 +54,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    launch.tune()
     errors.exit_with(main)

@@ -23,7 +23,7 @@ import dataclasses
 import shlex
 import sys
 
-from jax_diffse import errors, launch, processes
+from jax_diffse import errors, files, launch, processes
 from jax_diffse.config import checkpoint, setting
 from jax_diffse.errors import UserError
 
@@ -46,15 +46,16 @@ def _listed(text: str, kind: type, what: str) -> tuple:
 def _parse() -> argparse.Namespace:
     parser = errors.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                            allow_abbrev=False)
-    parser.add_argument('--workdir', metavar='RUN', action='append', default=[],
+    parser.add_argument('--workdir', type=files.given, metavar='RUN', action='append', default=[],
                         help='a trained or converted run; may be repeated')
-    parser.add_argument('--output', required=True, metavar='DIR', help='where the report goes')
+    parser.add_argument('--output', required=True, type=files.given, metavar='DIR', help='where the report goes')
     parser.add_argument('--checkpoint', type=checkpoint, default='best', metavar='best|latest|N',
                         help='which of its checkpoints (default: best)')
     parser.add_argument('--model', type=setting, action='append', default=[], metavar='KEY=VALUE',
                         help="in place of a value in the run's config.model, say guidance=none; may be repeated")
-    parser.add_argument('--preceding', metavar='RUN', help='a run that enhances first, for a run that refines')
-    parser.add_argument('--processed', metavar='DIR',
+    parser.add_argument('--preceding', type=files.given, metavar='RUN',
+                        help='a run that enhances first, for a run that refines')
+    parser.add_argument('--processed', type=files.given, metavar='DIR',
                         help='what another enhancer made of the noisy files, for a run that refines it')
     study = parser.add_argument_group('studies')
     study.add_argument('--steps', type=_numbers, metavar='A,B,...',
@@ -68,15 +69,17 @@ def _parse() -> argparse.Namespace:
                        help='two runs or settings, in place of --workdir; KEY may be steps')
     data = parser.add_argument_group('data')
     data.add_argument('--split', choices=('test', 'validation'), help="of the run's own data (default: test)")
-    data.add_argument('--clean', metavar='DIR', help='clean speech; goes with --noisy')
-    data.add_argument('--noisy', metavar='DIR', help='the same files with noise')
-    data.add_argument('--speech', metavar='DIR', help='clean speech to mix; goes with --noise')
-    data.add_argument('--noise', metavar='DIR', help='noise to mix it with, one folder per class')
+    data.add_argument('--clean', type=files.given, metavar='DIR', help='clean speech; goes with --noisy')
+    data.add_argument('--noisy', type=files.given, metavar='DIR', help='the same files with noise')
+    data.add_argument('--speech', type=files.given, metavar='DIR', help='clean speech to mix; goes with --noise')
+    data.add_argument('--noise', type=files.given, metavar='DIR', help='noise to mix it with, one folder per class')
     data.add_argument('--snr-db', type=_levels, metavar='A,B,...',
                       help='levels to mix at, --snr-db=-5,0 where the first is negative (default: those of the run)')
     data.add_argument('--clip-seconds', type=float, metavar='S',
                       help='cut longer utterances to their middle S seconds before they are mixed, 0: whole (default: '
                            'as in the run)')
+    data.add_argument('--resample', action='store_true',
+                      help='take files at another rate than the system works at, and resample them')
     data.add_argument('--skip-bad', action='store_true', help='leave out files that cannot be used, rather than stop')
     data.add_argument('--limit', type=int, metavar='N', help='at most N files, spread evenly over the data')
     parser.add_argument('--metrics', metavar='A,B,...',
@@ -85,7 +88,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument('--workers', type=int, metavar='N', help='scoring processes (default: one per CPU)')
     parser.add_argument('--save-audio', action='store_true',
                         help='also write what each stage made of each file, to DIR/audio/STAGE')
-    parser.add_argument('--cache', metavar='DIR', help='where results are kept (default: DIR/cache of --output)')
+    parser.add_argument('--cache', type=files.given, metavar='DIR',
+                        help='where results are kept (default: DIR/cache of --output)')
     processes.add_arguments(parser)
     args = parser.parse_args()
     if bool(args.workdir) == bool(args.compare):
@@ -98,7 +102,7 @@ def _data(args: argparse.Namespace, run):
     from jax_diffse.data.config import FOLDERS, DataConfig, Folders
 
     own = DataConfig.from_config_dict(run.config.get('data', {}))
-    own = dataclasses.replace(own, skip_bad=own.skip_bad or args.skip_bad)
+    own = dataclasses.replace(own, skip_bad=own.skip_bad or args.skip_bad, resample=own.resample or args.resample)
     folders = {name: getattr(args, name) for name in ('clean', 'noisy', 'speech', 'noise') if getattr(args, name)}
     if tuple(folders) not in ((), ('clean', 'noisy'), ('speech', 'noise')):
         raise UserError(f'{" ".join(f"--{name}" for name in folders)} given, expected --clean and --noisy, or --speech '
@@ -106,6 +110,8 @@ def _data(args: argparse.Namespace, run):
     for flag, value in (('--snr-db', args.snr_db), ('--clip-seconds', args.clip_seconds)):
         if value is not None and 'speech' not in folders:
             raise UserError(f'{flag} given, which is only of use where --speech and --noise are mixed')
+    if args.resample and not folders and own.name != FOLDERS:
+        raise UserError(f'--resample: is for folders, but {run.workdir} is evaluated on {own.name}, which has one rate')
     if not folders:
         split = args.split or 'test'
         if own.name == FOLDERS and split == 'test' and own.test == Folders():
@@ -151,6 +157,7 @@ def _variants(args: argparse.Namespace):
 
 
 def main() -> int | None:
+    launch.tune()
     args = _parse()
     return processes.run(lambda: _evaluate(args), args)
 
@@ -179,6 +186,8 @@ def _evaluate(args: argparse.Namespace) -> None:
             for folder in filter(None, folders.values()):
                 check_apart(args.output, folder)
     source = open_source(config, split)
+    if isinstance(source, MixSource) and not jax.process_index():
+        source.write_manifest(f'{args.output}/mixtures.tsv')
     common = {'preceding': preceding, 'processed': args.processed, 'data': description, 'metrics': metrics,
               'limit': args.limit, 'workers': args.workers, 'skip_bad': config.skip_bad, 'cache': args.cache,
               'command': shlex.join(['python', *sys.argv])}
@@ -189,10 +198,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         raise UserError('--save-audio: is for one setting; the audio of several is in the cache, or give one at a time')
     else:
         sweep(variants, source, args.output, seeds=args.seeds, **common)
-    if isinstance(source, MixSource) and not jax.process_index():
-        source.write_manifest(f'{args.output}/mixtures.tsv')
 
 
 if __name__ == '__main__':
-    launch.tune()
     errors.exit_with(main)

@@ -5,13 +5,15 @@ The same command continues a run that was interrupted. A config with several sta
 
 import argparse
 
-from jax_diffse import errors, launch, processes
+from jax_diffse import errors, files, launch, processes
 
 
 def main() -> int | None:
+    launch.tune()
     parser = errors.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--config', required=True, metavar='FILE[:VARIANT]', help='an experiment in configs/')
-    parser.add_argument('--workdir', required=True, metavar='RUN', help='where checkpoints and logs go')
+    parser.add_argument('--workdir', required=True, type=files.given, metavar='RUN',
+                        help='where checkpoints and logs go')
     parser.add_argument('--change-config', action='store_true',
                         help='continue a run although the config is another one than it was made with')
     processes.add_arguments(parser)
@@ -29,5 +31,4 @@ def main() -> int | None:
 
 
 if __name__ == '__main__':
-    launch.tune()
     errors.exit_with(main)

@@ -37,7 +37,7 @@ def start(job: Job) -> Outcome:
         path = pathlib.Path(folder, 'lines')
         done = subprocess.run([sys.executable, '-m', 'benchmarks.job', job.part, path], env=env, text=True,
                               input=json.dumps(job.settings))
-        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()] if path.exists() else []
     ends = {key: value for line in lines for key, value in line.items() if key in ('left_out', 'failure')}
     if done.returncode and not ends:
         ends['failure'] = ended_by(done.returncode)

@@ -15,7 +15,7 @@ from jax_diffse.errors import UserError, exit_with
 
 def table(folders: list[str]) -> str:
     """Rows of means, and how many files have a lower PESQ than the noisy ones."""
-    summaries = [json.loads(pathlib.Path(folder, 'summary.json').read_text()) for folder in folders]
+    summaries = [json.loads(pathlib.Path(folder, 'summary.json').read_text(encoding='utf-8')) for folder in folders]
     if len({(summary['data'], summary['files']) for summary in summaries}) > 1:
         raise UserError(f'{", ".join(folders)}: expected reports on the same files')
     metrics = [metric for metric in METRICS if all(metric in summary['metrics'] for summary in summaries)]

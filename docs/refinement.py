@@ -27,7 +27,7 @@ def read(folders: list[str]) -> dict[tuple[str, str, int], list[dict]]:
     """(Preceding enhancer, sampler, number of files) -> summaries, by sampling steps."""
     found = collections.defaultdict(list)
     for folder in folders:
-        summary = json.loads(pathlib.Path(folder, 'summary.json').read_text())
+        summary = json.loads(pathlib.Path(folder, 'summary.json').read_text(encoding='utf-8'))
         preceding = summary['preceding'].get('folder') or summary['preceding']['workdir']
         found[pathlib.Path(preceding).name, summary['config']['model']['sampler'], summary['files']].append(summary)
     return {key: sorted(group, key=lambda summary: summary['sampling_steps']) for key, group in sorted(found.items())}

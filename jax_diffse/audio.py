@@ -1,27 +1,39 @@
 """Audio files <-> arrays, and resampling (host side, NumPy)."""
 
 import contextlib
-import dataclasses
+import functools
+import io
+import logging
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
+import soxr
 
-from jax_diffse import files
+from jax_diffse import containers, files
 from jax_diffse.errors import UserError
 
-EXTENSIONS = ('.wav', '.flac')
-UNTOLD = 0x7FFFF000  # bytes of sound that a header tells, or more, where its program could not know: it wrote to a pipe
-BLOCK = 2**22  # values that are read at a time
-UNKNOWN_LENGTH = 2**62  # what libsndfile gives for it is larger
+BLOCK = 2**20  # values that are read at a time
+UNCLIPPED = ('FLOAT', 'DOUBLE')  # encodings that hold any level
+FULL_SCALE = 1 - 2**-23  # float32; at 1.0 some encoders wrap around
+# Encoders whose predictors overshoot and wrap around below full scale: levels at which sines and speech, clipped by a
+# third, come back with the right sign.
+CEILINGS = {'G721_32': 0.85, 'G723_24': 0.85, 'G723_40': 0.85,
+            'NMS_ADPCM_16': 1 - 2**-15, 'NMS_ADPCM_24': 1 - 2**-15, 'NMS_ADPCM_32': 1 - 2**-15}
+# Encodings, FLAC's among them, in which reading from the middle gives what reading from the start gives.
+SEEKABLE = ('PCM_S8', 'PCM_U8', 'PCM_16', 'PCM_24', 'PCM_32', 'FLOAT', 'DOUBLE', 'ULAW', 'ALAW')
+FORMATS_WITHOUT_SEEK = ('SDS', 'PAF')  # blocks of samples
+FRAME = 1152  # samples of an MP3's frame: its tag may be wrong by one
+
+log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class AudioInfo:
-    """What a file's header says."""
+class AudioInfo(NamedTuple):
+    """What a file is."""
 
     sample_rate: int  # Hz
     num_samples: int  # per channel
@@ -30,20 +42,27 @@ class AudioInfo:
     subtype: str  # soundfile's name of the encoding, e.g. 'PCM_16'
 
 
+class _Sound(NamedTuple):
+    """A file that was looked at."""
+
+    info: AudioInfo
+    parts: tuple[containers.Part, ...]
+
+
 def info(path: str | os.PathLike) -> AudioInfo:
-    """Reads a file's header.
+    """Looks at a file. Where its header does not say how long it is, or only estimates it, the file is decoded.
 
     Raises:
-      UserError: there is no such file, it is not audio that soundfile reads or of unknown length, a wav file that was
-        cut off, or has a name that is not UTF-8.
+      UserError: there is no such file, it is not audio that soundfile reads, is shorter than it claims, or has a name
+        that is not UTF-8.
     """
-    with _opened(path) as file:
-        _check_whole(path, file)
-        return AudioInfo(file.samplerate, file.frames, file.channels, file.format, file.subtype)
+    return _look(path).info
 
 
 def read(path: str | os.PathLike, start: int = 0, stop: int | None = None) -> tuple[np.ndarray, int]:
-    """Reads samples [start, stop) of a file.
+    """Reads samples [start, stop) of a file: those that decoding all of it would give.
+
+    Encodings that depend on what came before are decoded from the start of the file.
 
     Returns:
       float32 `[N, C]`, integer encodings scaled to [-1, 1), and the sample rate in Hz.
@@ -51,61 +70,195 @@ def read(path: str | os.PathLike, start: int = 0, stop: int | None = None) -> tu
     Raises:
       UserError: the file cannot be read, or ends before its header says.
     """
-    with _opened(path) as file:
-        start, stop, _ = slice(start, stop).indices(file.frames)
-        return _samples(file, start, stop), file.samplerate
+    sound = _look(path)
+    start, stop, _ = slice(start, stop).indices(sound.info.num_samples)
+    seekable = (len(sound.parts) == 1 and sound.info.subtype in SEEKABLE
+                and sound.info.format not in FORMATS_WITHOUT_SEEK)
+    at, found = start if seekable else 0, [np.zeros((0, sound.info.num_channels), np.float32)]
+    for block in _blocks(path, sound, at, stop):
+        found.append(block[max(start - at, 0):])
+        at += len(block)
+    return (found[1] if len(found) == 2 else np.concatenate(found)), sound.info.sample_rate
+
+
+def blocks(path: str | os.PathLike, size: int) -> Iterator[np.ndarray]:
+    """Decodes a file in one go.
+
+    Yields:
+      Consecutive blocks `[n, C]` float32, n at most `size`.
+
+    Raises:
+      UserError: as `read`.
+    """
+    sound = _look(path)
+    return _blocks(path, sound, 0, sound.info.num_samples, size)
+
+
+def _look(path) -> _Sound:
+    with _errors(path):
+        os.fspath(path).encode()  # reports and libsndfile take no other
+        if not os.path.isfile(path):  # opening a pipe that nobody writes to would not return
+            raise OSError('not a file')
+        status = os.stat(path)
+        return _looked_at(os.fspath(path), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _looked_at(path: str, size: int, mtime: int) -> _Sound:
+    del mtime  # names the file together with its size
+    if not size:
+        raise ValueError('the file is empty')
+    parts, headers = containers.parts(path), []
+    for part in parts:
+        with _decoder(path, parts, part) as file:
+            there = file.frames
+            if file.subtype.startswith('MPEG') or there >= containers.UNSIZED // 2:
+                there = _count(file)
+            claimed = max(_claimed(path, part, file), _logged(path, file))
+            headers.append(AudioInfo(file.samplerate, there, file.channels, file.format, file.subtype))
+            if part.claimed > part.there and file.subtype.startswith('ALAC'):  # of a variable rate
+                raise UserError(cut_off(path, part.there, part.claimed, 'bytes of sound'))
+        if claimed > there:
+            raise UserError(cut_off(path, there, claimed))
+    if parts[-1].unfinished:
+        log.warning('%s: its last page is missing, it may have been cut off; %d samples are there', path,
+                    sum(header.num_samples for header in headers))
+    first = headers[0]
+    for header in headers:
+        if (header.sample_rate, header.num_channels) != (first.sample_rate, first.num_channels):
+            raise UserError(f'{path}: several files joined end to end, of {first.sample_rate} Hz with '
+                            f'{first.num_channels} channels and of {header.sample_rate} Hz with {header.num_channels}; '
+                            'expected one rate and number of channels, split it')
+    return _Sound(first._replace(num_samples=sum(header.num_samples for header in headers)), parts)
+
+
+def cut_off(path, there: int, claimed: int, unit: str = 'samples') -> str:
+    """The line about a file that has `there` of `claimed` samples."""
+    return (f'{path}: cut off, {there} of {claimed} {unit} are there; get it again, or have a sound editor save what '
+            'is there')
+
+
+def _claimed(path, part: containers.Part, file: soundfile.SoundFile) -> int:
+    """Samples that the part's bytes claim; 0 where they claim no more than there is."""
+    if part.claimed > part.there:
+        block, samples = (re.search(rf'{name} *: (\d+)', file.extra_info) for name in ('Block Align', 'Samples/Block'))
+        if block and samples:
+            claimed = part.claimed // int(block[1]) * int(samples[1])
+        else:
+            claimed = file.frames * part.claimed // max(part.there, 1)
+        return max(claimed, file.frames + 1)
+    return part.claimed_samples or (max(file.frames - FRAME, 0) if file.format == 'MP3' and part.sized else 0)
+
+
+# Containers whose claim libsndfile prints in its log, or leaves in the first bytes: what to look for, what it counts
+# besides sound, and whether it counts bytes.
+_CLAIMS = {
+    'NIST': (r'sample_count -i (\d+)', 0, False),
+    'AVR': (r'^\s*Frames\s*: (\d+)', 0, False),
+    'MPC2K': (r'^\s*Frames\s*: (\d+)', 0, False),
+    'SVX': (r'^\s*OneShotHiSamples\s*: (\d+)', 0, False),
+    'WVE': (r'Data length (\d+) should be', 0, True),
+    'MAT4': (r'truncated\. \d+ <--> (\d+)', 0, True),
+    'MAT5': (r'(?s)Size : (\d+)(?!.*Size : )', 0, True),
+    'VOC': (r'(?:Sound Data|Extended II)\s*: (\d+)', 13, True),
+}
+_WIDTH = {'PCM_16': 2, 'PCM_24': 3, 'PCM_32': 4, 'FLOAT': 4, 'DOUBLE': 8}  # bytes; others: 1
+
+
+def _logged(path, file: soundfile.SoundFile) -> int:
+    """Likewise of containers that are seldom met."""
+    if file.format not in _CLAIMS:
+        return 0
+    pattern, besides, in_bytes = _CLAIMS[file.format]
+    text = file.extra_info
+    if file.format == 'NIST':
+        with open(path, 'rb') as header:
+            text = header.read(1024).decode('latin-1')
+    found = re.search(pattern, text, re.MULTILINE if pattern.startswith('^') else 0)
+    if not found:
+        return 0
+    claimed = int(found[1]) - besides
+    return claimed // (file.channels * _WIDTH.get(file.subtype, 1)) if in_bytes else claimed
+
+
+class _InOneGo(soundfile.SoundFile):
+    """Decodes from start to end.
+
+    soundfile seeks behind every block that it reads, and some decoders then go on with other samples.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _decoder(path, parts, part: containers.Part) -> soundfile.SoundFile:
+    plain = len(parts) == 1 and not part.patch and part.sized
+    return _InOneGo(os.fspath(path) if plain else containers.View(path, part))
+
+
+def _count(file: soundfile.SoundFile) -> int:
+    """The samples that decoding gives."""
+    total, size = 0, max(BLOCK // file.channels, 1)
+    while got := len(file.read(size, dtype='float32', always_2d=True)):
+        total += got
+    return total
+
+
+def _blocks(path, sound: _Sound, start: int, stop: int, size: int | None = None) -> Iterator[np.ndarray]:
+    """Samples [start, stop), block by block, as a damaged header may promise any number.
+
+    `start` is 0 where a seek is not exact.
+    """
+    size, place = size or max(BLOCK // sound.info.num_channels, 1), start
+    with _errors(path):
+        for part in sound.parts:
+            with _decoder(path, sound.parts, part) as file:
+                if start:
+                    file.seek(start)
+                while place < stop:
+                    try:
+                        block = file.read(min(size, stop - place), dtype='float32', always_2d=True)
+                    except soundfile.SoundFileError as error:
+                        raise _damaged(path, sound, error) from error
+                    if not len(block):
+                        break
+                    place += len(block)
+                    yield block
+        if place < stop:
+            raise UserError(cut_off(path, place, sound.info.num_samples))
+
+
+def _damaged(path, sound: _Sound, error: soundfile.SoundFileError) -> UserError:
+    """The line about a file whose decoder gave up, which says how far it came."""
+    place = 0
+    with contextlib.suppress(soundfile.SoundFileError):
+        for part in sound.parts:
+            with _decoder(path, sound.parts, part) as file:
+                while got := len(file.read(1024, always_2d=True)):
+                    place += got
+    reason = str(getattr(error, 'error_string', error)).strip().rstrip('.')
+    return UserError(f'{path}: cut off or damaged, {place} of {sound.info.num_samples} samples can be read ({reason}); '
+                     'get it again, or have a sound editor save what is there')
 
 
 @contextlib.contextmanager
-def _opened(path) -> Iterator[soundfile.SoundFile]:
-    """The file; what soundfile raises meanwhile becomes a `UserError`."""
+def _errors(path) -> Iterator[None]:
+    """What soundfile raises meanwhile becomes a `UserError`."""
     try:
-        os.fspath(path).encode()
-    except UnicodeEncodeError as error:  # reports and libsndfile take no other
+        yield
+    except UnicodeEncodeError as error:
         raise UserError(f'{path}: its name is not UTF-8; rename it') from error
-    try:
-        if not os.path.isfile(path):  # opening a pipe that nobody writes to would not return
-            raise OSError('not a file')
-        with soundfile.SoundFile(os.fspath(path)) as file:
-            if file.frames >= UNKNOWN_LENGTH:
-                raise ValueError('its header does not say how long it is, as where it was encoded into a pipe')
-            yield file
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
         raise UserError(_unreadable(path, error)) from error
-
-
-def _check_whole(path, header: soundfile.SoundFile) -> None:
-    # libsndfile takes what is there of a wav file for all of it, and only logs what the header tells.
-    found = re.search(r'^data : (\d+) \(should be (\d+)\)', header.extra_info, re.MULTILINE)
-    told, there = map(int, found.groups()) if found else (0, 0)
-    if there < told < UNTOLD:
-        frames = header.frames * told // max(there, 1)
-        raise UserError(f'{path}: cut off, {header.frames} of {frames} samples are there; get it again, or have a '
-                        'sound editor save what is there')
-
-
-def _samples(file, start, stop) -> np.ndarray:
-    """Block by block, as a damaged header may promise any number."""
-    place = file.seek(start) if file.seekable() else 0  # some telephone encodings can only be read from the start
-    size, blocks = max(BLOCK // file.channels, 1), []
-    while place < stop:
-        block = file.read(min(size, stop - place), dtype='float32', always_2d=True)
-        if not len(block):
-            raise ValueError(f'it ends after {place} samples, its header says {file.frames}')
-        blocks.append(block[max(start - place, 0):])
-        place += len(block)
-    if len(blocks) == 1:
-        return blocks[0]
-    return np.concatenate([np.zeros((0, file.channels), np.float32), *blocks])
 
 
 def _unreadable(path, error) -> str:
     if not os.path.exists(path):
         return f'{path}: ' + ('a link that leads to no file' if os.path.islink(path) else 'no such file')
     if os.path.isdir(path):
-        return f'{path}: a directory, expected an audio file ({", ".join(EXTENSIONS)})'
+        return f'{path}: a directory, expected an audio file'
     if not os.path.isfile(path):
-        return f'{path}: not a file but a device or pipe, expected an audio file ({", ".join(EXTENSIONS)})'
+        return f'{path}: not a file but a device or pipe, expected an audio file'
     if os.path.getsize(path) == 0:
         return f'{path}: the file is empty'
     try:
@@ -118,7 +271,7 @@ def _unreadable(path, error) -> str:
 
 def write(path: str | os.PathLike, samples: np.ndarray, sample_rate: int, *, format: str | None = None,
           subtype: str | None = None) -> None:
-    """Writes float samples `[N]` or `[N, C]`, clipped to [-1, 1] for integer encodings, atomically.
+    """Writes float samples `[N]` or `[N, C]`, clipped to [-1, 1] unless the encoding is floating point, atomically.
 
     `format` and `subtype` are soundfile's names; by default they follow the extension.
 
@@ -126,53 +279,69 @@ def write(path: str | os.PathLike, samples: np.ndarray, sample_rate: int, *, for
       UserError: the file cannot be written, or the format does not take the rate, channels or subtype.
     """
     format = format or pathlib.Path(path).suffix.lstrip('.').upper()
+    columns = samples if samples.ndim == 2 else samples[:, None]
     try:
         subtype = subtype or soundfile.default_subtype(format)
-        if subtype not in ('FLOAT', 'DOUBLE'):
-            samples = np.clip(samples, -1.0, 1.0)
-        with files.whole(path) as partial:
-            soundfile.write(os.fspath(partial), samples, sample_rate, format=format, subtype=subtype)
-            if not partial.stat().st_size:  # FLAC without samples; such a file could not be read
-                raise ValueError(f'{format} needs at least one sample')
-    except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise UserError(files.unwritable(path, error)) from error
+    with writer(path, AudioInfo(sample_rate, len(columns), columns.shape[1], format, subtype)) as append:
+        append(columns)
+
+
+@contextlib.contextmanager
+def writer(path: str | os.PathLike, like: AudioInfo) -> Iterator[Callable[[np.ndarray], None]]:
+    """Writes a file piece by piece in the rate, channels, format and subtype of `like`; it appears when it is whole.
+
+    Yields:
+      A function that appends `[n, C]`, clipped to [-1, 1] unless the encoding is floating point.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    try:
+        with files.whole(path) as partial:
+            with _encoder(partial, like) as file:
+                yield lambda samples: file.write(clipped(samples, like.subtype))
+            if not partial.stat().st_size:  # FLAC without samples; such a file could not be read
+                raise soundfile.SoundFileRuntimeError(f'{like.format} needs at least one sample')
+    except (soundfile.SoundFileError, OSError) as error:
+        raise UserError(files.unwritable(path, error)) from error
+
+
+def _encoder(target: pathlib.Path | io.BytesIO, like: AudioInfo) -> soundfile.SoundFile:
+    try:
+        return soundfile.SoundFile(target, 'w', like.sample_rate, like.num_channels, like.subtype, format=like.format)
+    except (ValueError, TypeError) as error:
+        raise soundfile.SoundFileRuntimeError(str(error)) from error
+
+
+def clipped(samples: np.ndarray, subtype: str) -> np.ndarray:
+    """Samples as an encoding can hold them: most wrap around, or worse, beyond full scale."""
+    if subtype in UNCLIPPED:
+        return samples
+    ceiling = CEILINGS.get(subtype)
+    return np.clip(samples, -(ceiling or 1.0), ceiling or FULL_SCALE)
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Checks that results can be written in the rate, channels and encoding of a file.
+
+    Raises:
+      UserError: they cannot; or the file cannot be read.
+    """
+    like = info(path)
+    try:
+        _encoder(io.BytesIO(), like).close()
+    except soundfile.SoundFileError as error:
+        raise UserError(f'{path}: {like.format} with {like.subtype}, {like.sample_rate} Hz and {like.num_channels} '
+                        'channels can be read but not written, and results keep the encoding of their input; convert '
+                        'it first, to FLAC or 16-bit wav, say') from error
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     """Resamples `[N]` or `[N, C]` along time with soxr (high quality) -> float32, `ceil(N to / from)` samples."""
     if from_rate == to_rate:
         return samples
-    import librosa  # slow to import, and only needed here
-
-    return librosa.resample(samples, orig_sr=from_rate, target_sr=to_rate, axis=0, res_type='soxr_hq')
-
-
-def find(root: str | os.PathLike) -> list[pathlib.Path]:
-    """All audio files below a directory, sorted; hidden ones are left out, and links to folders are not followed.
-
-    Links that lead nowhere are among them, so that whoever reads them says so.
-
-    Raises:
-      UserError: there is no such directory.
-    """
-    root = pathlib.Path(root)
-    if not root.is_dir():
-        raise UserError(f'{root}: no such directory')
-    return sorted(path for path in root.rglob('*')
-                  if path.suffix.lower() in EXTENSIONS and (path.is_file() or not path.exists())
-                  and not any(part.startswith('.') for part in path.relative_to(root).parts))
-
-
-def by_name(root: str | os.PathLike) -> dict[str, pathlib.Path]:
-    """All audio files below a directory by their name: the path below it, '/' between parts, without extension.
-
-    Raises:
-      UserError: there is no such directory, or two files have one name.
-    """
-    files: dict[str, pathlib.Path] = {}
-    for path in find(root):
-        name = path.relative_to(root).with_suffix('').as_posix()
-        if name in files:
-            raise UserError(f'{path}: has the same name as {files[name]}, expected one file of a name; remove one')
-        files[name] = path
-    return files
+    length = -(-len(samples) * to_rate // from_rate)
+    found = soxr.resample(np.asarray(samples, np.float32), from_rate, to_rate, quality='HQ')[:length]
+    return np.pad(found, [(0, length - len(found)), *[(0, 0)] * (found.ndim - 1)])

@@ -9,6 +9,7 @@ import os
 import typing
 from collections.abc import Mapping, Sequence
 
+from jax_diffse import files
 from jax_diffse.errors import UserError
 
 T = typing.TypeVar('T')
@@ -30,6 +31,7 @@ def load(path: str, overrides: Sequence[str] = ()):
     from absl import flags
     from ml_collections import config_flags
 
+    path = files.given(path)
     if not os.path.isfile(path.partition(':')[0]):
         raise UserError(f'--config={path}: no such file')
     for override in overrides:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from jax_diffse import terminal
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room for a file
 
 
@@ -27,6 +29,7 @@ class Parser(argparse.ArgumentParser):
 
 def exit_with(main: Callable[[], int | None]) -> None:
     """Runs an entry point and exits with its `status`."""
+    terminal.prepare()
     sys.exit(status(main))
 
 

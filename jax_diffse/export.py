@@ -108,8 +108,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = errors.Parser(prog='python -m jax_diffse.export', description=__doc__,
                            formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('workdir', metavar='RUN', help='a trained or converted run')
-    parser.add_argument('output', metavar='OUT', help='the file to write')
+    parser.add_argument('workdir', type=files.given, metavar='RUN', help='a trained or converted run')
+    parser.add_argument('output', type=files.given, metavar='OUT', help='the file to write')
     parser.add_argument('--platforms', default='cpu,cuda,tpu', help='where it is to run (default: cpu,cuda,tpu)')
     parser.add_argument('--chunk-seconds', type=float, default=4.0, metavar='SECONDS',
                         help='length of what it takes (default: 4)')
@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                         help='checkpoint (default: best)')
     parser.add_argument('--model', type=setting, action='append', default=[], metavar='KEY=VALUE',
                         help="in place of a value in the run's config.model, say guidance=none; may be repeated")
-    parser.add_argument('--preceding', metavar='RUN',
+    parser.add_argument('--preceding', type=files.given, metavar='RUN',
                         help='a run that enhances first, in the same file, for a run that refines')
     args = parser.parse_args(argv)
     run = checkpoints.load(args.workdir, step=args.checkpoint, model=dict(args.model))

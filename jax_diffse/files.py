@@ -1,9 +1,11 @@
-"""Files that appear when they are whole, and one that only one process holds."""
+"""Paths as users give them, files that appear when they are whole, and one that only one process holds."""
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import platform
+import re
 from collections.abc import Iterator
 
 from jax_diffse.errors import UserError
@@ -12,6 +14,19 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
+
+
+def given(path: str | os.PathLike) -> str:
+    """A path that a user gave, with `~` expanded.
+
+    Raises:
+      UserError: it is an address, as of object storage.
+    """
+    text = os.fspath(path)
+    if re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', text):
+        raise UserError(f'{text}: an address, expected a path on this machine; object storage is not supported yet: '
+                        'copy the data to a disk, or mount the bucket as a folder')
+    return os.path.expanduser(text)
 
 
 @contextlib.contextmanager
@@ -24,7 +39,8 @@ def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
       OSError: a folder cannot be made, or the file not put in its place.
     """
     path = pathlib.Path(path)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+    # Not the name itself, which may be as long as the file system allows.
+    partial = path.with_name(f'.{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.{os.getpid()}.partial')
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         partial.touch()  # tells why it cannot be written, which not every library does
@@ -43,6 +59,19 @@ def unwritable(path: str | os.PathLike, error: Exception) -> str:
     if 'System error' in str(reason):  # libsndfile, of which the file itself was made before
         reason = 'System error, is the disk full?'
     return f'{path}: cannot be written ({reason})'
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a file, and the folders above it; it appears when it is whole.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    try:
+        with whole(path) as partial:
+            partial.write_text(text, encoding='utf-8')
+    except OSError as error:
+        raise UserError(unwritable(path, error)) from error
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ import platform
 import sys
 from importlib import metadata
 
+from jax_diffse import files
+
 HUGE_PAGES = 'glibc.malloc.hugetlb=1'
 # By release of jaxlib, as XLA ends the process at a flag that it does not know.
 THREADED_CONVOLUTIONS = {'0.10': '--xla_cpu_experimental_ynn_fusion_type=-individual_convolution'}
@@ -27,10 +29,11 @@ def cache() -> pathlib.Path:
 
     Raises:
       OSError: the user has none.
+      UserError: $JAX_DIFFSE_CACHE is an address.
     """
     named = os.environ.get('JAX_DIFFSE_CACHE', 'off')
     if named not in OFF:
-        return pathlib.Path(named).absolute()
+        return pathlib.Path(files.given(named)).absolute()
     try:
         return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache', 'jax_diffse')
     except RuntimeError as error:

@@ -1,3 +1,5 @@
+import struct
+
 import numpy as np
 import pytest
 import scipy.signal
@@ -6,6 +8,7 @@ from numpy.testing import assert_allclose
 
 from jax_diffse import audio
 from jax_diffse.errors import UserError
+from tests import sounds
 
 STEP = {'PCM_16': 2**-15, 'PCM_24': 2**-23, 'FLOAT': 0.0}
 
@@ -40,6 +43,29 @@ def test_integer_encodings_are_clipped_and_floating_ones_not(tmp_path):
     assert_allclose(audio.read(tmp_path / 'a.wav')[0][:, 0], [1.0, -1.0, 0.5], atol=2**-15)
     audio.write(tmp_path / 'a.wav', x, 8000, subtype='FLOAT')
     np.testing.assert_array_equal(audio.read(tmp_path / 'a.wav')[0][:, 0], x)
+
+
+@pytest.mark.parametrize('peak', [1.0, 1.01, 1.2, 1.6])
+@pytest.mark.parametrize(('format', 'subtype'), [
+    (format, subtype) for format in ('WAV', 'W64', 'AIFF', 'AU', 'CAF', 'FLAC', 'OGG', 'MP3', 'PAF', 'VOC')
+    for subtype in soundfile.available_subtypes(format)
+    if (format, subtype) not in {('MP3', 'MPEG_LAYER_I'), ('MP3', 'MPEG_LAYER_II'), ('WAV', 'MPEG_LAYER_III'),
+                                 ('AIFF', 'DWVW_12')}])  # libsndfile lists them, and cannot write or read them
+def test_nothing_beyond_full_scale_comes_back_with_the_other_sign(tmp_path, format, subtype, peak):
+    x = (peak * np.sin(np.arange(32_000) * 2 * np.pi * 200 / 16_000)).astype(np.float32)
+    x *= np.minimum(1, np.minimum(np.arange(32_000), np.arange(32_000)[::-1]) / 1600)  # codecs ring at sudden starts
+    audio.write(tmp_path / 'a', x, 16_000, format=format, subtype=subtype)
+    y = audio.read(tmp_path / 'a')[0][:32_000, 0]
+    loud = np.abs(x) > 0.9
+    assert np.all(y[loud] * x[loud] > 0) and np.max(np.abs(y)[loud]) > 0.8
+
+
+@sounds.needs_ffmpeg
+def test_ffmpeg_hears_full_scale_as_it_was_written(tmp_path):
+    x = (1.5 * np.sin(np.arange(8000) * 2 * np.pi * 200 / 8000)).astype(np.float32)
+    for subtype, largest in (('ULAW', 0.02), ('ALAW', 0.02), ('PCM_16', 1e-4)):
+        audio.write(tmp_path / 'a.wav', x, 8000, subtype=subtype)
+        assert np.max(np.abs(sounds.ffmpeg(tmp_path / 'a.wav') - np.clip(x, -1, 1))) < largest
 
 
 def test_format_of_the_container_may_differ_from_the_extension(tmp_path):
@@ -123,31 +149,18 @@ def test_resample_to_the_same_rate_changes_nothing():
     np.testing.assert_array_equal(audio.resample(x, 16_000, 16_000), x)
 
 
-def test_find_lists_audio_files_below_a_folder(tmp_path):
-    for name in ('b.wav', 'a/c.FLAC', 'a/d.txt', '.hidden/e.wav', 'a/.f.wav', 'g.wav/h.wav'):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b'')
-    assert [path.relative_to(tmp_path).as_posix() for path in audio.find(tmp_path)] == [
-        'a/c.FLAC', 'b.wav', 'g.wav/h.wav']
-
-
-def test_find_in_a_missing_folder_is_a_user_error(tmp_path):
-    with pytest.raises(UserError, match='no such directory'):
-        audio.find(tmp_path / 'none')
-
-
 def test_info_says_what_soundfile_says(tmp_path):
     soundfile.write(tmp_path / 'a.wav', np.zeros((7, 3)), 11_025, subtype='PCM_U8')
     assert audio.info(tmp_path / 'a.wav') == audio.AudioInfo(11_025, 7, 3, 'WAV', 'PCM_U8')
 
 
-def test_by_name_goes_by_the_path_without_extension(tmp_path):
-    for name in ('b.wav', 'a/c.FLAC', 'a/b.v2.wav'):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b'')
-    assert audio.by_name(tmp_path) == {name.rpartition('.')[0]: tmp_path / name
-                                       for name in ('b.wav', 'a/c.FLAC', 'a/b.v2.wav')}
-    (tmp_path / 'b.flac').write_bytes(b'')
-    with pytest.raises(UserError, match='b.wav: has the same name as .*b.flac'):
-        audio.by_name(tmp_path)
+def test_what_can_be_read_and_not_written_is_known_beforehand(tmp_path):
+    """MP3 in a wav file, format tag 0x55 of Microsoft's mmreg.h."""
+    frames = sounds.mp3(tmp_path / 'a.mp3', sounds.sine(44_100), tag=False)
+    header = b'WAVEfmt ' + struct.pack('<IHHIIHHHHIHHH', 30, 0x55, 1, 44_100, 16_000, 1, 0, 12, 1, 2, 417, 1, 1393)
+    body = header + b'data' + struct.pack('<I', len(frames)) + frames
+    (tmp_path / 'a.wav').write_bytes(b'RIFF' + struct.pack('<I', len(body)) + body)
+    assert len(audio.read(tmp_path / 'a.wav')[0]) == 1152 * len(sounds.mpeg_frames(frames))
+    with pytest.raises(UserError, match=r'a\.wav: WAV with MPEG_LAYER_III.* can be read but not written.*convert it'):
+        audio.check_writable(tmp_path / 'a.wav')
+    audio.check_writable(tmp_path / 'a.mp3')

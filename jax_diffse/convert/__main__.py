@@ -17,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jax_diffse import convert, errors, systems
+from jax_diffse import convert, errors, files, systems
 from jax_diffse.config import override, setting
 from jax_diffse.convert import nisqa
 from jax_diffse.evaluation import nisqa as scorer
@@ -35,14 +35,14 @@ def main(argv: Sequence[str] | None = None) -> None:
                            formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoints', nargs='+', metavar='KIND=FILE',
                         help=f"the authors' files; KIND is one of {', '.join(convert.KINDS)}; or nisqa and its files")
-    parser.add_argument('--workdir', help='folder of the run to write')
+    parser.add_argument('--workdir', type=files.given, help='folder of the run to write')
     parser.add_argument('--model', type=setting, action='append', default=[], metavar='KEY=VALUE',
                         help='a field of config.model that weights cannot tell, say network.heads=8; may be repeated')
     args = parser.parse_args(argv)
     if args.checkpoints[0] == 'nisqa':
         if args.workdir or args.model or not args.checkpoints[1:]:
             parser.error('nisqa takes files, and neither --workdir nor --model')
-        _to_cache(args.checkpoints[1:])
+        _to_cache([files.given(path) for path in args.checkpoints[1:]])
     elif args.workdir:
         _to_run(args.checkpoints, args.workdir, dict(args.model))
     else:
@@ -86,7 +86,7 @@ def _paths(arguments: Sequence[str]) -> dict[str, str]:
             raise errors.UserError(f'{argument}: expected KIND=FILE, KIND one of {", ".join(convert.KINDS)}')
         if kind in paths:
             raise errors.UserError(f'{argument}: {kind} given twice')
-        paths[kind] = path
+        paths[kind] = files.given(path)
     return paths
 
 

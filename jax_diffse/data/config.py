@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from jax_diffse import files
 from jax_diffse.config import from_config_dict
 from jax_diffse.errors import UserError
 
@@ -21,6 +22,10 @@ class Folders:
     noisy: str = ''
     speech: str = ''
     noise: str = ''
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, files.given(getattr(self, field.name)))
 
     def kind(self, key: str) -> str:
         """'pairs', 'mix', 'clean' (speech alone) or '' (nothing named).
@@ -60,6 +65,7 @@ class DataConfig:
     skip_bad: bool = False  # leave bad files out instead of stopping
 
     def __post_init__(self):
+        object.__setattr__(self, 'data_dir', files.given(self.data_dir))
         if self.name != FOLDERS and self.name.partition('/')[0] not in BUILDERS:
             raise UserError(f'config.data.name: no data set {self.name!r}, expected one of {(FOLDERS, *BUILDERS)}')
         if not 0 < self.held_out < 1:

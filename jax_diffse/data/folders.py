@@ -1,16 +1,15 @@
-"""Folders of wav and flac files as a `Source`: pairs of clean and noisy speech, speech and noise to mix, or speech."""
+"""Folders of audio files as a `Source`: pairs of clean and noisy speech, speech and noise to mix, or speech."""
 
 import dataclasses
 import hashlib
 import logging
 import os
-import pathlib
 import zlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from jax_diffse import audio
+from jax_diffse import audio_files, files
 from jax_diffse.data.config import DataConfig
 from jax_diffse.data.scan import AudioFile, is_silent, settle, survey
 from jax_diffse.errors import UserError
@@ -167,10 +166,7 @@ class MixSource:
         for mixture in self.mixtures:
             lines.append(f'{mixture.id}\t{mixture.speech.path}\t{mixture.noise.path}\t{mixture.read_noise()[1]}\t'
                          f'{mixture.noise.folder}\t{mixture.snr_db:g}\t{mixture.speech_start}\t{mixture.num_samples}')
-        path = pathlib.Path(path)
-        partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-        partial.write_text('\n'.join(lines) + '\n')
-        os.replace(partial, path)
+        files.write_text(path, '\n'.join(lines) + '\n')
 
 
 def list_mixtures(speech: Sequence[AudioFile], noise: Sequence[AudioFile], snr_db: Sequence[float],
@@ -221,12 +217,13 @@ def _survey(root, config) -> tuple[dict[str, AudioFile], dict[str, str]]:
 def _open_pairs(config, split, folders, shared) -> PairSource:
     clean, bad_clean = _survey(folders.clean, config)
     noisy, bad_noisy = _survey(folders.noisy, config)
-    spoiled = {_name(path, folders.clean) for path in bad_clean} | {_name(path, folders.noisy) for path in bad_noisy}
+    spoiled = {audio_files.name(path, root) for bad, root in ((bad_clean, folders.clean), (bad_noisy, folders.noisy))
+               for path in bad}
     bad = bad_clean | bad_noisy
     total = len(clean) + len(noisy) + len(bad)
-    for files, others, root in ((clean, noisy, folders.noisy), (noisy, clean, folders.clean)):
-        bad |= {files[name].path: f'unpaired: no file of this name in {root}'
-                for name in files.keys() - others.keys() - spoiled}
+    for own, others, root in ((clean, noisy, folders.noisy), (noisy, clean, folders.clean)):
+        bad |= {own[name].path: f'unpaired: no file of this name in {root}'
+                for name in own.keys() - others.keys() - spoiled}
     for name in clean.keys() & noisy.keys():
         if clean[name].num_samples != noisy[name].num_samples:
             bad[noisy[name].path] = (f'{noisy[name].num_samples} samples, '
@@ -269,7 +266,8 @@ def _training_classes(config, noise) -> frozenset[str] | None:
     try:
         if not root:
             raise UserError('config.data.train.noise names no directory')
-        names = _choose([_name(path, root) for path in audio.find(root)], config, 'train', root, shared, by_file=True)
+        found = [audio_files.name(path, root) for path in audio_files.find(root)]
+        names = _choose(found, config, 'train', root, shared, by_file=True)
         for where, those in ((root, names), (config.test.noise, [file.name for file in noise])):
             if not all('/' in name for name in those):
                 raise UserError(f'{where}: files outside of folders of their class')
@@ -277,10 +275,6 @@ def _training_classes(config, noise) -> frozenset[str] | None:
     except UserError as error:
         log.warning('not known which noise was seen in training: %s', error)
         return None
-
-
-def _name(path, root) -> str:
-    return pathlib.Path(path).relative_to(root).with_suffix('').as_posix()
 
 
 def _choose(names, config, split, root, shared, by_file=False) -> list[str]:

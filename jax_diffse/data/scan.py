@@ -9,7 +9,7 @@ import pathlib
 
 import numpy as np
 
-from jax_diffse import audio
+from jax_diffse import audio, audio_files
 from jax_diffse.errors import UserError
 
 SILENCE = 1e-5  # RMS, -100 dBFS: the rounding of 16-bit samples
@@ -23,7 +23,7 @@ class AudioFile:
     """A checked file of one channel."""
 
     path: str
-    name: str  # path below its folder, '/' between parts, without extension
+    name: str  # as `audio_files.name` has it
     num_samples: int
     resample_to: int | None = None  # Hz, of a file at another rate: what `num_samples` and `read` are at
 
@@ -61,9 +61,9 @@ def survey(root: str, sample_rate: int, min_seconds: float,
     Raises:
       UserError: there is no such directory, or no audio file in it.
     """
-    paths = audio.find(root)
+    paths = audio_files.find(root)
     if not paths:
-        raise UserError(f'{root}: no audio files ({", ".join(audio.EXTENSIONS)}) in this directory')
+        raise UserError(f'{root}: no audio files in this directory')
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(lambda path: _check(path, root, sample_rate, min_seconds, resample), paths))
     files, bad = {}, {}
@@ -92,7 +92,7 @@ def settle(bad: dict[str, str], total: int, skip_bad: bool) -> None:
 
 
 def _check(path: pathlib.Path, root: str, sample_rate: int, min_seconds: float, resample: bool) -> AudioFile | str:
-    name = path.relative_to(root).with_suffix('').as_posix()
+    name = audio_files.name(path, root)
     try:
         stat = path.stat()
     except OSError as error:
@@ -109,14 +109,14 @@ def _examine(path, name, sample_rate, min_seconds, resample, size, mtime) -> Aud
             return 'the file is empty'
         same = header.sample_rate == sample_rate
         if not same and not resample:
-            return (f'{header.sample_rate} Hz, expected {sample_rate} Hz (config.data.sample_rate): resample it, or '
-                    'set config.data.resample=True')
+            return (f'{header.sample_rate} Hz, expected {sample_rate} Hz: have it resampled as it is read with '
+                    '--config.data.resample=True (evaluate.py: --resample)')
         if header.num_channels != 1:
             return f'{header.num_channels} channels, expected 1'
         num_samples = -(-header.num_samples * sample_rate // header.sample_rate)
         if num_samples < min_seconds * sample_rate:
             seconds = num_samples / sample_rate
-            return f'too short: {seconds:.3f} s, expected {min_seconds:g} s or more (config.data.min_seconds)'
+            return f'too short: {seconds:.3f} s, expected {min_seconds:g} s or more'
         file = AudioFile(str(path), name, num_samples, None if same else sample_rate)
         return _examine_samples(path, header.num_samples) or _examine_resampled(file) or file
     except UserError as error:
@@ -130,9 +130,8 @@ def _examine_resampled(file: AudioFile) -> str:
 
 def _examine_samples(path, num_samples: int) -> str:
     energy = 0.0
-    for start in range(0, num_samples, _BLOCK):
-        block = audio.read(path, start, min(start + _BLOCK, num_samples))[0][:, 0]
+    for block in audio.blocks(path, _BLOCK):
         if not np.isfinite(block).all():
             return 'has NaN or infinite samples'
-        energy += float(np.dot(block, block))
+        energy += float(np.dot(block[:, 0], block[:, 0]))
     return 'silent' if energy <= SILENCE**2 * num_samples else ''

@@ -18,7 +18,6 @@ import numpy as np
 
 import jax_diffse
 from jax_diffse import audio, files
-from jax_diffse.errors import UserError
 from jax_diffse.evaluation.metrics import Scores
 
 
@@ -44,7 +43,7 @@ class Shelf:
     def __init__(self, folder: str | os.PathLike, setting: Mapping):
         described = json.dumps({**setting, 'sources': _sources()}, sort_keys=True, indent=2)
         self._folder = pathlib.Path(folder, hashlib.sha256(described.encode()).hexdigest()[:16])
-        write_text(self._folder / 'setting.json', described + '\n')
+        files.write_text(self._folder / 'setting.json', described + '\n')
 
     def read(self, key: str) -> Record | None:
         """The record of a file, by its key; None where there is none, or none that is whole."""
@@ -67,7 +66,7 @@ class Shelf:
         before = self.read(key)
         known = before.scores if before else {}
         scores = {row: _joined(known.get(row, Scores({}, {})), found) for row, found in record.scores.items()}
-        write_text(self._path(key), json.dumps({**record._asdict(), 'scores': scores}, allow_nan=False) + '\n')
+        files.write_text(self._path(key), json.dumps({**record._asdict(), 'scores': scores}, allow_nan=False) + '\n')
 
     def waveform(self, key: str, stage: str) -> np.ndarray:
         """What a stage made of a file `[N]`, to 16 bits.
@@ -101,19 +100,6 @@ def _sources() -> str:
         if 'report' not in path.relative_to(root).parts:
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file, and the folders above it; it appears when it is whole.
-
-    Raises:
-      UserError: it cannot be written.
-    """
-    try:
-        with files.whole(path) as partial:
-            partial.write_text(text, encoding='utf-8')
-    except OSError as error:
-        raise UserError(files.unwritable(path, error)) from error
 
 
 def nulled(tree):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 from rich import markup, progress
 
-from jax_diffse import audio, launch
+from jax_diffse import audio, audio_files, launch
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation import streaming
 from jax_diffse.evaluation.enhancer import Enhancer, check_steps
@@ -29,9 +29,14 @@ class Job(NamedTuple):
     processed: pathlib.Path | None = None  # what an earlier enhancer made of it
 
     @property
-    def files(self) -> list[pathlib.Path]:
-        """All that belong to it."""
-        return [path for path in (self.path, self.processed, self.output, self.noise) if path]
+    def inputs(self) -> list[pathlib.Path]:
+        """What the result is made of."""
+        return [path for path in (self.path, self.processed) if path]
+
+    @property
+    def outputs(self) -> list[pathlib.Path]:
+        """Where it goes."""
+        return [path for path in (self.output, self.noise) if path]
 
 
 def plan(inputs: Sequence[str | os.PathLike], output: str | os.PathLike, noise: str | os.PathLike | None = None,
@@ -67,7 +72,7 @@ def _partners(noisy: pathlib.Path, processed: pathlib.Path, results) -> dict[pat
     if noisy.is_file() or processed.is_file():
         raise UserError(f'--noisy {noisy} and --processed {processed}: expected two folders, or two files')
     _keep_out(processed, results)
-    ours, theirs = audio.by_name(noisy), audio.by_name(processed)
+    ours, theirs = audio_files.by_name(noisy), audio_files.by_name(processed)
     partners = {path: theirs[name] for name, path in ours.items() if name in theirs}
     if not partners:
         raise UserError(f'{processed}: no file here has the name of one in {noisy}; files are paired by their path '
@@ -83,10 +88,10 @@ def _check_results(jobs: Sequence[Job], others: Iterable[pathlib.Path]) -> None:
     taken: dict[str, pathlib.Path] = {}
     originals = {_identity(path): path for path in (*(job.path for job in jobs), *others) if path.exists()}
     for job in jobs:
-        for result in filter(None, (job.output, job.noise)):
-            if result.is_dir():
+        for result in job.outputs:
+            if os.path.isdir(result):
                 raise UserError(f'{result}: is a folder, where a file would be written; choose another folder')
-            if result.exists() and _identity(result) in originals:
+            if os.path.exists(result) and _identity(result) in originals:
                 raise UserError(f'{result}: would overwrite the input {originals[_identity(result)]}; choose another '
                                 'folder')
             where = os.path.realpath(result)
@@ -106,10 +111,21 @@ def _files(given: pathlib.Path, results) -> list[tuple[pathlib.Path, str]]:
     if not given.is_dir():
         return [(given, given.name)]
     _keep_out(given, results)
-    found = audio.find(given)
+    found = audio_files.find(given)
     if not found:
-        raise UserError(f'{given}: no audio files ({", ".join(audio.EXTENSIONS)}) in this folder')
+        raise UserError(f'{given}: no audio files in this folder')
+    _keep_apart(given, found, results)
     return [(path, path.relative_to(given).as_posix()) for path in found]
+
+
+def _keep_apart(given: pathlib.Path, found: Sequence[pathlib.Path], results: Sequence[pathlib.Path]) -> None:
+    """Checks that no link below a folder leads to where the results go."""
+    places = {os.path.realpath(result) for result in results}
+    for folder in {path.parent for path in found}:
+        where = pathlib.Path(os.path.realpath(folder))
+        if places & {str(place) for place in (where, *where.parents)}:
+            raise UserError(f'{folder}: leads to the results, which another run would take for inputs; choose an '
+                            f'output that no link in {given} leads to')
 
 
 def _keep_out(given: pathlib.Path, results: Sequence[pathlib.Path]) -> None:
@@ -166,14 +182,16 @@ def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], out
     enhancer = Enhancer(run, preceding=first, chunk_seconds=16.0 if chunk_seconds is None else chunk_seconds)
     enhancer.check_processed(processed is not None)
     check_steps(run.system, steps)
+    failures = _unsuitable(jobs)  # before work that would be lost
     setting = Setting(run, steps, preceding=first).record()
     journal = Journal(output, setting | {'strength': strength, 'chunk_seconds': chunk_seconds, 'stream': stream})
-    todo = [job for job in jobs if not journal.has(job.name, job.files)]
-    if len(todo) < len(jobs):
-        print(f'{len(jobs) - len(todo)} of {len(jobs)} files were enhanced before (remove a result to have it made '
+    suitable = [job for job in jobs if job not in failures]
+    todo = [job for job in suitable if not journal.has(job.name, job.inputs, job.outputs)]
+    if len(todo) < len(suitable):
+        print(f'{len(suitable) - len(todo)} of {len(jobs)} files were enhanced before (remove a result to have it made '
               'again)', flush=True)
     streams = _Streams(run) if stream and todo else None
-    failures, seconds, spent = [], 0.0, 0.0
+    seconds, spent = 0.0, 0.0
     with progress.Progress(disable=not sys.stdout.isatty(), transient=True) as bar:
         for job in todo:
             try:
@@ -181,16 +199,26 @@ def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], out
                     raise UserError(f'{job.path}: no file of this name in {processed}')
                 duration, busy = _enhance_one(enhancer, job, strength, steps, streams, bar)
                 seconds, spent = seconds + duration, spent + busy
-                journal.add(job.name, job.files)
+                journal.add(job.name, job.inputs, job.outputs)
             except UserError as error:
-                failures.append(str(error))
+                failures[job] = str(error)
             except jax.errors.JaxRuntimeError as error:  # memory, most likely
                 reason = str(error).splitlines()[0]
-                failures.append(f'{job.path}: {reason}' + ('' if stream else
-                                                           '; a smaller --chunk-seconds needs less memory'))
+                failures[job] = f'{job.path}: {reason}' + ('' if stream else
+                                                           '; a smaller --chunk-seconds needs less memory')
     where = f' on {launch.cores()}' if stream else ''
-    _summarise(seconds, spent, (streams or enhancer).compile_seconds, where, failures)
-    return 0 if not failures else 1 if len(failures) < len(jobs) else 2
+    return _summarise(seconds, spent, (streams or enhancer).compile_seconds, where, failures, len(jobs))
+
+
+def _unsuitable(jobs: Sequence[Job]) -> dict[Job, str]:
+    """The files that cannot be read, or not be written as they were read -> why."""
+    failures = {}
+    for job in jobs:
+        try:
+            audio.check_writable(job.path)
+        except UserError as error:
+            failures[job] = str(error)
+    return failures
 
 
 class _Streams(dict):
@@ -221,8 +249,8 @@ def _enhance_one(enhancer: Enhancer, job: Job, strength, steps, streams: _Stream
     task = bar.add_task(markup.escape(job.name), total=header.num_samples / header.sample_rate)
     try:
         seconds = enhancer.enhance_file(job.path, job.output, noise=job.noise, processed=job.processed,
-                                        strength=strength, utterance=job.name, steps=steps, streaming=stream,
-                                        on_progress=lambda done: bar.advance(task, done))
+                                        strength=strength, utterance=audio_files.normal(job.name), steps=steps,
+                                        streaming=stream, on_progress=lambda done: bar.advance(task, done))
     finally:
         bar.remove_task(task)
     spent = _clock(enhancer, stream) - before
@@ -236,9 +264,12 @@ def _clock(enhancer: Enhancer, stream: streaming.StreamingEnhancer | None) -> fl
     return time.perf_counter() - enhancer.compile_seconds if stream is None else stream.step_seconds
 
 
-def _summarise(seconds: float, spent: float, compiling: float, where: str, failures: list[str]) -> None:
+def _summarise(seconds: float, spent: float, compiling: float, where: str, failures: Mapping[Job, str],
+               count: int) -> int:
+    """Prints what was done and what was not -> the exit status."""
     if seconds:
         print(f'real-time factor {spent / seconds:.3f}{where}: {seconds:.1f} s of audio in {spent:.1f} s, and '
               f'{compiling:.1f} s of compilation')
-    for reason in failures:
+    for reason in failures.values():
         print(f'not enhanced: {reason}', file=sys.stderr)
+    return 0 if not failures else 1 if len(failures) < count else 2

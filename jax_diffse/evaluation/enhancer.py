@@ -159,8 +159,7 @@ class Enhancer:
             write = stack.enter_context(streams.write(output, like))
             write_noise = stack.enter_context(streams.write(noise, like)) if noise else lambda samples: None
             for dry, wet in self._stream(source, beside, strength, utterance, steps, streaming):
-                if like.subtype not in ('FLOAT', 'DOUBLE'):
-                    wet = np.clip(wet, -1.0, 1.0)
+                wet = audio.clipped(wet, like.subtype)
                 write(wet)
                 write_noise(dry - wet)
                 on_progress(len(wet) / like.sample_rate)
@@ -250,10 +249,10 @@ class Enhancer:
         else:
             self._rms(source)  # for its checks
             enhanced = streaming.through(self._at_own_rate(source))
-        start = 0
+        start, noisy = 0, streams.Window(source.blocks())
         for wet in streams.resampled(enhanced, self._length(source), self.sample_rate, source.sample_rate):
             wet = wet[:source.num_samples - start]  # there and back may add a sample or two
-            dry = source.read(start, start + len(wet))
+            dry = noisy.read(start, start + len(wet))
             start += len(wet)
             yield dry, strength * wet + (1 - strength) * dry
 

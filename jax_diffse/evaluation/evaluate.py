@@ -11,12 +11,12 @@ from importlib import metadata
 
 import jax
 
-from jax_diffse import audio
+from jax_diffse import audio, files
 from jax_diffse.data.source import Source
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation import results as tables
 from jax_diffse.evaluation import scoring
-from jax_diffse.evaluation.cache import nulled, write_text
+from jax_diffse.evaluation.cache import nulled
 from jax_diffse.evaluation.enhancer import Enhancer
 from jax_diffse.evaluation.measure import Bench, Measured, Setting
 from jax_diffse.evaluation.metrics import Pool
@@ -71,7 +71,7 @@ def evaluate(run: Run, source: Source, output: str | os.PathLike, *, preceding: 
     """
     check(run, source, metrics)
     metrics = scoring.choose(metrics)
-    output, started = pathlib.Path(output), time.perf_counter()
+    output, started = pathlib.Path(files.given(output)), time.perf_counter()
     Enhancer(run, preceding=preceding, seed=seed).check_processed(processed is not None)
     if save_audio and processed is not None:
         check_apart(output, processed)
@@ -91,16 +91,16 @@ def evaluate(run: Run, source: Source, output: str | os.PathLike, *, preceding: 
     summary |= {'command': command, 'preceding': refined}
     if jax.process_index():
         return summary  # the first process writes the report
-    if save_audio:
-        _save_audio(output / AUDIO, bench, measured)
     with _timed(seconds, 'report'):
         html = page.render(measured.results, summary, _examples(bench, measured), source.sample_rate)
     seconds['total'] = time.perf_counter() - started
-    write_text(output / 'scores.csv', tables.to_csv(measured.results))
-    write_text(output / 'summary.json', json.dumps(nulled(summary), indent=2, allow_nan=False) + '\n')
-    write_text(output / 'summary.md', tables.to_markdown(measured.results, 'Evaluation', _notes(summary)))
-    write_text(output / 'index.html', html)
+    files.write_text(output / 'scores.csv', tables.to_csv(measured.results))
+    files.write_text(output / 'summary.json', json.dumps(nulled(summary), indent=2, allow_nan=False) + '\n')
+    files.write_text(output / 'summary.md', tables.to_markdown(measured.results, 'Evaluation', _notes(summary)))
+    files.write_text(output / 'index.html', html)
     print(f'\n{tables.summary_tables(measured.results)}\n\nreport: {output / "index.html"}', flush=True)
+    if save_audio:  # last, so that audio that cannot be saved costs nothing else
+        _save_audio(output / AUDIO, bench, measured)
     return summary
 
 
@@ -191,10 +191,22 @@ def _examples(bench: Bench, measured: Measured) -> list[page.Example]:
 
 
 def _save_audio(folder: pathlib.Path, bench: Bench, measured: Measured) -> None:
+    """Writes what it can.
+
+    Raises:
+      UserError: some of it cannot be written.
+    """
+    failures = []
     for i, utterance in enumerate(bench.utterances):
         waveforms = bench.waveforms(measured.shelf, i, measured.stages)
         for stage in measured.stages:
-            audio.write(folder / stage / file_name(utterance.info['id']), waveforms[stage], bench.sample_rate)
+            try:
+                audio.write(folder / stage / file_name(utterance.info['id']), waveforms[stage], bench.sample_rate)
+            except UserError as error:
+                failures.append(str(error))
+    if failures:
+        count = len(bench.utterances) * len(measured.stages)
+        raise UserError(f'{len(failures)} of {count} audio files were not saved, the report was: {failures[0]}')
 
 
 def make_folder(path: pathlib.Path) -> None:

@@ -11,11 +11,13 @@ NAME = '.enhanced.jsonl'
 
 
 class Journal:
-    """A line for every result in a folder: what made it, and the sizes and times of the files that belong to it.
+    """A line for every result in a folder: what made it of which sound, and the sizes and times of the files it is in.
+
+    Recordings are known by their content: two of one name, size and time may differ.
 
     Args:
       folder: of the results.
-      setting: all that decides a result besides its file, as JSON has it.
+      setting: all that decides a result besides its recording, as JSON has it.
     """
 
     def __init__(self, folder: str | os.PathLike, setting: Mapping):
@@ -24,20 +26,36 @@ class Journal:
         self._lines = set()
         with contextlib.suppress(OSError):
             self._lines = set(self._path.read_text(encoding='utf-8').splitlines())
+        self._names = {name for name in map(_name, self._lines) if name}
 
-    def has(self, name: str, files: Sequence[pathlib.Path]) -> bool:
-        """Whether a result is there and neither it nor what it was made of has changed since."""
+    def has(self, name: str, inputs: Sequence[pathlib.Path], outputs: Sequence[pathlib.Path]) -> bool:
+        """Whether a result is there that was made of just these recordings, and was not changed since."""
         try:
-            return self._line(name, files) in self._lines
+            return name in self._names and self._line(name, inputs, outputs) in self._lines
         except OSError:
             return False
 
-    def add(self, name: str, files: Sequence[pathlib.Path]) -> None:
+    def add(self, name: str, inputs: Sequence[pathlib.Path], outputs: Sequence[pathlib.Path]) -> None:
         """Notes that a result is finished."""
         with contextlib.suppress(OSError):  # it will be done again, no worse
+            line = self._line(name, inputs, outputs)
             with self._path.open('a', encoding='utf-8') as file:
-                file.write(self._line(name, files) + '\n')
+                file.write(line + '\n')
 
-    def _line(self, name: str, files: Sequence[pathlib.Path]) -> str:
-        stats = [path.stat() for path in files]
-        return json.dumps([name, self._setting, [[stat.st_size, stat.st_mtime_ns] for stat in stats]])
+    def _line(self, name: str, inputs: Sequence[pathlib.Path], outputs: Sequence[pathlib.Path]) -> str:
+        stats = [path.stat() for path in outputs]
+        return json.dumps([name, self._setting, [_digest(path) for path in inputs],
+                           [[stat.st_size, stat.st_mtime_ns] for stat in stats]])
+
+
+def _name(line: str) -> str | None:
+    """The name in a line, None in one that was cut off."""
+    try:
+        return json.loads(line)[0]
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+def _digest(path: pathlib.Path) -> str:
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -1,19 +1,19 @@
 """Long audio in pieces: bounded reading, resampling block by block, overlapping cross-faded chunks (host, NumPy)."""
 
-import contextlib
 import dataclasses
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-import soundfile
+import soxr
 
-from jax_diffse import audio, files
+from jax_diffse import audio
 from jax_diffse.errors import UserError
 
 BLOCK = 1 << 18  # samples per channel that are read at a time
 MAX_CHANNELS = 64  # more than that is an array that needs transposing
+write = audio.writer  # piece by piece, as streams are read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,17 +24,13 @@ class Stream:
     sample_rate: int  # Hz
     num_samples: int  # per channel
     num_channels: int
-    read: Callable[[int, int], np.ndarray]  # (start, stop) -> float32 [stop - start, C]
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        """All samples in order, at most `BLOCK` at a time."""
-        for start in range(0, self.num_samples, BLOCK):
-            yield self.read(start, min(start + BLOCK, self.num_samples))
+    blocks: Callable[[], Iterator[np.ndarray]]  # all samples in order, float32 [n, C], at most `BLOCK` at a time
 
 
 def from_array(samples: np.ndarray, sample_rate: int, name: str) -> Stream:
     """A stream over `[N, C]`."""
-    return Stream(name, sample_rate, *samples.shape, lambda start, stop: samples[start:stop])
+    return Stream(name, sample_rate, *samples.shape,
+                  lambda: (samples[start:start + BLOCK] for start in range(0, len(samples), BLOCK)))
 
 
 def from_samples(samples: np.ndarray, sample_rate: int, name: str) -> Stream:
@@ -54,21 +50,14 @@ def from_samples(samples: np.ndarray, sample_rate: int, name: str) -> Stream:
 
 
 def from_file(path: str | os.PathLike) -> Stream:
-    """A stream over a file, which is opened anew for each piece.
+    """A stream over a file, which is decoded from its start at every pass.
 
     Raises:
-      UserError: the file is not audio; also from `read`, where the file is shorter than its header says.
+      UserError: the file is not audio; also while reading, where it is shorter than it claims.
     """
     header = audio.info(path)
-
-    def read(start, stop):
-        samples, _ = audio.read(path, start, stop)
-        if len(samples) != stop - start:
-            raise UserError(f'{path}: ends after {start + len(samples)} of {header.num_samples} samples, is it '
-                            'complete?')
-        return samples
-
-    return Stream(os.fspath(path), header.sample_rate, header.num_samples, header.num_channels, read)
+    return Stream(os.fspath(path), header.sample_rate, header.num_samples, header.num_channels,
+                  lambda: audio.blocks(path, BLOCK))
 
 
 def check_alike(noisy: Stream, processed: Stream) -> None:
@@ -86,9 +75,13 @@ def check_alike(noisy: Stream, processed: Stream) -> None:
 
 def beside(left: Stream, right: Stream) -> Stream:
     """Two streams of equal rate and length as one: the channels of `left`, then those of `right`."""
-    return dataclasses.replace(
-        left, num_channels=left.num_channels + right.num_channels,
-        read=lambda start, stop: np.concatenate([left.read(start, stop), right.read(start, stop)], axis=1))
+    def blocks():
+        start, others = 0, Window(right.blocks())
+        for block in left.blocks():
+            yield np.concatenate([block, others.read(start, start + len(block))], axis=1)
+            start += len(block)
+
+    return dataclasses.replace(left, num_channels=left.num_channels + right.num_channels, blocks=blocks)
 
 
 def num_resampled(num_samples: int, from_rate: int, to_rate: int) -> int:
@@ -105,8 +98,6 @@ def resampled(blocks: Iterable[np.ndarray], num_samples: int, from_rate: int, to
     if from_rate == to_rate:
         yield from blocks
         return
-    import soxr
-
     remaining, stream = num_resampled(num_samples, from_rate, to_rate), None
     for block in blocks:
         stream = stream or soxr.ResampleStream(from_rate, to_rate, block.shape[1], dtype='float32', quality='HQ')
@@ -170,22 +161,3 @@ def cross_faded(read: Callable[[int, int], np.ndarray], num_samples: int, chunk:
         keep = len(piece) if stop == num_samples else len(piece) - overlap
         yield piece[:keep]
         done, tail = done + keep, piece[keep:]
-
-
-@contextlib.contextmanager
-def write(path: str | os.PathLike, like: audio.AudioInfo) -> Iterator[Callable[[np.ndarray], None]]:
-    """Writes a file piece by piece in the rate, channels, format and subtype of `like`; it appears when it is whole.
-
-    Yields:
-      A function that appends `[n, C]`, clipped to [-1, 1] for integer encodings.
-
-    Raises:
-      UserError: the file cannot be written.
-    """
-    try:
-        # soundfile clips what an integer encoding cannot hold.
-        with files.whole(path) as partial, soundfile.SoundFile(
-                partial, 'w', like.sample_rate, like.num_channels, like.subtype, format=like.format) as file:
-            yield file.write
-    except (soundfile.SoundFileError, OSError) as error:
-        raise UserError(files.unwritable(path, error)) from error

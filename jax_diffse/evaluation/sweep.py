@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 import jax
 
+from jax_diffse import files
 from jax_diffse.data.source import Source
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation import bootstrap, scoring
-from jax_diffse.evaluation.cache import nulled, write_text
+from jax_diffse.evaluation.cache import nulled
 from jax_diffse.evaluation.enhancer import Enhancer
 from jax_diffse.evaluation.evaluate import CACHE, all_versions, check, make_folder, named
 from jax_diffse.evaluation.measure import Bench, Setting
@@ -118,7 +119,7 @@ def parse_setting(text: str) -> tuple[str, dict[str, str], int | None]:
     steps = changes.pop('steps', None)
     if steps is not None and not steps.isdecimal():
         raise UserError(f'{text}: steps={steps}, expected a whole number')
-    return workdir, changes, steps if steps is None else int(steps)
+    return files.given(workdir), changes, steps if steps is None else int(steps)
 
 
 def sweep(variants: Sequence[Variant], source: Source, output: str | os.PathLike, *, seeds: Sequence[int] = (0,),
@@ -165,11 +166,11 @@ def sweep(variants: Sequence[Variant], source: Source, output: str | os.PathLike
     drawn = curves.draw(results, output / 'figures')
     summary['seconds'] = time.perf_counter() - started
     examples = sweep_page.examples(bench, results, [shelf for _, shelf in measured])
-    write_text(output / 'sweep.json', json.dumps(nulled(summary), indent=2, allow_nan=False) + '\n')
-    write_text(output / 'sweep.csv', to_csv(results))
-    write_text(output / 'scores.csv', scores_csv(results))
-    write_text(output / 'sweep.md', to_markdown(results, 'Sweep', _notes(summary)))
-    write_text(output / 'index.html', sweep_page.render(results, summary, drawn, examples, source.sample_rate))
+    files.write_text(output / 'sweep.json', json.dumps(nulled(summary), indent=2, allow_nan=False) + '\n')
+    files.write_text(output / 'sweep.csv', to_csv(results))
+    files.write_text(output / 'scores.csv', scores_csv(results))
+    files.write_text(output / 'sweep.md', to_markdown(results, 'Sweep', _notes(summary)))
+    files.write_text(output / 'index.html', sweep_page.render(results, summary, drawn, examples, source.sample_rate))
     print(f'\n{means_table(results)}\n', flush=True)
     if len(results.points) > 1:
         print(f'to {results.points[0].label}:\n\n{differences_table(results)}\n')

@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jax_diffse import audio
+from jax_diffse import audio, audio_files
 from jax_diffse.data.scan import settle
 from jax_diffse.data.source import Source
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation.progress import track
+
+MAX_NAME = 255  # bytes that file systems take
 
 
 class Utterance(NamedTuple):
@@ -48,20 +50,37 @@ def read_all(source: Source, processed: str | os.PathLike | None = None, limit: 
 
 
 def file_name(utterance: str) -> str:
-    """A relative path, `.wav`, that stays below its folder, whatever the id is; plain ids are kept."""
-    parts = [urllib.parse.quote(part, safe=' ') for part in utterance.split('/') if part not in ('', '.', '..')]
-    return '/'.join(parts or ['unnamed']) + '.wav'
+    """A relative path, `.wav`, that stays below its folder and that file systems take, whatever the id is.
+
+    Of ASCII, all but letters, digits and `_.-~ ` is percent-encoded. A name that file systems would find too long ends
+    in a hash of the whole.
+    """
+    *folders, name = [part for part in utterance.split('/') if part not in ('', '.', '..')] or ['unnamed']
+    return '/'.join([*(_fitting(_encoded(part)) for part in folders), _fitting(_encoded(name), '.wav')])
+
+
+def _encoded(part: str) -> str:
+    return ''.join(char if char == ' ' or not char.isascii() and char.isprintable() else urllib.parse.quote(char)
+                   for char in part)
+
+
+def _fitting(part: str, suffix: str = '') -> str:
+    """A name of at most `MAX_NAME` bytes."""
+    if len(f'{part}{suffix}'.encode()) <= MAX_NAME:
+        return part + suffix
+    end = f'~{hashlib.sha256(part.encode()).hexdigest()[:12]}{suffix}'
+    return part.encode()[:MAX_NAME - len(end)].decode(errors='ignore') + end
 
 
 def _partners(source: Source, folder, skip_bad: bool) -> dict[int, pathlib.Path | None]:
     """Utterance -> the file in `folder` of what was made of it, None where no folder is given; without the bad ones."""
     if folder is None:
         return dict.fromkeys(range(len(source)))
-    files, partners, bad = audio.by_name(folder), {}, {}
+    files, partners, bad = audio_files.by_name(folder), {}, {}
     for i in range(len(source)):
         info = source.info(i)
         name = file_name(info['id'])
-        path = files.get(name.removesuffix('.wav')) or files.get(info['id'])
+        path = next((files[key] for key in _keys(info['id']) if key in files), None)
         wrong = _mismatch(path, source.sample_rate, info['num_samples']) if path else 'no such file, of any extension'
         if wrong:
             bad[str(path or pathlib.Path(folder, name))] = wrong
@@ -71,6 +90,12 @@ def _partners(source: Source, folder, skip_bad: bool) -> dict[int, pathlib.Path 
     if not partners:
         raise UserError(f'{folder}: no utterance of the data has a file here that fits it, expected files named by id')
     return partners
+
+
+def _keys(utterance: str) -> list[str]:
+    """What a file of an utterance may be called; earlier versions encoded all but ASCII."""
+    encoded = '/'.join(urllib.parse.quote(part, safe=' ') for part in utterance.split('/'))
+    return [audio_files.normal(key) for key in (file_name(utterance).removesuffix('.wav'), utterance, encoded)]
 
 
 def _mismatch(path: pathlib.Path, sample_rate: int, num_samples: int) -> str:

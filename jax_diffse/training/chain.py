@@ -2,6 +2,7 @@
 
 import pathlib
 
+from jax_diffse import files
 from jax_diffse.config import stage_config
 from jax_diffse.training.loop import train
 
@@ -24,7 +25,7 @@ def train_chain(config, workdir, *, change_config: bool = False) -> dict[str, di
     Raises:
       UserError: as `train` does.
     """
-    workdir, results = pathlib.Path(workdir), {}
+    workdir, results = pathlib.Path(files.given(workdir)), {}
     configs = {name: stage_config(config, name) for name in config.chain}  # a mistake in a late one ends it here
     init_from = config.init_from
     for i, (name, stage) in enumerate(configs.items(), start=1):

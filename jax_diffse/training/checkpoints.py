@@ -28,7 +28,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from jax_diffse import systems
+from jax_diffse import files, systems
 from jax_diffse.config import override
 from jax_diffse.errors import NoRoomError, UserError
 from jax_diffse.systems.base import System, Variables, shapes
@@ -67,7 +67,7 @@ def versions() -> dict[str, str]:
 
 
 def _directory(workdir) -> pathlib.Path:
-    return pathlib.Path(workdir).absolute() / 'checkpoints'
+    return pathlib.Path(files.given(workdir)).absolute() / 'checkpoints'
 
 
 class Checkpoints:
@@ -297,7 +297,7 @@ def _load(path: pathlib.Path, workdir, model) -> Run:
     override(config.model, model)
     system = systems.build(config.system, config.model)
     variables = _restore_variables(path, system)
-    return Run(system, variables, config.lock(), int(path.name), _hash(variables), pathlib.Path(workdir))
+    return Run(system, variables, config.lock(), int(path.name), _hash(variables), pathlib.Path(files.given(workdir)))
 
 
 def altered(run: Run, model: Mapping[str, Any]) -> Run:

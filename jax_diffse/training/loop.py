@@ -84,7 +84,7 @@ def train(config, workdir, *, change_config: bool = False) -> dict[str, float]:
         loss stopped being finite.
     """
     with contextlib.ExitStack() as stack:
-        return _train(config, pathlib.Path(workdir), change_config, stack)
+        return _train(config, pathlib.Path(files.given(workdir)), change_config, stack)
 
 
 def _train(config, workdir: pathlib.Path, change_config: bool, stack: contextlib.ExitStack) -> dict[str, float]:

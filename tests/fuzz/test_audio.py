@@ -117,19 +117,9 @@ def test_a_flac_that_ends_early_is_refused_without_room_for_what_it_promises(tmp
     create = soundfile.SoundFile._create_empty_array
     monkeypatch.setattr(soundfile.SoundFile, '_create_empty_array',
                         lambda *args: created.append(create(*args)) or created[-1])
-    with pytest.raises(UserError, match='a.flac: not readable as audio'):
+    with pytest.raises(UserError, match=f'a.flac: cut off.* 3000 of {num_samples} samples'):
         audio.read(path)
-    assert sum(array.nbytes for array in created) <= 4 * audio.BLOCK
-
-
-@pytest.mark.parametrize('function', [audio.info, audio.read])
-def test_a_flac_of_unknown_length_is_refused(tmp_path, function):
-    """Encoders that write into a pipe leave 0 there."""
-    path = tmp_path / 'a.flac'
-    audio.write(path, np.random.default_rng(0).uniform(-1, 1, (3000, 1)), 16_000)
-    with_flac_length(path, 0)
-    with pytest.raises(UserError, match='its header does not say how long it is'):
-        function(path)
+    assert sum(array.nbytes for array in created) <= 8 * audio.BLOCK  # bytes, of two blocks
 
 
 @pytest.mark.parametrize('num_bytes', [2**31 - 2, 2**32 - 2])

@@ -94,7 +94,7 @@ class Chime4(tfds.core.GeneratorBasedBuilder):
         rows += [f'{split}\t{pair.name}\t{pair.noise}\t{pair.noisy.relative_to(root)}\t{pair.clean.relative_to(root)}'
                  for split, found in splits.items() for pair in found]
         # This directory is still TFDS's temporary one: it is renamed when all is written.
-        (self.data_path / MANIFEST).write_text('\n'.join(rows) + '\n')
+        (self.data_path / MANIFEST).write_text('\n'.join(rows) + '\n', encoding='utf-8')
 
     def _generate_examples(self, found: list[Pair]) -> Iterator[tuple[str, dict]]:
         for pair in found:

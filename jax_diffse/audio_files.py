@@ -1,0 +1,115 @@
+"""The audio files of a folder, and what they are called."""
+
+import collections
+import functools
+import logging
+import os
+import pathlib
+import unicodedata
+from collections.abc import Iterator
+
+from jax_diffse.errors import UserError
+
+# What is looked for in folders: what libsndfile reads, without headerless files and Matlab's, which rarely hold sound.
+EXTENSIONS = ('.wav', '.flac', '.mp3', '.ogg', '.opus', '.aiff', '.aif', '.aifc', '.au', '.snd', '.caf', '.w64',
+              '.rf64', '.wave', '.bwf', '.oga', '.mp1', '.mp2', '.sph', '.nist', '.voc', '.8svx', '.svx', '.iff',
+              '.avr', '.ircam', '.sf', '.paf', '.pvf', '.xi', '.wve')
+
+log = logging.getLogger(__name__)
+
+
+def name(path: str | os.PathLike, root: str | os.PathLike) -> str:
+    """What a file below a folder is called: its path there, '/' between parts, without extension.
+
+    In Unicode's normal form C: file systems and programs differ in how they store the same letters, and partners are
+    found by name.
+    """
+    return normal(pathlib.Path(path).relative_to(root).with_suffix('').as_posix())
+
+
+def normal(text: str) -> str:
+    """A name in Unicode's normal form C, in which all names are compared."""
+    return unicodedata.normalize('NFC', text)
+
+
+def find(root: str | os.PathLike) -> list[pathlib.Path]:
+    """All audio files below a directory, sorted, and a line that says how many others were left out and why.
+
+    Hidden files are left out. Links to folders are followed, and each folder is looked at once. Links that lead nowhere
+    are among the files, so that whoever reads them says so.
+
+    Raises:
+      UserError: there is no such directory.
+    """
+    root = pathlib.Path(root)
+    if not root.is_dir():
+        raise UserError(f'{root}: no such directory')
+    found, left_out = [], collections.Counter()
+    for path in _files(root):
+        reason = _left_out(path, root)
+        if reason:
+            left_out[reason] += 1
+        else:
+            found.append(path)
+    if left_out:
+        _say_once(f'{root}: left out {left_out.total()} of {left_out.total() + len(found)} files: '
+                  + ', '.join(f'{count} {reason}' for reason, count in sorted(left_out.items(), key=lambda item: (-item[1], item[0]))))
+    return sorted(found)
+
+
+def _files(root: pathlib.Path) -> Iterator[pathlib.Path]:
+    """All files below a folder, hidden ones too, and those of folders that links lead to, unless they were seen."""
+    seen, links, folders = set(), collections.deque(), [root]
+    while folders or links:
+        linked = not folders
+        folder = links.popleft() if linked else folders.pop()
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                path = pathlib.Path(entry.path)
+                if not _is_folder(entry):
+                    yield path
+                elif entry.is_symlink():
+                    links.append(path)
+                else:
+                    folders.append(path)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links
+        return False
+
+
+def _left_out(path: pathlib.Path, root: pathlib.Path) -> str:
+    """Why a file is passed over, or ''."""
+    if any(part.startswith('.') for part in path.relative_to(root).parts):
+        return 'hidden'
+    if path.suffix.lower() in EXTENSIONS:
+        return '' if path.is_file() or not path.exists() else 'not a file but a device or pipe'
+    kind = path.suffix.lower() or 'without an extension'
+    return f'{kind} (not audio that libsndfile reads)'
+
+
+@functools.lru_cache(maxsize=256)
+def _say_once(line: str) -> None:
+    log.warning('%s', line)
+
+
+def by_name(root: str | os.PathLike) -> dict[str, pathlib.Path]:
+    """All audio files below a directory by their `name`.
+
+    Raises:
+      UserError: there is no such directory, or two files have one name.
+    """
+    found: dict[str, pathlib.Path] = {}
+    for path in find(root):
+        own = name(path, root)
+        if own in found:
+            raise UserError(f'{path}: has the same name as {found[own]}, expected one file of a name; remove one')
+        found[own] = path
+    return found

@@ -1,0 +1,320 @@
+"""What the bytes of a sound file say about its length, where libsndfile would lose sound or miss that some is gone.
+
+Three kinds of files need a look at their bytes before libsndfile decodes them:
+
+- containers of chunks (WAV, RF64, W64, AIFF, SVX, CAF, AU) that were cut off, or in which the size of the sound was
+  never filled in, or counts the header;
+- MP3, Ogg and FLAC files that were joined end to end: libsndfile stops behind the first;
+- MP3 without a Xing or Info tag, of whose length libsndfile makes a guess.
+
+Sources: Microsoft RIFF, EBU Tech 3306 (RF64), Sony Wave64, Apple AIFF and CAF specifications, RFC 3533 (Ogg), RFC 9639
+(FLAC), ISO 11172-3 (MPEG audio) and the Xing and LAME tags.
+"""
+
+import io
+import mmap
+import os
+import re
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+UNTOLD = 0x7FFFF000  # bytes; 32-bit sizes from here on are those of programs that wrote to a pipe and could not know
+UNSIZED = 2**63 - 1  # what libsndfile takes for a stream without an end
+MAX_CHUNKS = 10_000  # before the sound; more are damage
+
+
+class Part(NamedTuple):
+    """Bytes of a file that are one complete stream of sound."""
+
+    start: int
+    stop: int
+    patch: tuple[int, bytes] | None = None  # (byte of the file, what to read there in place of a wrong size)
+    claimed: int = 0  # bytes of sound that a header claims,
+    there: int = 0  # of which so many are there; equal unless the file was cut off
+    claimed_samples: int = 0  # that the tag of an MP3 claims, per channel; 0: no claim
+    unfinished: bool = False  # whether it lacks the page that ends a stream of Ogg
+    sized: bool = True  # whether libsndfile may know where the part ends; otherwise it has to look for the end
+
+
+class _Chunks(NamedTuple):
+    """How a container lays out its chunks."""
+
+    first: int  # byte of the first chunk
+    identifier: int  # bytes
+    size: str  # of the chunk, as `struct` has it
+    counted: int  # bytes of the chunk's own header that its size includes
+    align: int
+    sound: bytes  # first four bytes of the identifier of the chunk with the sound
+    fields: int = 0  # bytes in that chunk before the sound
+
+
+_RIFF = _Chunks(12, 4, '<I', 0, 2, b'data')
+_CHUNKS = {
+    b'RIFF': _RIFF, b'RF64': _RIFF, b'BW64': _RIFF, b'RIFX': _RIFF._replace(size='>I'),
+    b'riff': _Chunks(40, 16, '<Q', 24, 8, b'data'),
+    b'FORM': _Chunks(12, 4, '>I', 0, 2, b'SSND', 8),
+    b'caff': _Chunks(8, 4, '>Q', 0, 1, b'data', 4),
+}
+_AU = {b'.snd': '>', b'dns.': '<'}  # byte order
+
+
+def parts(path: str | os.PathLike) -> tuple[Part, ...]:
+    """The streams of a file, in order; one, unless files were joined end to end.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    size = os.path.getsize(path)
+    with open(path, 'rb') as file:
+        magic = file.read(4)
+        if magic in _CHUNKS or magic in _AU:
+            found = _find_au(file, _AU[magic]) if magic in _AU else _find_sound(file, magic, size)
+            return (_corrected(found, size) if found else Part(0, size),)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            start = _behind_tag(data, 0)
+            if data[start:start + 4] == b'fLaC':
+                return _split(size, (match.start() for match in re.finditer(rb'fLaC[\x00\x80]\x00\x00\x22', data)
+                                     if match.start() > start))
+            if magic == b'OggS':
+                *whole, last = _split(size, _ogg_streams(data))
+                return *whole, last._replace(unfinished=not _ends(data))
+            if _holds_frames(data, 0, size):
+                return tuple(_mp3_parts(data))
+    return (Part(0, size),)
+
+
+def _split(size: int, starts: Iterator[int]) -> tuple[Part, ...]:
+    edges = [0, *starts, size]
+    return tuple(Part(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True))
+
+
+# ------------------------------------------------------------------------------------------------ containers of chunks
+class _Chunk(NamedTuple):
+    name: bytes  # the first four of its identifier
+    field: int  # byte of its size
+    claimed: int  # bytes of content, as the size has it
+    begins: int  # byte of its content
+
+
+def _chunks(file, layout: _Chunks, at: int, size: int) -> Iterator[_Chunk]:
+    """The chunks from byte `at` on, as far as they are there."""
+    width = struct.calcsize(layout.size)
+    for _ in range(MAX_CHUNKS):
+        if at + layout.identifier + width > size:
+            return
+        file.seek(at)
+        header = file.read(layout.identifier + width)
+        claimed, = struct.unpack(layout.size, header[layout.identifier:])
+        begins = at + len(header)
+        yield _Chunk(header[:4], at + layout.identifier, max(claimed - layout.counted, 0), begins)
+        at = begins + max(claimed - layout.counted, 0)
+        at += -at % layout.align
+
+
+class _Sound(NamedTuple):
+    """Where a container says how much sound it has."""
+
+    field: int  # byte of the size
+    size: str  # its format
+    counted: int  # what the size counts besides the sound, bytes
+    claimed: int | None  # bytes of sound; None: its program could not know
+    begins: int  # byte of the sound
+    empty: bool = False  # whether other chunks follow, up to the end of the file, so that a size of 0 can be right
+
+
+def _find_au(file, order: str) -> _Sound | None:
+    header = file.read(8)
+    if len(header) < 8:
+        return None
+    begins, claimed = struct.unpack(f'{order}II', header)
+    return _Sound(8, f'{order}I', 0, None if claimed >= UNTOLD else claimed, begins)
+
+
+def _find_sound(file, magic: bytes, size: int) -> _Sound | None:
+    """The chunk with the sound; None where the headers are not those of a file that has one."""
+    layout, long = _CHUNKS[magic], None
+    file.seek(8)
+    if magic == b'FORM' and file.read(4) in (b'8SVX', b'16SV'):
+        layout = layout._replace(sound=b'BODY', fields=0)
+    for chunk in _chunks(file, layout, layout.first, size):
+        if chunk.name == b'ds64':
+            long = chunk.begins + 8  # where RF64 keeps the size of the sound
+        if chunk.name != layout.sound:
+            continue
+        short, begins = struct.calcsize(layout.size) == 4, chunk.begins + layout.fields
+        empty = _only_chunks(file, layout, chunk.begins + chunk.claimed, size)
+        if short and chunk.claimed == 0xFFFFFFFF and long is not None:
+            file.seek(long)
+            claimed, = struct.unpack('<Q', file.read(8))
+            return _Sound(long, '<Q', 0, claimed if claimed < UNSIZED // 2 else None, begins, empty)
+        told = chunk.claimed < (UNTOLD if short else UNSIZED // 2)
+        claimed = max(chunk.claimed - layout.fields, 0) if told else None
+        return _Sound(chunk.field, layout.size, layout.fields + layout.counted, claimed, begins, empty)
+    return None
+
+
+def _only_chunks(file, layout: _Chunks, at: int, size: int) -> bool:
+    """Whether the bytes from `at` to the end of the file are chunks."""
+    at += -at % layout.align
+    for chunk in _chunks(file, layout, at, size):
+        if not all(0x20 <= byte < 0x7F for byte in chunk.name):
+            return False
+        at = chunk.begins + chunk.claimed
+        at += -at % layout.align
+        if at >= size:
+            return at - layout.align < size
+    return False
+
+
+def _corrected(sound: _Sound, size: int) -> Part:
+    """The part, with the size of its sound put right: libsndfile is to read what is there.
+
+    Where the size was never filled in, or counts the header, all that is there is the sound.
+    """
+    there, claimed = max(size - sound.begins, 0), sound.claimed
+    never_filled_in = claimed == 0 and not sound.empty
+    if claimed is not None and claimed <= there and not (never_filled_in and there):
+        return Part(0, size)
+    width = struct.calcsize(sound.size)
+    patch = sound.field, struct.pack(sound.size, min(there + sound.counted, 2**(8 * width) - 1))
+    if claimed is None or never_filled_in or claimed + sound.counted in (size, size - 8):
+        return Part(0, size, patch)
+    return Part(0, size, patch, claimed, there)
+
+
+# --------------------------------------------------------------------------------------------- Ogg, and MPEG audio
+def _ogg_streams(data: mmap.mmap) -> Iterator[int]:
+    """Where a chained stream begins: at a page that begins a stream and does not stand beside another such page."""
+    end = None
+    for match in re.finditer(rb'OggS\x00[\x02\x06]', data):
+        if match.start() not in (0, end):
+            yield match.start()
+        end = _page_end(data, match.start())
+
+
+def _page_end(data: mmap.mmap, at: int) -> int:
+    segments = data[at + 27:at + 27 + sum(data[at + 26:at + 27])]
+    return at + 27 + len(segments) + sum(segments)
+
+
+def _ends(data: mmap.mmap) -> bool:
+    """Whether the last page of an Ogg file is there and says that it is the last one."""
+    at = data.rfind(b'OggS')
+    return bool(sum(data[at + 5:at + 6]) & 4) and _page_end(data, at) <= len(data)
+
+
+def _behind_tag(data: mmap.mmap, at: int) -> int:
+    """The byte behind ID3v2 tags that begin at `at`."""
+    while data[at:at + 3] == b'ID3' and at + 10 <= len(data):
+        high, *rest = data[at + 6:at + 10]
+        for byte in rest:
+            high = high << 7 | byte & 0x7F
+        at += 10 + high
+    return at
+
+
+def _is_mpeg(header: bytes) -> bool:
+    """Whether four bytes are the header of an MPEG audio frame."""
+    return (len(header) == 4 and header[0] == 0xFF and header[1] & 0xE0 == 0xE0 and header[1] & 0x18 != 0x08
+            and header[1] & 0x06 != 0 and header[2] & 0xF0 != 0xF0 and header[2] & 0x0C != 0x0C)
+
+
+class _Tag(NamedTuple):
+    """The first frame of an MP3, which says how long it is and holds no sound."""
+
+    start: int  # byte
+    frames: int  # 0: not said
+    size: int  # bytes of the MP3, 0: not said
+    per_frame: int  # samples
+
+
+def _mp3_tags(data: mmap.mmap) -> Iterator[_Tag]:
+    for match in re.finditer(rb'Xing|Info', data):
+        at = match.start()
+        for side in (9, 17, 32):  # bytes of side information between the header of the frame and the tag
+            start = at - 4 - side
+            header = data[start:start + 4] if start >= 0 else b''
+            if not _is_mpeg(header) or header[1] & 0x06 != 0x02:  # layer III
+                continue
+            first, mono = header[1] & 0x18 == 0x18, header[3] >> 6 == 3
+            if side == {(True, False): 32, (True, True): 17, (False, False): 17, (False, True): 9}[first, mono]:
+                fields = data[at + 4:at + 16].ljust(12, b'\0')
+                flags, *values = struct.unpack('>III', fields)
+                frames = values.pop(0) if flags & 1 else 0
+                yield _Tag(start, frames, values.pop(0) if flags & 2 else 0, 1152 if first else 576)
+
+
+def _mp3_parts(data: mmap.mmap) -> Iterator[Part]:
+    """Streams with a tag, and what stands between them."""
+    tags = list(_mp3_tags(data))
+    edges = [tag.start for tag in tags] + [len(data)]
+    if _holds_frames(data, 0, edges[0]):
+        yield Part(0, edges[0], sized=False)
+    for tag, stop in zip(tags, edges[1:], strict=True):
+        end = tag.start + tag.size
+        if tag.size and end > len(data):  # cut off: without its tag, or libsndfile would print what it thinks of it
+            yield Part(_next_frame(data, tag.start), stop, claimed_samples=tag.frames * tag.per_frame, sized=False)
+        elif tag.size and _holds_frames(data, end, stop):
+            yield Part(tag.start, end)
+            yield Part(end, stop, sized=False)
+        else:
+            yield Part(tag.start, stop)
+
+
+def _holds_frames(data: mmap.mmap, start: int, stop: int) -> bool:
+    """Whether MPEG audio begins at `start`, or behind ID3 tags there."""
+    start = _behind_tag(data, start)
+    return start < stop and _is_mpeg(data[start:start + 4])
+
+
+def _next_frame(data: mmap.mmap, at: int) -> int:
+    """The byte of the frame behind the one at `at`."""
+    header = bytes(data[at:at + 4])
+    found = re.compile(re.escape(header[:2])).search(data, at + 4)
+    return found.start() if found else len(data)
+
+
+# ------------------------------------------------------------------------------------------------------ reading a part
+class View(io.RawIOBase):
+    """A part of a file, as a file of its own."""
+
+    def __init__(self, path: str | os.PathLike, part: Part):
+        self._file, self._part, self._at = open(path, 'rb', buffering=0), part, 0
+        self._seeking_end = False
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        length = self._part.stop - self._part.start
+        self._seeking_end = whence == os.SEEK_END and not offset
+        self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: length}[whence])
+        return self._at
+
+    def tell(self) -> int:
+        if self._seeking_end and not self._part.sized:
+            return UNSIZED
+        return self._at
+
+    def readinto(self, buffer) -> int:
+        start = self._part.start + self._at
+        self._file.seek(start)
+        data = bytearray(self._file.read(max(0, min(len(buffer), self._part.stop - start))))
+        if self._part.patch:
+            where, new = self._part.patch
+            for i, byte in enumerate(new, where - start):
+                if 0 <= i < len(data):
+                    data[i] = byte
+        buffer[:len(data)] = data
+        self._at += len(data)
+        self._seeking_end = False
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
