@@ -30,6 +30,7 @@ def sections(system: str, model: dict) -> ConfigDict:
             'validation': {'clean': '', 'noisy': '', 'speech': '', 'noise': ''},  # '': speakers held out of train
             'test': {'clean': '', 'noisy': '', 'speech': '', 'noise': ''},
             'held_out': 0.05,  # share of the training speakers and noises held out where validation names nothing
+            'speaker_level': 0,  # of the folders that are speakers, 1: directly below the named one; 0: it is found
             'snr_db': (0.0, 5.0, 10.0, 15.0),  # of mixtures made on the fly
             'snr_uniform': False,  # draw from the whole range, not from the list
             'test_snr_db': (2.5, 7.5, 12.5, 17.5),  # of the listed test mixtures

@@ -2,7 +2,6 @@
 
 import collections
 import functools
-import logging
 import os
 import pathlib
 import unicodedata
@@ -14,8 +13,6 @@ from jax_diffse.errors import UserError
 EXTENSIONS = ('.wav', '.flac', '.mp3', '.ogg', '.opus', '.aiff', '.aif', '.aifc', '.au', '.snd', '.caf', '.w64',
               '.rf64', '.wave', '.bwf', '.oga', '.mp1', '.mp2', '.sph', '.nist', '.voc', '.8svx', '.svx', '.iff',
               '.avr', '.ircam', '.sf', '.paf', '.pvf', '.xi', '.wve')
-
-log = logging.getLogger(__name__)
 
 
 def name(path: str | os.PathLike, root: str | os.PathLike) -> str:
@@ -52,8 +49,9 @@ def find(root: str | os.PathLike) -> list[pathlib.Path]:
         else:
             found.append(path)
     if left_out:
+        reasons = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
         _say_once(f'{root}: left out {left_out.total()} of {left_out.total() + len(found)} files: '
-                  + ', '.join(f'{count} {reason}' for reason, count in sorted(left_out.items(), key=lambda item: (-item[1], item[0]))))
+                  + ', '.join(f'{count} {reason}' for reason, count in reasons))
     return sorted(found)
 
 
@@ -97,7 +95,7 @@ def _left_out(path: pathlib.Path, root: pathlib.Path) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _say_once(line: str) -> None:
-    log.warning('%s', line)
+    print(line, flush=True)
 
 
 def by_name(root: str | os.PathLike) -> dict[str, pathlib.Path]:

@@ -46,7 +46,7 @@ class DataConfig:
     """The data of a run.
 
     Where `validation` names no folders, a share `held_out` of the training material is held out for it: whole
-    speakers (first-level folders; single files where there are none), and noise files.
+    speakers (`speakers.speakers` finds them), and noise files.
     """
 
     name: str = FOLDERS  # or a TFDS builder: 'voicebank_demand', 'voicebank_demand/56spk', 'chime4', 'spoken_demo'
@@ -55,6 +55,7 @@ class DataConfig:
     validation: Folders = Folders()
     test: Folders = Folders()
     held_out: float = 0.05  # share of the training material
+    speaker_level: int = 0  # of the folders that are speakers, 1: directly below the named one; 0: it is found
     snr_db: tuple[float, ...] = (0.0, 5.0, 10.0, 15.0)  # drawn from when mixing; VoiceBank-DEMAND's training levels
     snr_uniform: bool = False  # draw from the whole range between the lowest and the highest of snr_db
     test_snr_db: tuple[float, ...] = (2.5, 7.5, 12.5, 17.5)  # of the listed test mixtures; VoiceBank-DEMAND's
@@ -70,6 +71,9 @@ class DataConfig:
             raise UserError(f'config.data.name: no data set {self.name!r}, expected one of {(FOLDERS, *BUILDERS)}')
         if not 0 < self.held_out < 1:
             raise UserError(f'config.data.held_out: expected a share between 0 and 1, got {self.held_out}')
+        if self.speaker_level < 0:
+            raise UserError(f'config.data.speaker_level: expected 0 (it is found) or the level of the folders that are '
+                            f'speakers, 1 or more, got {self.speaker_level}')
         if self.sample_rate <= 0:
             raise UserError(f'config.data.sample_rate: expected a positive number of Hz, got {self.sample_rate}')
         if self.clip_seconds and not self.min_seconds <= self.clip_seconds < math.inf:
@@ -78,7 +82,8 @@ class DataConfig:
         for key in ('snr_db', 'test_snr_db'):
             levels = getattr(self, key)
             if not levels or not all(type(level) in (int, float) and math.isfinite(level) for level in levels):
-                raise UserError(f'config.data.{key}: expected one or more numbers (dB), got {levels!r}')
+                flag = ' (evaluate.py: --snr-db)' if key == 'test_snr_db' else ''
+                raise UserError(f'config.data.{key}{flag}: expected one or more numbers (dB), got {levels!r}')
 
     @classmethod
     def from_config_dict(cls, config: Mapping[str, Any]) -> 'DataConfig':

@@ -5,13 +5,14 @@ import hashlib
 import logging
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from jax_diffse import audio_files, files
 from jax_diffse.data.config import DataConfig
 from jax_diffse.data.scan import AudioFile, is_silent, settle, survey
+from jax_diffse.data.speakers import Speakers, speakers
 from jax_diffse.errors import UserError
 
 _TRIES = 10  # random places looked at before the loudest one of a file is taken
@@ -285,16 +286,28 @@ def _choose(names, config, split, root, shared, by_file=False) -> list[str]:
         return list(names)
     if len(names) < 2:
         raise UserError(f'{root}: one file alone, none can be held out: set config.data.validation')
-    held = held_out(names, config.held_out, by_file)
+    groups = Speakers({name: name for name in names}, '') if by_file else speakers(
+        names, config.speaker_level, 'config.data.speaker_level')
+    held = held_out(groups.of, config.held_out)
+    if split == 'validation' and not by_file:
+        print(_describe(root, groups, held), flush=True)
     return [name for name in names if (name in held) == (split == 'validation')]
 
 
-def held_out(names: Iterable[str], share: float, by_file: bool = False) -> set[str]:
-    """The names held out for validation: a share of the first-level folders (of the files, if `by_file` or there is
-    one folder at most), at least one, chosen by the hash of their names."""
-    groups = {name: name if by_file else name.partition('/')[0] for name in names}
-    if len(set(groups.values())) < 2:
-        groups = {name: name for name in groups}
+def held_out(groups: Mapping[str, str], share: float) -> set[str]:
+    """The names held out for validation, of name -> group: a share of the groups, at least one, chosen by hash."""
     ranked = sorted(set(groups.values()), key=lambda group: hashlib.sha256(group.encode()).digest())
     chosen = set(ranked[:max(1, min(round(share * len(ranked)), len(ranked) - 1))])
     return {name for name, group in groups.items() if group in chosen}
+
+
+def _describe(root, groups: Speakers, held: set[str]) -> str:
+    """The line that says who was held out."""
+    if not groups.found:
+        return (f'{root}: no folders of speakers, {len(held)} of {len(groups.of)} files are held out for validation, '
+                'whose speakers may be in training too; docs/data.md says which layouts tell speakers')
+    out = sorted({groups.of[name] for name in held})
+    named = ', '.join(out[:5]) + (f' and {len(out) - 5} more' if len(out) > 5 else '')
+    total = len(set(groups.of.values()))
+    return (f'{root}: {groups.found} were taken for speakers, {len(out)} of {total} are held out for validation: '
+            f'{named}')

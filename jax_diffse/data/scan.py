@@ -109,8 +109,8 @@ def _examine(path, name, sample_rate, min_seconds, resample, size, mtime) -> Aud
             return 'the file is empty'
         same = header.sample_rate == sample_rate
         if not same and not resample:
-            return (f'{header.sample_rate} Hz, expected {sample_rate} Hz: have it resampled as it is read with '
-                    '--config.data.resample=True (evaluate.py: --resample)')
+            return (f'{header.sample_rate} Hz, expected {sample_rate} Hz, to which --config.data.resample=True '
+                    '(evaluate.py: --resample) resamples it')
         if header.num_channels != 1:
             return f'{header.num_channels} channels, expected 1'
         num_samples = -(-header.num_samples * sample_rate // header.sample_rate)

@@ -53,11 +53,19 @@ def from_file(path: str | os.PathLike) -> Stream:
     """A stream over a file, which is decoded from its start at every pass.
 
     Raises:
-      UserError: the file is not audio; also while reading, where it is shorter than it claims.
+      UserError: the file is not audio; also while reading, where it is damaged, or changed meanwhile.
     """
     header = audio.info(path)
-    return Stream(os.fspath(path), header.sample_rate, header.num_samples, header.num_channels,
-                  lambda: audio.blocks(path, BLOCK))
+
+    def blocks():
+        count = 0
+        for block in audio.blocks(path, BLOCK):
+            count += len(block)
+            yield block
+        if count != header.num_samples:
+            raise UserError(f'{path}: ends after {count} of {header.num_samples} samples, is it being written?')
+
+    return Stream(os.fspath(path), header.sample_rate, header.num_samples, header.num_channels, blocks)
 
 
 def check_alike(noisy: Stream, processed: Stream) -> None:

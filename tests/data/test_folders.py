@@ -1,5 +1,6 @@
 import collections
 import dataclasses
+import re
 import subprocess
 import sys
 
@@ -328,7 +329,7 @@ def test_what_cannot_be_used_is_found_at_the_rate_that_is_read(pairs_at_other_ra
 def test_the_setting_counts_for_files_seen_before(pairs_at_other_rates):
     config = DataConfig(test=pairs_at_other_rates)
     for _ in range(2):
-        with pytest.raises(UserError, match='5 of 8 .*\n.*44100 Hz.*or set config.data.resample=True\n'):
+        with pytest.raises(UserError, match='5 of 8 .*\n.*44100 Hz.*to which --config.data.resample=True .*\n'):
             open_source(config, 'test')
         assert len(open_source(dataclasses.replace(config, resample=True), 'test')) == 4
 
@@ -412,8 +413,27 @@ def test_nothing_is_held_out_where_validation_has_its_own_folders(pair_folders):
 
 
 def test_holding_out_leaves_both_sides_something():
-    assert len(folders.held_out(['a/1', 'a/2', 'b/1'], 0.9)) in (1, 2)
-    assert len(folders.held_out(['a', 'b', 'c'], 0.001)) == 1
+    assert len(folders.held_out({'a/1': 'a', 'a/2': 'a', 'b/1': 'b'}, 0.9)) in (1, 2)
+    assert len(folders.held_out(dict(zip('abc', 'abc')), 0.001)) == 1
+
+
+@pytest.mark.parametrize(('names', 'level', 'said'), [
+    ([f'wav48/p{who}/p{who}_{take}' for who in (225, 226, 227) for take in (1, 2)], 0,
+     r'folders of level 2 were taken for speakers, 1 of 3 are held out for validation: p22[567]'),
+    ([f'dialect{who % 2}/s{who}/{take}' for who in range(4) for take in (1, 2)], 2,
+     r'folders of level 2 were taken for speakers, 1 of 4 are held out for validation: s[0123]'),
+    (['one', 'two', 'three'], 0, r'no folders of speakers, 1 of 3 files are held out .* may be in training too')])
+def test_validation_says_who_is_held_out_and_shares_no_speaker(tmp_path, names, level, said, capsys):
+    for k, name in enumerate(names):
+        write(tmp_path / f'{name}.wav', np.random.default_rng(k).uniform(-0.1, 0.1, RATE))
+    config = DataConfig(train=Folders(speech=str(tmp_path)), speaker_level=level)
+    train, validation = (open_source(config, split) for split in ('train', 'validation'))
+    ids = [{source.info(i)['id'] for i in range(len(source))} for source in (train, validation)]
+    assert ids[0] | ids[1] == set(names) and not ids[0] & ids[1]
+    people = [{name.split('/')[-2] for name in side if '/' in name} for side in ids]
+    assert not people[0] & people[1]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if re.fullmatch(f'{tmp_path}: {said}.*', line)]
 
 
 # ---------------------------------------------------------------------------------------------------------- bad files
@@ -433,8 +453,8 @@ def bad_pairs(pair_folders, tmp_path):
     nan[100] = np.nan
     spoil('nan', 'NaN', nan, subtype='FLOAT')
     spoil('silent', 'silent', np.zeros(RATE // 2))
-    spoil('rate', '8000 Hz, expected 16000 Hz (config.data.sample_rate): resample it, or set config.data.resample=True',
-          wave(1), rate=8000)
+    spoil('rate', '8000 Hz, expected 16000 Hz, to which --config.data.resample=True (evaluate.py: --resample) '
+          'resamples it', wave(1), rate=8000)
     spoil('short', 'too short', wave(1, 0.1))
     spoil('stereo', '2 channels', np.stack([wave(1), wave(2)], axis=1))
     spoil('length', '9600 samples, but 8000', wave(1, 0.6))
@@ -448,7 +468,7 @@ def bad_pairs(pair_folders, tmp_path):
     write(clean / '0.flac', wave(1))
     bad[clean / '0.wav'] = 'same name'
     write(noisy / 'cut.flac', wave(1))
-    bad[write(clean / 'cut.flac', wave(1))] = 'not readable'
+    bad[write(clean / 'cut.flac', wave(1))] = 'cut off or damaged, '
     (clean / 'cut.flac').write_bytes((clean / 'cut.flac').read_bytes()[:6000])
     return bad
 

@@ -1,0 +1,80 @@
+"""Which speaker a file of a corpus is of, from the way the corpus is laid out."""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from jax_diffse.errors import UserError
+
+
+class Speakers(NamedTuple):
+    """The speaker of every file, and where that was found."""
+
+    of: dict[str, str]  # name of a file -> its speaker
+    found: str  # what was taken for speakers, in words; '': nothing was, each file is one of its own
+
+
+def speakers(names: Iterable[str], level: int = 0, key: str = '') -> Speakers:
+    """The speakers of files that are named by their paths below a folder.
+
+    With `level` 0 they are looked for:
+
+    - the folders whose names all files below them begin with, as in LibriSpeech and VCTK (`wav48/p225/p225_001`);
+    - else the first level with several folders; where names of a deeper level recur in several of them, as with a
+      folder for each microphone, the level with more names;
+    - without folders, the beginnings of the names up to the first `_` or `-`, as in VoiceBank (`p226_001`), if one of
+      them has several files.
+
+    The first level can be one of dialects or subsets. That is too coarse, but leaves no speaker on two sides.
+
+    Args:
+      names: '/' between parts, without extension.
+      level: which folder names the speaker, 1 for the first level below the folder.
+      key: what the user set `level` with, for messages.
+
+    Raises:
+      UserError: a file that does not lie so deep.
+    """
+    folders = {name: name.split('/')[:-1] for name in names}
+    if level:
+        shallow = next((name for name, path in folders.items() if len(path) < level), None)
+        if shallow is not None:
+            raise UserError(f'{key}={level}: {shallow} lies in {len(folders[shallow])} folders, expected {level} or '
+                            'more')
+        chosen = level - 1
+    else:
+        chosen = _level(folders)
+    if chosen is not None:
+        return Speakers({name: _at(name, path, chosen) for name, path in folders.items()},
+                        f'folders of level {chosen + 1}')
+    beginnings = {name: re.split('[_-]', name.rpartition('/')[2])[0] for name in folders}
+    if 1 < len(set(beginnings.values())) < len(beginnings):
+        return Speakers(beginnings, 'the beginnings of the names of files')
+    return Speakers({name: name for name in folders}, '')
+
+
+def _at(name: str, path: list[str], level: int) -> str:
+    """The folder of a level; of files that lie less deep, the last one, or the file itself."""
+    return path[level] if level < len(path) else path[-1] if path else name
+
+
+def _level(folders: dict[str, list[str]]) -> int | None:
+    """The level whose folders are speakers, None where there are not several folders."""
+    depth = max(map(len, folders.values()), default=0)
+    names = [{name: _at(name, path, level) for name, path in folders.items()} for level in range(depth)]
+    several = [level for level in range(depth) if len(set(names[level].values())) > 1]
+    for level in several:
+        if all(name.rpartition('/')[2].startswith(folder) for name, folder in names[level].items()):
+            return level
+    chosen = None
+    for level in several:
+        if chosen is None or (len(set(names[level].values())) > len(set(names[chosen].values()))
+                              and _recurs(names[level], names[chosen])):
+            chosen = level
+    return chosen
+
+
+def _recurs(deep: dict[str, str], shallow: dict[str, str]) -> bool:
+    """Whether a folder of the deeper level is found in several of the shallower one."""
+    above: dict[str, str] = {}
+    return any(above.setdefault(folder, shallow[name]) != shallow[name] for name, folder in deep.items())
