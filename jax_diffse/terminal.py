@@ -17,7 +17,7 @@ def prepare() -> None:
     for name in ('stdout', 'stderr'):
         stream = getattr(sys, name)
         if stream is None:  # closed before the start
-            setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))
+            setattr(sys, name, open(os.devnull, 'w', encoding='utf-8', errors='replace'))
         elif stream is getattr(sys, f'__{name}__') and not isinstance(_raw(stream), _Lossy):
             setattr(sys, name, _lossy(stream))
 

@@ -28,6 +28,14 @@ def mp3(path, samples, rate: int = 44_100, level: float = 0.5, tag: bool = True)
     return data if tag else data[mpeg_frames(data)[1]:]
 
 
+def mp3_in_wav(path) -> bytes:
+    """A wav file with MP3 inside (format tag 0x55 of Microsoft's mmreg.h): a second at 44.1 kHz."""
+    frames = mp3(path, sine(44_100), tag=False)
+    header = b'WAVEfmt ' + struct.pack('<IHHIIHHHHIHHH', 30, 0x55, 1, 44_100, 16_000, 1, 0, 12, 1, 2, 417, 1, 1393)
+    body = header + b'data' + struct.pack('<I', len(frames)) + frames
+    return b'RIFF' + struct.pack('<I', len(body)) + body
+
+
 def mpeg_frames(data: bytes) -> list[int]:
     """Where the frames of an MPEG-1 layer III stream without other tags begin (ISO 11172-3, section 2.4.1.3)."""
     at, found = 0, []

@@ -5,7 +5,9 @@ The network is `networks/nisqa.py`. Its weights are not ours to give away: the u
 """
 
 import functools
+import os
 import pathlib
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -155,11 +157,26 @@ class FrontEnd:
 
 
 def _mel_filters(sample_rate, max_hz):
-    import librosa  # slow to import, and only needed here
-
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning)  # at low rates the upper bands are empty
-        return librosa.filters.mel(sr=sample_rate, n_fft=N_FFT, n_mels=MELS, fmax=max_hz)
+        return _mel()(sr=sample_rate, n_fft=N_FFT, n_mels=MELS, fmax=max_hz)
+
+
+def _mel() -> Callable[..., np.ndarray]:
+    """`librosa.filters.mel`, loaded where neither home nor site-packages can be written.
+
+    librosa has Numba compile other functions, for which Numba wants a folder when they are imported. None is called.
+    """
+    kept = os.environ.get('NUMBA_CACHE_DIR')
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ['NUMBA_CACHE_DIR'] = kept or folder
+        try:
+            from librosa.filters import mel  # slow to import, and only needed here
+        finally:
+            del os.environ['NUMBA_CACHE_DIR']
+            if kept:
+                os.environ['NUMBA_CACHE_DIR'] = kept
+    return mel
 
 
 @jax.jit

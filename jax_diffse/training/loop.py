@@ -94,6 +94,7 @@ def _train(config, workdir: pathlib.Path, change_config: bool, stack: contextlib
     log = from_config_dict(LogConfig, config.log, 'config.log')
     optimizer = from_config_dict(state_lib.OptimizerConfig, config.optimizer, 'config.optimizer')
     mapping = parallel.Parallel(from_config_dict(ParallelConfig, config.parallel, 'config.parallel').mapper)
+    init_from = files.given(config.get('init_from', ''))
     mapping.check_batch_size(settings.batch_size, settings.accumulate)
     system = systems.build(config.system, config.model)
     stop = stack.enter_context(Stop(settings.max_minutes))
@@ -120,7 +121,7 @@ def _train(config, workdir: pathlib.Path, change_config: bool, stack: contextlib
                             '--workdir, or go on with the new ones: --change-config')
         variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes(system))
     else:
-        variables = initial_variables(system, key, config.get('init_from', ''))
+        variables = initial_variables(system, key, init_from)
     state = state_lib.create(system, optimizer, settings.ema_decay, variables)
     if resumed:
         state = checkpoints.restore(state)

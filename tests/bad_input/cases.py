@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import pickle
+import unicodedata
 import zipfile
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 import soundfile
 
 from jax_diffse.training import checkpoints
+from tests import sounds
 from tests.bad_input.world import Case, cut, data, empty_folder, fifo, link, meta, pairs, sound, wav
 
 NAN, INF = float('nan'), float('inf')
@@ -122,6 +124,37 @@ def mp3(path: str):
     return make
 
 
+def at_home() -> None:
+    """Makes the folder of the case the home folder; the environment is put back behind the case."""
+    os.environ['HOME'] = os.getcwd()
+
+
+def halved_file(path: str):
+    return lambda: os.truncate(path, os.path.getsize(path) // 2)
+
+
+def joined(path: str, *rates: int):
+    """One Ogg file behind the other."""
+    def make():
+        whole = io.BytesIO()
+        for rate in rates:
+            file = io.BytesIO()
+            soundfile.write(file, sound(8000, rate=rate), rate, format='OGG')
+            whole.write(file.getvalue())
+        data(path, whole.getvalue())()
+
+    return make
+
+
+def mp3_in_wav(path: str):
+    def make():
+        pathlib.Path('in').mkdir()
+        data(path, sounds.mp3_in_wav(pathlib.Path('in/part.mp3')))()
+        os.remove('in/part.mp3')
+
+    return make
+
+
 def several(*makes):
     return lambda: [make() for make in makes]
 
@@ -147,7 +180,19 @@ FILES = [
     bad_file('a header without samples', wav('in/a.wav', np.zeros(0)), 'no samples', leaves=('out',)),
     bad_file('a wav that was cut off', several(A, cut('in/a.wav', 1000)), 'cut off, 478 of 1600 samples'),
     bad_file('a flac that was cut off', several(wav('in/a.flac', sound(16_000)), cut('in/a.flac', 5000)),
-             'not readable as audio', 'a.flac', leaves=('out',)),
+             'cut off or damaged, .* of 16000 samples can be read', 'a.flac', leaves=('out',)),
+    *(bad_file(f'{article} {kind} file that was cut off',
+               several(wav(f'in/a.{kind}', sound(16_000), format=format, subtype='PCM_16'),
+                       halved_file(f'in/a.{kind}')),
+               'cut off, [67][0-9]{3} of 1[56][0-9]{3} samples', f'a.{kind}')
+      for article, kind, format in (('an', 'rf64', 'RF64'), ('a', 'w64', 'W64'), ('an', 'aiff', 'AIFF'),
+                                    ('an', 'au', 'AU'), ('a', 'caf', 'CAF'))),
+    bad_file('an mp3 that was cut off', several(mp3('in/a.mp3'), halved_file('in/a.mp3')),
+             'cut off, [0-9]+ of [0-9]+ samples', 'a.mp3'),
+    bad_file('MP3 in a wav file, which cannot be written', mp3_in_wav('in/a.wav'),
+             'WAV with MPEG_LAYER_III, 44100 Hz and 1 channels can be read but not written'),
+    bad_file('an Ogg file joined of two rates', joined('in/a.ogg', 8000, 16_000),
+             'several files joined end to end, of 8000 Hz', 'a.ogg'),
     Case('text named .wav', f'{ENHANCE} in/a.wav'.replace('half', 'dccrn'),
          (data('in/a.wav', b'once upon a time\n' * 100),), 2, 'in/a.wav: not readable as audio', process=True),
     Case('a name that is not UTF-8', f'{ENHANCE} in', (data('in/\udcff.wav', b'RIFF'),), 2,
@@ -202,23 +247,44 @@ GOOD_FILES = [
     good_file('a wav file named .flac', wav('in/a.flac', format='WAV'), comes='enhanced: it stays a wav file'),
     good_file('a wav file with an extension in capitals', wav('in/A.WAV', format='WAV')),
     good_file('a wav from a pipe, whose header tells no length', A, lambda: tell_no_length('in/a.wav')),
+    Case('a wav whose recorder never filled in its sizes', f'{ENHANCE} in',
+         (A, lambda: tell_no_length('in/a.wav', bytes(4))), 0, 'enhanced', lambda: whole('out/a.wav')),
+    Case('a flac from a pipe, whose header tells no length', f'{ENHANCE} in',
+         (wav('in/a.flac'), lambda: no_flac_length('in/a.flac')), 0, 'enhanced', lambda: whole('out/a.flac')),
+    good_file('an mp3, Ogg, Opus, AIFF, CAF and W64 file in one folder', mp3('in/a.mp3'), wav('in/a.ogg', sound(8000)),
+              wav('in/a.opus', sound(8000), format='OGG', subtype='OPUS'), wav('in/a.aiff'), wav('in/a.caf'),
+              wav('in/a.w64')),
+    good_file('names of 249 and 244 bytes', wav(f'in/{"x" * 245}.wav'), wav(f'in/{"録音" * 40}.wav'),
+              wav(f'in/{"é" * 125}.flac')),
     good_file('names with spaces, letters of many alphabets, quotes and dashes', wav('in/a b/ c.wav'),
               wav('in/größe 日本 ≈.wav'), wav("in/it's.wav"), wav('in/--help.wav'), wav('in/a\nb.wav'),
               wav('in/[x]*.wav')),
     good_file('a name with a leading dash, behind --', wav('in/-a.wav'), command=f'{ENHANCE} -- in'),
-    good_file('a folder that has a link to itself', A, link('in/loop', '.'),
-              comes='enhanced; links to folders are not followed'),
+    good_file('a folder that has a link to itself', A, link('in/loop', '.'), comes='enhanced, once'),
+    Case('a link to another folder', f'{ENHANCE} in', (wav('far/b.wav'), A, link('in/far', '../far')), 0,
+         'enhanced: links are followed', lambda: [kept('in/a.wav', 'out/a.wav'), kept('far/b.wav', 'out/far/b.wav')]),
     good_file('a result that is there already', A, wav('out/a.wav', np.zeros(9)), comes='enhanced: it is replaced',
               replaces=('out/a.wav',)),
 ]
 
 
-def tell_no_length(path: str) -> None:
-    """Writes what programs that write to a pipe leave in place of lengths."""
+def whole(path: str) -> None:
+    """It holds the sound of `A`, half as loud, and its header says so."""
+    np.testing.assert_allclose(soundfile.read(path)[0], 0.5 * sound()[:, 0], atol=1e-4)
+
+
+def tell_no_length(path: str, size: bytes = b'\xff' * 4) -> None:
+    """Writes what programs that write to a pipe, or were ended, leave in place of lengths."""
     with open(path, 'r+b') as file:
         for place in (4, 40):
             file.seek(place)
-            file.write(b'\xff' * 4)
+            file.write(size)
+
+
+def no_flac_length(path: str) -> None:
+    with open(path, 'r+b') as file:
+        file.seek(22)  # the lower 32 bits of the number of samples
+        file.write(bytes(4))
 
 
 OUTPUTS = [
@@ -232,6 +298,8 @@ OUTPUTS = [
          'in/out: is or lies in the input folder in'),
     Case('an output that is a link to the input', f'{ENHANCE} in/a.wav', (A, link('out/a.wav', '../in/a.wav')), 2,
          'out/a.wav: would overwrite the input'),
+    Case('a link to the output among the inputs', f'{ENHANCE} in', (A, wav('out/b.wav'), link('in/far', '../out')), 2,
+         'in/far: leads to the results'),
     Case('a loop of links as the output', f'{ENHANCE} in', (A, link('out', 'out')), 2, 'out.*: cannot be written'),
     Case('an output that may not be written to', f'{ENHANCE} in', (A, empty_folder('out')), 2,
          'out/a.wav: cannot be written .*Permission denied', locked='out'),
@@ -320,6 +388,27 @@ def bad_pair(given: str, make, line: str, **more) -> Case:
     return Case(given, EVALUATE, (pairs(), make), 2, line, **more)
 
 
+def renamed_pairs(clean: str, noisy: str):
+    """Pairs whose names are in these normal forms."""
+    def make():
+        for folders, form in ((('clean', 'others'), clean), (('others', 'noisy'), noisy)):
+            pairs(*folders, names=[unicodedata.normalize(form, name) for name in ('größe', '가수')])()
+
+    return make
+
+
+def saved(count: int) -> None:
+    """So many files were saved, all of them readable."""
+    paths = list(pathlib.Path('report/audio').rglob('*.wav'))
+    assert len(paths) == count and all(soundfile.info(path).frames == 8000 for path in paths)
+
+
+def of_a_builder(run: str):
+    """Makes it a run on a data set of TFDS."""
+    config = {'config': {'system': 'half', 'model': {}, 'data': {'name': 'voicebank_demand/28spk'}}}
+    return meta(run, lambda meta: meta | config)
+
+
 EVALUATIONS = [
     Case('clean and noisy speech', EVALUATE, (pairs(),), 0, 'a report', reported),
     Case('pairs with odd names and encodings', EVALUATE,
@@ -366,9 +455,16 @@ EVALUATIONS = [
          'runs/half: does not sample'),
     Case('levels in words', f'{MIX} --snr-db loud', (pairs(),), 2, "--snr-db: expected numbers, .* got 'loud'"),
     Case('a level that is no number', f'{MIX} --snr-db nan', (pairs(),), 2,
-         'test_snr_db: expected one or more numbers'),
+         'test_snr_db .*expected one or more numbers'),
     Case('levels for pairs', f'{EVALUATE} --snr-db 5', (pairs(),), 2, '--snr-db given'),
     Case('clips of 10 ms', f'{MIX} --clip-seconds 0.01', (pairs(),), 2, '--clip-seconds'),
+    Case('data at another rate, resampled', f'{EVALUATE} --resample',
+         (pairs(), wav('noisy/a.wav', sound(22_050, rate=44_100), rate=44_100)), 0, 'a report', reported),
+    Case('names in two normal forms of Unicode', EVALUATE, (renamed_pairs('NFC', 'NFD'),), 0, 'a report', reported),
+    Case('a name of 40 letters that take three bytes, and saved audio', f'{EVALUATE} --save-audio',
+         (pairs(names=('録音' * 20, '録音' * 41)),), 0, 'a report, and the audio', lambda: (reported(), saved(2))),
+    Case('--resample where there are no folders', f'{BARE} --resample', (of_a_builder('runs/half'),), 2,
+         '--resample: is for folders, but runs/half'),
     Case('a split of folders', f'{EVALUATE} --split test', (pairs(),), 2, '--split=test given with --clean'),
     Case('a run and a comparison', f'{EVALUATE} --compare a b', (pairs(),), 2, 'either --workdir or --compare'),
     Case('a setting without value', EVALUATE.replace('--workdir runs/half', '--compare runs/half@six runs/half'),
@@ -546,8 +642,36 @@ CONVERSIONS = [
          2, 'config.model.depth'),
     Case('NISQA from another file', f'{CONVERT} nisqa x.pt', (segan_file('x.pt'),), 2, 'x.pt: has the SHA-256'),
 ]
+GS, PAIRS = 'gs://bucket/x', '--config.data.train.clean=clean --config.data.train.noisy=noisy'
+ADDRESSES = [
+    *(Case(f'an address for {flag}', command, (pairs(), A), 2, '^error: (s3|gs)://bucket/x: an address, expected a')
+      for flag, command in (
+        ('--workdir of enhance.py', f'python enhance.py --workdir {GS} --output out in'),
+        ('--output of enhance.py', f'python enhance.py --workdir runs/half --output {GS} in'),
+        ('a file', f'{ENHANCE} s3://bucket/x'), ('--noise', f'{ENHANCE} --noise {GS} in'),
+        ('--processed', f'{REFINE} --noisy in --processed {GS}'), ('--preceding', f'{REFINE} --preceding {GS} in'),
+        ('--workdir of evaluate.py', EVALUATE.replace('runs/half', GS)),
+        ('--output of evaluate.py', EVALUATE.replace('report', GS)), ('--cache', f'{EVALUATE} --cache {GS}'),
+        ('--clean', f'{BARE} --clean {GS} --noisy noisy'), ('--noise', f'{BARE} --speech clean --noise {GS}'),
+        ('--compare', EVALUATE.replace('--workdir runs/half', f'--compare runs/half {GS}@steps=1')),
+        ('--workdir of train.py', f'python train.py --config toy.py --workdir {GS} {PAIRS}'),
+        ('--config', f'python train.py --config {GS} --workdir runs/new'),
+        ('a folder of data', f'python train.py --config toy.py --workdir runs/new --config.data.train.speech={GS}'),
+        ('config.data.data_dir', f'python train.py --config toy.py --workdir runs/new --config.data.data_dir={GS}'),
+        ('config.init_from', f'python train.py --config toy.py --workdir runs/new --config.init_from={GS} {PAIRS}'),
+        ('a checkpoint to convert', f'python -m jax_diffse.convert segan={GS} --workdir run'),
+        ('--workdir of jax_diffse.convert', f'python -m jax_diffse.convert segan=x.pt --workdir {GS}'),
+        ('a file of NISQA', f'python -m jax_diffse.convert nisqa {GS}'))),
+    Case('~ in paths', 'python enhance.py --workdir=~/runs/half --output=~/out ~/in', (A, at_home), 0,
+         'enhanced: it is the home folder', lambda: kept('in/a.wav', 'out/a.wav')),
+    Case('~ in a key of the config', 'python train.py --config ~/toy.py --workdir=~/runs/new '
+         '--config.data.train.clean=~/clean --config.data.train.noisy=~/noisy', (pairs(), at_home), 0, 'trained',
+         trained),
+]
+
+
 SECTIONS = {
     'enhance.py: the files': FILES, 'enhance.py: input that works': GOOD_FILES, 'enhance.py: where results go': OUTPUTS,
     'enhance.py: flags': FLAGS, 'enhance.py: runs, and what they refine': RUNS, 'evaluate.py': EVALUATIONS,
-    'train.py': TRAININGS, 'jax_diffse.convert': CONVERSIONS}
+    'train.py': TRAININGS, 'jax_diffse.convert': CONVERSIONS, 'Paths': ADDRESSES}
 CASES = [case for cases in SECTIONS.values() for case in cases]

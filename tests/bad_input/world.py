@@ -26,7 +26,7 @@ import ml_collections
 import numpy as np
 import soundfile
 
-from jax_diffse import systems
+from jax_diffse import audio_files, systems
 from jax_diffse.spectral import mask_frames
 from jax_diffse.systems.base import System
 from jax_diffse.systems.dccrn import Dccrn
@@ -156,14 +156,15 @@ class World:
         (folder / 'configs').symlink_to(ROOT / 'configs')
         (folder / 'toy.py').write_text(TOY_CONFIG)
         with contextlib.chdir(folder):
-            with self._systems(), contextlib.redirect_stdout(io.StringIO()):
-                for make in case.make:
-                    make()
-            before = _snapshot()
-            with _locked(case.locked), _room(case.room), self._systems():
-                status, err = (_in_a_process if case.process else _in_this_process)(case.words)
-                if status == 0:
-                    case.check()
+            with mock.patch.dict(os.environ), self._systems():
+                with contextlib.redirect_stdout(io.StringIO()):
+                    for make in case.make:
+                        make()
+                before = _snapshot()
+                with _locked(case.locked), _room(case.room):
+                    status, err = (_in_a_process if case.process else _in_this_process)(case.words)
+                    if status == 0:
+                        case.check()
             printed = err.replace(f'{folder}/', '').encode(errors='backslashreplace').decode()
             return Outcome(status, printed.splitlines(), before, _snapshot())
 
@@ -184,6 +185,7 @@ def _in_this_process(words: list[str]) -> tuple[int, str]:
     module = words[1] == '-m'
     argv = words[2:] if module else words[1:]
     out, err = io.StringIO(), io.StringIO()
+    audio_files._say_once.cache_clear()
     # What entry points set for their process is not for this one: --stream keeps to one core.
     alone = mock.patch.object(os, 'sched_setaffinity', create=True), mock.patch.dict(os.environ)
     with contextlib.ExitStack() as stack:
