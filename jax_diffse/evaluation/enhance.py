@@ -11,10 +11,10 @@ import jax
 from rich import markup, progress
 
 from jax_diffse import audio, audio_files, launch
-from jax_diffse.errors import UserError
+from jax_diffse.errors import FULL, UserError
 from jax_diffse.evaluation import streaming
 from jax_diffse.evaluation.enhancer import Enhancer, check_steps
-from jax_diffse.evaluation.journal import Journal
+from jax_diffse.evaluation.journal import Journal, digests
 from jax_diffse.evaluation.measure import Setting
 from jax_diffse.training import checkpoints
 
@@ -197,17 +197,22 @@ def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], out
             try:
                 if processed is not None and job.processed is None:
                     raise UserError(f'{job.path}: no file of this name in {processed}')
+                made_of = digests(job.inputs)
                 duration, busy = _enhance_one(enhancer, job, strength, steps, streams, bar)
                 seconds, spent = seconds + duration, spent + busy
-                journal.add(job.name, job.inputs, job.outputs)
+                journal.add(job.name, made_of, job.outputs)
             except UserError as error:
                 failures[job] = str(error)
+            except OSError as error:
+                if error.errno in FULL:
+                    raise
+                failures[job] = f'{error.filename or job.path}: {error.strerror}'
             except jax.errors.JaxRuntimeError as error:  # memory, most likely
                 reason = str(error).splitlines()[0]
                 failures[job] = f'{job.path}: {reason}' + ('' if stream else
                                                            '; a smaller --chunk-seconds needs less memory')
     where = f' on {launch.cores()}' if stream else ''
-    return _summarise(seconds, spent, (streams or enhancer).compile_seconds, where, failures, len(jobs))
+    return _summarise(seconds, spent, (streams or enhancer).compile_seconds, where, failures, jobs)
 
 
 def _unsuitable(jobs: Sequence[Job]) -> dict[Job, str]:
@@ -265,11 +270,12 @@ def _clock(enhancer: Enhancer, stream: streaming.StreamingEnhancer | None) -> fl
 
 
 def _summarise(seconds: float, spent: float, compiling: float, where: str, failures: Mapping[Job, str],
-               count: int) -> int:
+               jobs: Sequence[Job]) -> int:
     """Prints what was done and what was not -> the exit status."""
     if seconds:
         print(f'real-time factor {spent / seconds:.3f}{where}: {seconds:.1f} s of audio in {spent:.1f} s, and '
               f'{compiling:.1f} s of compilation')
-    for reason in failures.values():
-        print(f'not enhanced: {reason}', file=sys.stderr)
-    return 0 if not failures else 1 if len(failures) < count else 2
+    for job in jobs:
+        if job in failures:
+            print(f'not enhanced: {failures[job]}', file=sys.stderr)
+    return 0 if not failures else 1 if len(failures) < len(jobs) else 2

@@ -31,21 +31,20 @@ class Journal:
     def has(self, name: str, inputs: Sequence[pathlib.Path], outputs: Sequence[pathlib.Path]) -> bool:
         """Whether a result is there that was made of just these recordings, and was not changed since."""
         try:
-            return name in self._names and self._line(name, inputs, outputs) in self._lines
+            return name in self._names and self._line(name, digests(inputs), outputs) in self._lines
         except OSError:
             return False
 
-    def add(self, name: str, inputs: Sequence[pathlib.Path], outputs: Sequence[pathlib.Path]) -> None:
-        """Notes that a result is finished."""
+    def add(self, name: str, made_of: Sequence[str], outputs: Sequence[pathlib.Path]) -> None:
+        """Notes that a result is finished; `made_of` are the `digests` of its recordings from before it was begun."""
         with contextlib.suppress(OSError):  # it will be done again, no worse
-            line = self._line(name, inputs, outputs)
+            line = self._line(name, made_of, outputs)
             with self._path.open('a', encoding='utf-8') as file:
                 file.write(line + '\n')
 
-    def _line(self, name: str, inputs: Sequence[pathlib.Path], outputs: Sequence[pathlib.Path]) -> str:
+    def _line(self, name: str, made_of: Sequence[str], outputs: Sequence[pathlib.Path]) -> str:
         stats = [path.stat() for path in outputs]
-        return json.dumps([name, self._setting, [_digest(path) for path in inputs],
-                           [[stat.st_size, stat.st_mtime_ns] for stat in stats]])
+        return json.dumps([name, self._setting, list(made_of), [[stat.st_size, stat.st_mtime_ns] for stat in stats]])
 
 
 def _name(line: str) -> str | None:
@@ -56,6 +55,14 @@ def _name(line: str) -> str | None:
         return None
 
 
-def _digest(path: pathlib.Path) -> str:
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
+def digests(paths: Sequence[pathlib.Path]) -> list[str]:
+    """SHA-256 of files, hexadecimal.
+
+    Raises:
+      OSError: one cannot be read.
+    """
+    found = []
+    for path in paths:
+        with open(path, 'rb') as file:
+            found.append(hashlib.file_digest(file, 'sha256').hexdigest())
+    return found

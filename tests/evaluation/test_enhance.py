@@ -16,7 +16,7 @@ from jax_diffse.evaluation import enhance
 from jax_diffse.evaluation.enhancer import Enhancer
 from jax_diffse.systems.dccrn import Dccrn
 from jax_diffse.training import checkpoints
-from tests import reference, toys
+from tests import reference, sounds, toys
 
 ENTRY_POINT = pathlib.Path(__file__).resolve().parents[2] / 'enhance.py'
 
@@ -354,3 +354,49 @@ def test_a_command_that_was_cut_off_does_what_is_left(tmp_path, monkeypatch, cap
     assert made_now('--noise', tmp_path / 'noise') == 'c'
     system['system'] = toys.Constant()
     assert made_now() == 'abc'
+
+
+def test_a_result_of_another_file_of_the_same_name_size_and_time_is_not_taken_for_done(tmp_path, monkeypatch, capsys,
+                                                                                       system):
+    paths = [_write(tmp_path / name / 'rec.wav', seed=seed) for seed, name in enumerate('ab')]
+    for path in paths:
+        os.utime(path, (1_577_836_800, 1_577_836_800))
+    assert paths[0].stat().st_size == paths[1].stat().st_size
+
+    def enhanced(path):
+        assert _main(monkeypatch, '--workdir', 'run', '--output', tmp_path / 'out', path) == 0
+        assert_allclose(soundfile.read(tmp_path / 'out' / 'rec.wav')[0], 0.5 * soundfile.read(path)[0], atol=2**-15)
+        return 'enhanced before' in capsys.readouterr().out
+
+    assert [enhanced(path) for path in (*paths, paths[1], paths[0])] == [False, False, True, False]
+    moved = tmp_path / 'moved' / 'rec.wav'
+    moved.parent.mkdir()
+    moved.write_bytes(paths[0].read_bytes())
+    assert enhanced(moved)  # the same sound
+    paths[0].write_bytes(paths[1].read_bytes())  # another sound in its place, of the same time
+    os.utime(paths[0], (1_577_836_800, 1_577_836_800))
+    assert not enhanced(paths[0])
+
+
+def test_encodings_that_cannot_be_written_are_refused_before_the_work(tmp_path, monkeypatch, capsys, system):
+    path = tmp_path / 'a.wav'
+    path.write_bytes(sounds.mp3_in_wav(tmp_path / 'part.mp3'))
+    monkeypatch.setattr(Enhancer, 'enhance_file', lambda *_, **__: pytest.fail('it was begun'))
+    assert _main(monkeypatch, '--workdir', 'run', '--output', tmp_path / 'out', path) == 2
+    line, = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'not enhanced: {path}: WAV with MPEG_LAYER_III') and 'convert it first' in line
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_folder_of_many_formats_is_enhanced_and_what_is_left_out_is_said(tmp_path, monkeypatch, capsys, system):
+    for name, kind in (('a.wav', {}), ('b.mp3', {}), ('c.ogg', {}), ('d.aiff', {}), ('e.opus', {'format': 'OGG',
+                                                                                              'subtype': 'OPUS'})):
+        soundfile.write(tmp_path / name, sounds.sine(16_000, 16_000), 16_000, **kind)
+    (tmp_path / 'notes.txt').write_text('')
+    out = tmp_path.parent / f'{tmp_path.name}_out'
+    assert _main(monkeypatch, '--workdir', 'run', '--output', out, tmp_path) == 0
+    assert sorted(path.name for path in out.glob('[!.]*')) == ['a.wav', 'b.mp3', 'c.ogg', 'd.aiff', 'e.opus']
+    for path in out.glob('[!.]*'):
+        given, made = soundfile.info(tmp_path / path.name), soundfile.info(path)
+        assert (made.format, made.subtype, made.frames) == (given.format, given.subtype, given.frames)
+    assert f'{tmp_path}: left out 1 of 6 files: 1 .txt' in capsys.readouterr().out

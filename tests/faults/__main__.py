@@ -12,6 +12,7 @@ import tempfile
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 PAGE = pathlib.Path(__file__).parents[2] / 'docs' / 'faults.md'
+HEADING = '\n## The drill\n'
 
 
 def main() -> int:
@@ -43,9 +44,14 @@ def main() -> int:
     found = table(outcomes)
     print(f'\n{found}')
     if args.write:
-        page = PAGE.read_text(encoding='utf-8')
-        PAGE.write_text(re.sub(r'\| fault \|.*?\n(?!\|)', lambda _: found, page, flags=re.DOTALL), encoding='utf-8')
+        PAGE.write_text(with_table(PAGE.read_text(encoding='utf-8'), found), encoding='utf-8')
     return int(any(outcome.survived < outcome.injected for outcome in outcomes))
+
+
+def with_table(page: str, found: str) -> str:
+    """The page with another table under `HEADING`, and nothing else changed."""
+    before, heading, after = page.partition(HEADING)
+    return before + heading + re.sub(r'(\|[^\n]*\n)+', lambda _: found, after, count=1)
 
 
 if __name__ == '__main__':

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from tests.faults.drill import Drill
+from tests.faults.__main__ import HEADING, PAGE, with_table
+from tests.faults.drill import Drill, Outcome, table
 
 pytestmark = pytest.mark.skipif(sys.platform == 'win32', reason='signals are those of POSIX')
 
@@ -27,3 +28,15 @@ def drill(tmp_path_factory) -> Drill:
 def test_a_fault_is_survived(drill, fault):
     outcome = fault(drill)
     assert outcome.injected > 0 and outcome.survived == outcome.injected, outcome
+
+
+def test_the_drill_replaces_its_own_table_in_the_page_and_nothing_else():
+    page = PAGE.read_text(encoding='utf-8')
+    found = table([Outcome('a fault', 2, 1, r'\1 bits')])
+    changed = with_table(page, found)
+    before, heading, after = page.partition(HEADING)
+    assert changed.startswith(before + heading) and '| fault | what happens |' in before
+    rows = [line for line in after.splitlines() if line.startswith('| ')]
+    left = [line for line in changed.removeprefix(before).splitlines() if line not in found.splitlines()]
+    assert left == [line for line in (heading + after).splitlines() if not line.startswith('|')] and len(rows) > 10
+    assert changed.count(found) == 1
