@@ -117,26 +117,14 @@ def _data(args: argparse.Namespace, run):
         if own.name == FOLDERS and split == 'test' and own.test == Folders():
             raise UserError(f'{run.workdir}: its config names no test data; give --clean and --noisy, or --speech and '
                             '--noise')
-        return own, split, _describe(own, split)
+        return own, split, own.describe(split)
     if args.split:
         raise UserError(f"--split={args.split} given with --{next(iter(folders))}: a split is of the run's own data")
     config = dataclasses.replace(
         own, name=FOLDERS, train=own.train if own.name == FOLDERS else Folders(), test=Folders(**folders),
         sample_rate=run.system.sample_rate, test_snr_db=args.snr_db or own.test_snr_db,
         clip_seconds=own.clip_seconds if args.clip_seconds is None else args.clip_seconds)
-    return config, 'test', _describe(config, 'test')
-
-
-def _describe(config, split: str) -> str:
-    from jax_diffse.data.config import FOLDERS
-
-    if config.name != FOLDERS:
-        return f'{config.name}, {split} split'
-    named = {name: path for name, path in dataclasses.asdict(getattr(config, split)).items() if path}
-    folders = ', '.join(f'{name} {path}' for name, path in named.items())
-    mixed = 'speech' in named if named else config.train.speech
-    clips = f', cut to {config.clip_seconds:g} s' if mixed and config.clip_seconds else ''
-    return (folders or f'{split} split, held out of {config.train.clean or config.train.speech}') + clips
+    return config, 'test', config.describe('test')
 
 
 def _variants(args: argparse.Namespace):

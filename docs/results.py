@@ -1,7 +1,7 @@
 """Writes docs/results.md: for every system what is published and what was measured here, from stored summaries.
 
-    python -m docs.results                                   # docs/results/*.json -> docs/results.md
-    python -m docs.results add REPORT NAME [--training TEXT]  # first takes a report of evaluate.py into docs/results/
+    python -m docs.results                                # docs/results/*.json -> docs/results.md
+    python -m docs.results add REPORT NAME [--note TEXT]  # first takes a report of evaluate.py into docs/results/
 
 REPORT is a folder with summary.json, or with sweep.json and its figures. No figure in the page is typed.
 """
@@ -35,17 +35,20 @@ Arrows point to the better side. NFE: network evaluations of the sampler. How st
 [studies.md](studies.md); what the metrics are: [metrics.md](metrics.md)."""
 
 
-def add(report: pathlib.Path, name: str, training: str) -> None:
+def add(report: pathlib.Path, name: str, note: str) -> None:
     """Takes what a report of `evaluate.py` found into the store.
 
     Raises:
-      UserError: it is not a report, or holds an absolute path.
+      UserError: it is not a report, holds an absolute path, or is of a run that does not say how it was trained.
     """
     kind = next((kind for kind in KEPT if (report / f'{kind}.json').exists()), None)
     if kind is None:
         raise UserError(f'{report}: holds neither summary.json nor sweep.json, expected what evaluate.py wrote')
     found = json.loads((report / f'{kind}.json').read_text(encoding='utf-8'))
-    kept = {key: found[key] for key in KEPT[kind]} | {'training': training}
+    kept = {key: found[key] for key in KEPT[kind]} | {'note': note}
+    for workdir, checkpoint in checkpoints_of(kept).items():
+        if not all(checkpoint['history'].get(key) for key in ('commands', 'commits', 'data', 'seconds')):
+            raise UserError(f'{report}: {workdir} does not say how it was trained; train it again, in a clone')
     configs = {'': found['config']} if kind == 'summary' else found['configs']
     kept['configs'] = {run: {key: config[key] for key in CONFIG} for run, config in configs.items()}
     text = json.dumps(kept, indent=1, allow_nan=False) + '\n'
@@ -76,6 +79,32 @@ def page() -> str:
     return '\n\n'.join(parts) + '\n'
 
 
+def checkpoints_of(found: dict) -> dict[str, dict]:
+    """Run -> its checkpoint, of all runs that an entry of the store is about."""
+    checkpoints = [point['checkpoint'] for point in found.get('points', [])]
+    checkpoints += [found[key] for key in ('checkpoint', 'preceding') if found.get(key) and 'hash' in found[key]]
+    return {checkpoint['workdir']: checkpoint for checkpoint in checkpoints}
+
+
+def _trainings(found: dict) -> str:
+    """How the runs of an entry were made."""
+    return '\n\n'.join(map(_training, checkpoints_of(found).values()))
+
+
+def _training(checkpoint: dict) -> str:
+    """Of the run itself and of those that it started from, the first one first."""
+    chain, history = [], checkpoint['history']
+    while history:
+        chain.insert(0, history)
+        history = history['from']
+    commands = dict.fromkeys(command for history in chain for command in history['commands'])
+    commits = ', '.join(dict.fromkeys(commit for history in chain for commit in history['commits']))
+    minutes = ' + '.join(f'{history["seconds"] / 60:.0f}' for history in chain)
+    data = '; '.join(dict.fromkeys(history['data'] for history in chain))
+    return (f'Training of {_checkpoint(checkpoint)}, at commit {commits}, {minutes} minutes, on {data}:\n\n```\n'
+            + '\n'.join(commands) + '\n```')
+
+
 def _published(entries: list[dict]) -> str:
     if not entries:
         return 'Published: no figure is known to us.'
@@ -97,8 +126,13 @@ def _measured(name: str, found: dict) -> str:
              f'real-time factor {found["real_time_factor"]:.3f} on {found["device"]}; evaluation '
              f'{found["seconds"]["total"]:.0f} s',
              _versions(found)]
-    return (f'Measured, `{name}`: {found["training"]}\n\n' + grid(['measured', *map(heading, metrics)], 1, rows)
-            + f'\n\n```\n{found["command"]}\n```\n\n' + '\n'.join(f'- {fact}' for fact in facts))
+    return (f'Measured, `{name}`{_note(found)}:\n\n' + grid(['measured', *map(heading, metrics)], 1, rows)
+            + f'\n\n{_trainings(found)}\n\nEvaluation:\n\n```\n{found["command"]}\n```\n\n'
+            + '\n'.join(f'- {fact}' for fact in facts))
+
+
+def _note(found: dict) -> str:
+    return f' ({found["note"]})' if found['note'] else ''
 
 
 def _study(name: str, found: dict) -> str:
@@ -116,8 +150,10 @@ def _study(name: str, found: dict) -> str:
              f'real-time factors (RTF) on {", ".join(devices)}', _versions(found)]
     pictures = '\n\n'.join(f'![{path.stem}](results/{path.name})' for path in sorted(STORE.glob(f'{name}_*.png')))
     table = grid(['measured', 'NFE', 'stage', 'RTF', *map(heading, metrics)], 1, rows)
-    return (f'### {name}\n\n{found["training"]}\n\n{pictures}\n\nMeans over files and their '
-            f'{100 * found["confidence"]:g} % intervals:\n\n{table}\n\n```\n{found["command"]}\n```\n\n'
+    note = f'{found["note"]}\n\n' if found['note'] else ''
+    return (f'### {name}\n\n{note}{pictures}\n\nMeans over files and their '
+            f'{100 * found["confidence"]:g} % intervals:\n\n{table}\n\n{_trainings(found)}\n\nEvaluation:\n\n'
+            f'```\n{found["command"]}\n```\n\n'
             + '\n'.join(f'- {fact}' for fact in facts))
 
 
@@ -160,10 +196,10 @@ def main() -> None:
     adding = commands.add_parser('add', help='take a report into docs/results/')
     adding.add_argument('report', type=pathlib.Path, metavar='REPORT')
     adding.add_argument('name', metavar='NAME')
-    adding.add_argument('--training', default='', metavar='TEXT', help='how the run was trained')
+    adding.add_argument('--note', default='', metavar='TEXT', help='what a reader should know besides')
     args = parser.parse_args()
     if args.command == 'add':
-        add(args.report, args.name, args.training)
+        add(args.report, args.name, args.note)
     (HERE / 'results.md').write_text(page(), encoding='utf-8')
 
 

@@ -85,6 +85,16 @@ class DataConfig:
                 flag = ' (evaluate.py: --snr-db)' if key == 'test_snr_db' else ''
                 raise UserError(f'config.data.{key}{flag}: expected one or more numbers (dB), got {levels!r}')
 
+    def describe(self, split: str) -> str:
+        """What the data of a split are, in words."""
+        if self.name != FOLDERS:
+            return f'{self.name}, {split} split'
+        named = {name: path for name, path in dataclasses.asdict(getattr(self, split)).items() if path}
+        folders = ', '.join(f'{name} {path}' for name, path in named.items())
+        mixed = split != 'train' and ('speech' in named if named else self.train.speech)
+        clips = f', cut to {self.clip_seconds:g} s' if mixed and self.clip_seconds else ''
+        return (folders or f'{split} split, held out of {self.train.clean or self.train.speech}') + clips
+
     @classmethod
     def from_config_dict(cls, config: Mapping[str, Any]) -> 'DataConfig':
         """Makes it from `config.data` (a ConfigDict or a dict); absent keys take their defaults.

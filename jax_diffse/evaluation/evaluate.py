@@ -165,7 +165,7 @@ def all_versions() -> dict[str, str]:
 
 def named(run: Run) -> dict:
     """A run's checkpoint, for a summary."""
-    return {'workdir': str(run.workdir), 'step': run.step, 'hash': run.hash}
+    return {'workdir': str(run.workdir), 'step': run.step, 'hash': run.hash, 'history': dict(run.history)}
 
 
 def _notes(summary: dict) -> list[str]:

@@ -50,6 +50,7 @@ class Run:
     step: int
     hash: str  # hexadecimal SHA-256 of the variables
     workdir: pathlib.Path
+    history: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of its training, see `history.History`
 
 
 def versions() -> dict[str, str]:
@@ -108,8 +109,8 @@ class Checkpoints:
         """Whether the latest checkpoint was saved with one."""
         return self._manager.metrics(self.latest_step) is not None
 
-    def save(self, state, validation_loss: float | None = None) -> None:
-        """Starts writing a `TrainState`, in the background.
+    def save(self, state, validation_loss: float | None = None, history: Mapping[str, Any] | None = None) -> None:
+        """Starts writing a `TrainState`, and the record of the training, in the background.
 
         Where its step is saved already, it is replaced if only now there is a validation loss.
 
@@ -117,7 +118,8 @@ class Checkpoints:
           NoRoomError: this one, or the one before, cannot be written.
         """
         step = int(state.step)
-        items = {'variables': ocp.args.StandardSave(state.variables), 'meta': ocp.args.JsonSave(self._meta),
+        meta = {**self._meta, 'history': dict(history or {})}
+        items = {'variables': ocp.args.StandardSave(state.variables), 'meta': ocp.args.JsonSave(meta),
                  'optimizer': ocp.args.StandardSave(_optimizer_item(state))}
         if state.ema:
             items['ema'] = ocp.args.StandardSave(state.ema)
@@ -148,9 +150,9 @@ class Checkpoints:
         return state.replace(**restored['variables'], **restored['optimizer'],
                              ema=restored['ema'] if state.ema else state.ema)
 
-    def config(self) -> dict[str, Any]:
-        """The config that the latest checkpoint was made with."""
-        return _json(_directory(self._workdir) / str(self.latest_step), 'meta')['config']
+    def meta(self) -> dict[str, Any]:
+        """What the latest checkpoint says of itself: 'config', and 'history' of the training."""
+        return {'history': {}, **_json(_directory(self._workdir) / str(self.latest_step), 'meta')}
 
     def close(self) -> None:
         """Returns when everything is on disk.
@@ -291,13 +293,24 @@ def load(workdir, *, step: int | str = 'best', model: Mapping[str, Any] | None =
         raise _does_not_fit(workdir, number, error) from error
 
 
+def history_of(workdir) -> dict[str, Any]:
+    """The record of the training of a run, see `history.History`; {} where it has none.
+
+    Raises:
+      UserError: no such run.
+    """
+    directory = _directory(workdir)
+    return _meta(directory / str(_candidates(directory, 'best', workdir)[0]), workdir).get('history', {})
+
+
 def _load(path: pathlib.Path, workdir, model) -> Run:
     meta = _meta(path, workdir)
     config = ml_collections.ConfigDict(meta['config'])
     override(config.model, model)
     system = systems.build(config.system, config.model)
     variables = _restore_variables(path, system)
-    return Run(system, variables, config.lock(), int(path.name), _hash(variables), pathlib.Path(files.given(workdir)))
+    return Run(system, variables, config.lock(), int(path.name), _hash(variables), pathlib.Path(files.given(workdir)),
+               meta.get('history', {}))
 
 
 def altered(run: Run, model: Mapping[str, Any]) -> Run:

@@ -14,7 +14,8 @@ from jax_diffse.errors import UserError
 from jax_diffse.systems.base import shapes
 from jax_diffse.training import parallel
 from jax_diffse.training import state as state_lib
-from jax_diffse.training.checkpoints import Checkpoints
+from jax_diffse.training.checkpoints import Checkpoints, history_of
+from jax_diffse.training.history import History
 from jax_diffse.training.initial import initial_variables
 from jax_diffse.training.logging import Clock, Logger
 from jax_diffse.training.stopping import Stop
@@ -115,16 +116,19 @@ def _train(config, workdir: pathlib.Path, change_config: bool, stack: contextlib
     checkpoints = Checkpoints(workdir, config, system.sample_rate)
     resumed, key = checkpoints.latest_step is not None, jax.random.key(settings.seed)
     if resumed:
-        changed = _changes(checkpoints.config(), config.to_dict())
+        earlier, source = checkpoints.meta(), {}
+        changed = _changes(earlier['config'], config.to_dict())
         if changed and not change_config:
             raise UserError(f'{workdir}: holds a run with another config ({changed}); use the old values or another '
                             '--workdir, or go on with the new ones: --change-config')
         variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes(system))
     else:
         variables = initial_variables(system, key, init_from)
+        earlier, source = {'history': {}}, history_of(init_from) if init_from else {}
     state = state_lib.create(system, optimizer, settings.ema_decay, variables)
     if resumed:
         state = checkpoints.restore(state)
+    history = History(earlier['history'], f'{data_config.describe("train")}; {len(train_source)} utterances', source)
     state = mapping.replicate(state)
     first_step = step = int(state.step)
     if primary:
@@ -197,7 +201,7 @@ def _train(config, workdir: pathlib.Path, change_config: bool, stack: contextlib
             stopped = stopped or _no_new_best(state, settings)
         stopped = stopped or (stop.at_once and stop.due())
         if judged or stopped or is_due(settings.save_every):
-            checkpoints.save(state, validation_loss if judged else None)
+            checkpoints.save(state, validation_loss if judged else None, history.record())
         clock.start()
     checkpoints.close()
     logger.message(f'{workdir}: at step {step}' + (f' ({stopped})' if stopped else ''))
