@@ -9,6 +9,11 @@ import pytest
 from docs import results
 from jax_diffse.errors import UserError
 
+BEFORE = {'commands': ['python train.py --config before.py'], 'commits': ['0123abc'], 'date': '2026-01-01',
+          'data': 'speech speech; 9 utterances', 'seconds': 60.0, 'from': {}}
+HISTORY = {'commands': ['python train.py --config c.py --config.train.steps=7'], 'commits': ['0123abc'],
+           'date': '2026-01-02', 'data': 'speech speech, noise noise; 8 utterances', 'seconds': 120.0, 'from': BEFORE}
+
 
 def _report(folder: pathlib.Path, **changes) -> pathlib.Path:
     entry = {'mean': 2.0, 'files': 3, 'against': {}}
@@ -16,7 +21,8 @@ def _report(folder: pathlib.Path, **changes) -> pathlib.Path:
         'command': 'python evaluate.py --workdir runs/x --output out', 'data': 'clean pairs/clean', 'files': 3,
         'audio_seconds': 90.0, 'date': '2026-01-02T03:04:05+00:00', 'metrics': ['pesq_wb', 'sdr'], 'preceding': None,
         'seconds': {'total': 61.2}, 'versions': {'jax': '0.1'}, 'sampling_steps': 6, 'seed': 4,
-        'checkpoint': {'workdir': 'runs/x', 'step': 10, 'hash': 'abcdef0123456789'}, 'stages': ['noisy', 'refined'],
+        'checkpoint': {'workdir': 'runs/x', 'step': 10, 'hash': 'abcdef0123456789', 'history': HISTORY},
+        'stages': ['noisy', 'refined'],
         'statistics': {'noisy': {'pesq_wb': entry, 'sdr': entry},
                        'refined': {'pesq_wb': entry | {'mean': 2.125}, 'sdr': entry | {'mean': None}}},
         'real_time_factor': 0.25, 'device': 'a machine',
@@ -50,9 +56,39 @@ def test_published_and_measured_figures_stand_in_tables_of_their_own(store):
     cells = [[cell.strip() for cell in line.split('|')[1:-1]] for line in tables[1].splitlines()]
     assert cells[2:] == [['noisy', '2.000', '2.00'], ['refined', '2.125', 'n/a']]
     page = results.page()
-    for fact in ('two minutes', 'python evaluate.py --workdir runs/x', '6 sampling steps, seed 4', 'step 10',
+    for fact in ('(two minutes)', 'python evaluate.py --workdir runs/x', '6 sampling steps, seed 4', 'step 10',
                  'real-time factor 0.250 on a machine', 'evaluation 61 s', 'jax 0.1', '3 files, 1.5 min'):
         assert fact in page, fact
+
+
+def test_every_stored_entry_says_how_each_of_its_runs_was_trained():
+    stored = [json.loads(path.read_text(encoding='utf-8')) for path in results.STORE.glob('*.json')
+              if path.stem != 'published']
+    described = {}
+    for checkpoint in [checkpoint for found in stored for checkpoint in results.checkpoints_of(found).values()]:
+        text = results._training(checkpoint)
+        assert described.setdefault(text, checkpoint['hash']) == checkpoint['hash']
+        history = checkpoint['history']
+        while history:
+            assert all(command.startswith('python train.py --config ') for command in history['commands'])
+            assert history['commits'] and not any('dirty' in commit for commit in history['commits'])
+            assert history['seconds'] > 0 and history['data']
+            history = history['from']
+    assert len(set(described.values())) == len(described) > 0  # two checkpoints never share a description
+
+
+def test_the_training_of_a_run_and_of_those_before_it_is_printed(store):
+    results.add(_report(store / 'report'), 'short', '')
+    assert ('Training of runs/x, step 10, checkpoint abcdef012345, at commit 0123abc, 1 + 2 minutes, on speech speech; '
+            '9 utterances; speech speech, noise noise; 8 utterances:\n\n```\npython train.py --config before.py\n'
+            'python train.py --config c.py --config.train.steps=7\n```') in results.page()
+
+
+@pytest.mark.parametrize('key', ['commands', 'commits', 'data', 'seconds'])
+def test_a_run_that_does_not_say_how_it_was_trained_is_refused(store, key):
+    checkpoint = {'workdir': 'runs/x', 'step': 10, 'hash': 'abc', 'history': {**HISTORY, key: None}}
+    with pytest.raises(UserError, match='runs/x does not say how it was trained'):
+        results.add(_report(store / 'report', checkpoint=checkpoint), 'short', '')
 
 
 def test_folders_of_a_machine_are_not_kept(store):
@@ -74,7 +110,8 @@ def test_a_study_has_intervals_and_its_figures(store):
     (report / 'figures' / 'nfe.png').write_bytes(b'picture')
     point = {'run': 'x', 'changes': {'eta_b': 0.2}, 'sampling_steps': 6, 'real_time_factor': 0.5, 'devices': ['cpu'],
              'stages': {'condition': {'pesq_wb': estimate}, 'refined': {'pesq_wb': estimate}},
-             'baselines': ['condition'], 'checkpoint': {'workdir': 'runs/x', 'step': 1, 'hash': 'abc'}}
+             'baselines': ['condition'],
+             'checkpoint': {'workdir': 'runs/x', 'step': 1, 'hash': 'abc', 'history': HISTORY}}
     found = {'command': 'python evaluate.py', 'data': 'pairs', 'files': 2, 'audio_seconds': 60.0, 'date': '2026-01-02',
              'metrics': ['pesq_wb'], 'preceding': None, 'seconds': 3.0, 'versions': {}, 'seeds': [0],
              'configs': {}, 'confidence': 0.95, 'inputs': {'noisy': {'pesq_wb': estimate}},

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 import sys
 
 import jax
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict
 from jax_diffse import files, systems
 from jax_diffse.data import pipeline
 from jax_diffse.errors import UserError
-from jax_diffse.training import checkpoints, loop
+from jax_diffse.training import checkpoints, history, loop
 from jax_diffse.training.loop import train
 from tests.toys import Trainable
 
@@ -308,3 +309,47 @@ def test_weights_and_biases_gets_the_scalars_where_a_project_is_named(corpus, tm
         config.log.wandb_project = 'speech'
     train(config, tmp_path)
     assert Wandb.logged[0][0] == 1 and 'toy/loss' in Wandb.logged[0][1] and Wandb.logged[-1] == 'finished'
+
+
+def test_a_run_keeps_how_it_was_made(half_run, corpus, tmp_path, monkeypatch):
+    """Over all calls that it took, and of the run that it started from."""
+    def call(workdir, commit, **keys):
+        monkeypatch.setattr(history, 'commit', lambda: commit)
+        monkeypatch.setattr(sys, 'argv', ['train.py', '--workdir', f'the {commit}'])
+        config = make_config(corpus, **keys)
+        with config.unlocked():
+            config.init_from = str(half_run) if workdir.name == 'next' else ''
+        train(config, workdir, change_config=True)
+        return checkpoints.load(workdir, step='latest').history
+
+    shutil.copytree(half_run, tmp_path / 'run')
+    before = checkpoints.load(half_run).history
+    assert before['seconds'] > 0 and before['from'] == {}
+    assert before['data'] == f'clean {corpus / "clean"}, noisy {corpus / "noisy"}; 7 utterances'
+    after = call(tmp_path / 'run', 'abc')
+    assert after['commands'] == [*before['commands'], "python train.py --workdir 'the abc'"]
+    assert after['commits'] == [*before['commits'], 'abc']
+    assert after['seconds'] > before['seconds'] and after['date'] == before['date']
+    assert call(tmp_path / 'run', 'abc', steps=7)['commands'] == after['commands']  # the same one again
+    following = call(tmp_path / 'next', 'xyz', steps=1)
+    assert (following['commits'], following['from']) == (['xyz'], before)
+
+
+def test_the_commit_is_that_of_the_clone(tmp_path, monkeypatch):
+    def git(*words):
+        return subprocess.run(['git', '-C', tmp_path, '-c', 'user.name=a', '-c', 'user.email=a@b', *words], check=True,
+                              capture_output=True, text=True).stdout.strip()
+
+    source = tmp_path / 'jax_diffse' / 'training' / 'history.py'
+    source.parent.mkdir(parents=True)
+    source.write_text('')
+    monkeypatch.setattr(history, '__file__', str(source))
+    found = []
+    for prepare in (lambda: None, lambda: git('init'), lambda: (git('add', '.'), git('commit', '-m', 'x')),
+                    lambda: source.write_text('changed')):
+        prepare()
+        history.commit.cache_clear()
+        found.append(history.commit())
+    head = git('rev-parse', '--short=12', 'HEAD')
+    assert found == ['', '', head, f'{head}-dirty']
+    history.commit.cache_clear()
