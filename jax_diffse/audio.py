@@ -145,7 +145,8 @@ def _claimed(path, part: containers.Part, file: soundfile.SoundFile) -> int:
         if block and samples:
             claimed = part.claimed // int(block[1]) * int(samples[1])
         else:
-            claimed = file.frames * part.claimed // max(part.there, 1)
+            width = part.there // max(file.frames, 1)  # bytes of a sample of all channels; 0 where it has less than one
+            claimed = part.claimed // width if width else file.frames * part.claimed // max(part.there, 1)
         return max(claimed, file.frames + 1)
     return part.claimed_samples or (max(file.frames - FRAME, 0) if file.format == 'MP3' and part.sized else 0)
 
