@@ -144,9 +144,10 @@ def _claimed(path, part: containers.Part, file: soundfile.SoundFile) -> int:
         block, samples = (re.search(rf'{name} *: (\d+)', file.extra_info) for name in ('Block Align', 'Samples/Block'))
         if block and samples:
             claimed = part.claimed // int(block[1]) * int(samples[1])
+        elif file.subtype in SEEKABLE and file.frames:
+            claimed = part.claimed // (part.there // file.frames)  # bytes of a sample of all channels
         else:
-            width = part.there // max(file.frames, 1)  # bytes of a sample of all channels; 0 where it has less than one
-            claimed = part.claimed // width if width else file.frames * part.claimed // max(part.there, 1)
+            claimed = file.frames * part.claimed // max(part.there, 1)
         return max(claimed, file.frames + 1)
     return part.claimed_samples or (max(file.frames - FRAME, 0) if file.format == 'MP3' and part.sized else 0)
 
