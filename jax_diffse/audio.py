@@ -108,28 +108,30 @@ def _looked_at(path: str, size: int, mtime: int) -> _Sound:
     del mtime  # names the file together with its size
     if not size:
         raise ValueError('the file is empty')
-    parts, headers = containers.parts(path), []
-    for part in parts:
-        with _decoder(path, parts, part) as file:
-            there = file.frames
-            if file.subtype.startswith('MPEG') or there >= containers.UNSIZED // 2:
-                there = _count(file)
-            claimed = max(_claimed(path, part, file), _logged(path, file))
-            headers.append(AudioInfo(file.samplerate, there, file.channels, file.format, file.subtype))
-            if part.claimed > part.there and file.subtype.startswith('ALAC'):  # of a variable rate
-                raise UserError(cut_off(path, part.there, part.claimed, 'bytes of sound'))
-        if claimed > there:
-            raise UserError(cut_off(path, there, claimed))
+    parts = containers.parts(path)
+    headers = [_part_info(path, parts, part) for part in parts]
+    first, count = headers[0], sum(header.num_samples for header in headers)
     if parts[-1].unfinished:
-        log.warning('%s: its last page is missing, it may have been cut off; %d samples are there', path,
-                    sum(header.num_samples for header in headers))
-    first = headers[0]
+        log.warning('%s: its last page is missing, it may have been cut off; %d samples are there', path, count)
     for header in headers:
         if (header.sample_rate, header.num_channels) != (first.sample_rate, first.num_channels):
             raise UserError(f'{path}: several files joined end to end, of {first.sample_rate} Hz with '
                             f'{first.num_channels} channels and of {header.sample_rate} Hz with {header.num_channels}; '
                             'expected one rate and number of channels, split it')
-    return _Sound(first._replace(num_samples=sum(header.num_samples for header in headers)), parts)
+    return _Sound(first._replace(num_samples=count), parts)
+
+
+def _part_info(path, parts, part: containers.Part) -> AudioInfo:
+    with _decoder(path, parts, part) as file:
+        there = file.frames
+        if file.subtype.startswith('MPEG') or there >= containers.UNSIZED // 2:
+            there = _count(file)
+        if part.claimed > part.there and file.subtype.startswith('ALAC'):  # of a variable rate
+            raise UserError(cut_off(path, part.there, part.claimed, 'bytes of sound'))
+        claimed = max(_claimed(part, file), _logged(path, file))
+        if claimed > there:
+            raise UserError(cut_off(path, there, claimed))
+        return AudioInfo(file.samplerate, there, file.channels, file.format, file.subtype)
 
 
 def cut_off(path, there: int, claimed: int, unit: str = 'samples') -> str:
@@ -138,7 +140,7 @@ def cut_off(path, there: int, claimed: int, unit: str = 'samples') -> str:
             'is there')
 
 
-def _claimed(path, part: containers.Part, file: soundfile.SoundFile) -> int:
+def _claimed(part: containers.Part, file: soundfile.SoundFile) -> int:
     """Samples that the part's bytes claim; 0 where they claim no more than there is."""
     if part.claimed > part.there:
         block, samples = (re.search(rf'{name} *: (\d+)', file.extra_info) for name in ('Block Align', 'Samples/Block'))
