@@ -11,12 +11,16 @@ import sys
 import time
 
 from benchmarks import job, plan, report
-from jax_diffse import errors, launch
+from jax_diffse import errors, files, launch
 from jax_diffse.errors import UserError
 
 
 def _names(text: str) -> list[str]:
     return [name for name in text.split(',') if name]
+
+
+def _folder(text: str) -> pathlib.Path:
+    return pathlib.Path(files.given(text))
 
 
 def _counts(text: str) -> list[int]:
@@ -39,9 +43,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     full = plan.FULL
     parser = argparse.ArgumentParser(prog='python -m benchmarks', description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument('--output', type=pathlib.Path, default='runs/benchmarks', metavar='DIR',
+    parser.add_argument('--output', type=_folder, default='runs/benchmarks', metavar='DIR',
                         help='where the files go (default: %(default)s)')
-    parser.add_argument('--against', metavar='JSON', help='an earlier benchmarks.json to compare with, as ratios')
+    parser.add_argument('--against', type=files.given, metavar='JSON',
+                        help='an earlier benchmarks.json to compare with, as ratios')
     parser.add_argument('--only', type=_names, default=list(plan.PARTS), metavar='A,B,...',
                         help=f'parts (default: {",".join(plan.PARTS)})')
     parser.add_argument('--quick', action='store_true', help='everything in its smallest form, to see that it works')
@@ -57,8 +62,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     of_systems.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'), help='also of scaling')
     of_systems.add_argument('--repeats', type=_count, help=f'at most, of each median (default: {full.repeats})')
     of_pipeline = parser.add_argument_group('pipeline')
-    of_pipeline.add_argument('--speech', default='', metavar='DIR', help='mix your own files; goes with --noise')
-    of_pipeline.add_argument('--noise', default='', metavar='DIR')
+    of_pipeline.add_argument('--speech', type=files.given, default='', metavar='DIR',
+                             help='mix your own files; goes with --noise')
+    of_pipeline.add_argument('--noise', type=files.given, default='', metavar='DIR')
     args = parser.parse_args(argv)
     plan.check('--only', args.only, plan.PARTS)
     plan.check('--systems', args.systems, plan.SYSTEMS)

@@ -17,6 +17,7 @@ from jax_diffse.evaluation.enhancer import Enhancer
 from jax_diffse.evaluation.evaluate import evaluate
 from jax_diffse.evaluation.metrics import DEFAULT as COMPARING
 from jax_diffse.evaluation.metrics import score
+from jax_diffse.evaluation.utterances import file_name
 from tests import toys
 from tests.evaluation import rater
 
@@ -105,6 +106,32 @@ def test_every_stage_is_scored_shown_and_saved(tmp_path):
     assert_allclose(saved, 0.5 * source.read(1)[1], atol=2**-14)
 
 
+def test_audio_that_cannot_be_saved_costs_no_scores(tmp_path):
+    (tmp_path / 'out' / 'audio' / 'enhanced' / 'b.wav').mkdir(parents=True)  # in the place of a file
+    with pytest.raises(UserError, match=r'1 of 3 audio files were not saved, the report was: .*b\.wav: cannot be'):
+        run_toy(tmp_path, ToySource(['a', 'b', 'c']), save_audio=True)
+    assert strict_json(tmp_path / 'out' / 'summary.json')['files'] == 3
+    assert {path.name for path in (tmp_path / 'out').iterdir()} >= {'index.html', 'scores.csv', 'summary.md'}
+    assert all((tmp_path / 'out' / 'audio' / 'enhanced' / f'{name}.wav').is_file() for name in 'ac')
+
+
+@pytest.mark.parametrize('name', ['x' * 255, '録音' * 42, 'a' * 300 + '/' + 'b' * 400, 'é/' + '録' * 90, '%?*' * 80])
+def test_file_names_fit_into_a_file_system_and_differ(tmp_path, name):
+    found = [file_name(name), file_name(name + 'z')]
+    assert found[0] != found[1]
+    for path in found:
+        assert all(len(part.encode()) <= 255 for part in path.split('/')) and path.endswith('.wav')
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b'')
+
+
+@pytest.mark.parametrize(('utterance', 'expected'), [
+    ('p232_001', 'p232_001.wav'), ('a b/größe', 'a b/größe.wav'), ('録音', '録音.wav'), ('c#1', 'c%231.wav'),
+    ('../up', 'up.wav'), ('a\nb', 'a%0Ab.wav'), ('', 'unnamed.wav')])
+def test_file_names_keep_letters_and_encode_what_is_not_safe(utterance, expected):
+    assert file_name(utterance) == expected
+
+
 def test_a_file_without_scores_stops_nothing_and_is_explained(tmp_path):
     run_toy(tmp_path, ToySource(['a', 'mute', 'c'], silent=['mute']))
     summary = strict_json(tmp_path / 'out' / 'summary.json')
@@ -129,7 +156,7 @@ def test_summary_says_what_was_run(tmp_path):
     source = ToySource(['a', 'b'])
     run_toy(tmp_path, source)
     summary = strict_json(tmp_path / 'out' / 'summary.json')
-    assert summary['checkpoint'] == {'workdir': 'toy', 'step': 7, 'hash': 'abc'}
+    assert summary['checkpoint'] == {'workdir': 'toy', 'step': 7, 'hash': 'abc', 'history': {}}
     assert summary['config'] == {'model': {'levels': [0.0, None]}}
     assert {'python', 'jax', 'flax', 'numpy', 'jax_diffse'} <= summary['versions'].keys()
     assert (summary['data'], summary['files'], summary['stages']) == ('toy', 2, ['noisy', 'enhanced'])
@@ -320,7 +347,7 @@ def test_a_preceding_run_is_evaluated_along(tmp_path):
     for i, name in enumerate('ab'):
         assert_allclose(came_in[name], before[name], atol=2**-14)
         assert_allclose(refined[name], 0.5 * source.read(i)[1] + 0.25 * before[name], atol=2**-14)
-    assert summary['preceding'] == {'workdir': 'toy', 'step': 7, 'hash': 'abc'}
+    assert summary['preceding'] == {'workdir': 'toy', 'step': 7, 'hash': 'abc', 'history': {}}
     notes = (tmp_path / 'out' / 'summary.md').read_text()
     assert '- preceding: toy, step 7, abc\n' in notes and 'without compilation, with the preceding enhancer' in notes
 
