@@ -30,7 +30,7 @@ class AudioFile:
     @property
     def folder(self) -> str:
         """Name of the folder it lies in: the class of a noise."""
-        return os.path.basename(os.path.dirname(self.path))
+        return audio_files.normal(os.path.basename(os.path.dirname(self.path)))
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Samples [start, stop), float32 `[N]`; of a file at another rate, of the whole file resampled."""

@@ -68,7 +68,8 @@ def open_tfds(name: str, split: str, data_dir: str = '') -> TfdsSource:
         # A preparation that is interrupted leaves a directory marked incomplete, which is never opened.
         builder.download_and_prepare(file_format='array_record')
     except (OSError, tfds.download.DownloadError) as error:
-        raise UserError(f'{name}: cannot be prepared in {builder.data_dir} ({error})') from error
+        elsewhere = '' if data_dir else '; $TFDS_DATA_DIR names another folder than ~/tensorflow_datasets'
+        raise UserError(f'{name}: cannot be prepared in {builder.data_dir} ({error}){elsewhere}') from error
     if split not in builder.info.splits:
         raise UserError(f'{name}: no split {split!r}, expected one of {tuple(builder.info.splits)}')
     return TfdsSource(builder, split)
