@@ -58,9 +58,12 @@ def sections(system: str, model: dict) -> ConfigDict:
             'learning_rate': 1e-3,
             'l2': 0.0,  # coupled, as torch's Adam
             'clip_norm': 0.0,
-            'decay': 'constant',  # 'plateau': halved after plateau_patience validations without a new best; 'cosine'
+            'decay': 'constant',  # or 'plateau', lowered when validation stops improving; 'cosine'
             'warmup_steps': 0,
-            'plateau_patience': 3,
+            'plateau_patience': 3,  # validations without improvement that are tolerated: the next one lowers the rate
+            'plateau_threshold': 1e-4,  # improvement: a loss below the best one by more than this share of it
+            'plateau_factor': 0.5,  # that the rate is multiplied by
+            'plateau_min_rate': 0.0,  # below which it does not fall
         },
         'log': {'audio_examples': 2, 'wandb_project': ''},
         'parallel': {'mapper': 'shard_map'},  # or 'pmap'

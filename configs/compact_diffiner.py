@@ -64,7 +64,8 @@ def get_config(variant: str = '') -> ConfigDict:
         steps=100 * 5401,  # 100 epochs of 10 802 utterances
         batch_size=2, crop_seconds=4.08,  # 256 frames
         eval_every=5401, eval_seconds=4.08, save_every=5401)
-    config.optimizer.update(learning_rate=1e-3, l2=1e-4, decay='plateau', plateau_patience=4)
+    config.optimizer.update(learning_rate=1e-3, l2=1e-4, decay='plateau', plateau_patience=4, plateau_threshold=1e-3,
+                            plateau_min_rate=1e-6)
     if 'quick' in variants:
         config.model.update(block_frames=72 if released else 64, respacing='10' if released else 'ddim10')
         config.model.network.update(widths=(2, 4), heads=1)

@@ -51,7 +51,9 @@ def get_config(variant: str = '') -> ConfigDict:
     config.train.update(
         steps=50 * 1350,  # 50 epochs of the 10 802 training pairs; the authors keep no averaged weights
         batch_size=8, eval_every=1350, save_every=1350, early_stop=5)
-    config.optimizer.update(learning_rate=1e-3, l2=1e-7, decay='plateau')
+    config.optimizer.update(
+        learning_rate=1e-3, l2=1e-7,
+        decay='plateau', plateau_patience=2, plateau_threshold=0.0)  # halved at the third epoch without a new best
     config.stages = ConfigDict({
         'c_gen': {'model': {'stage': 'c_gen'}},
         'diffusion': {'model': {'stage': 'diffusion'}, 'optimizer': {'learning_rate': 2e-4}},

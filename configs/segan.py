@@ -45,7 +45,8 @@ def get_config(variant: str = '') -> ConfigDict:
     config.optimizer.update(
         learning_rate=1e-3 if released else 2e-4,  # SEGAN's; the notebook's can saturate the generator's tanh for good
         clip_norm=0.0 if released else 1.0,
-        decay='constant' if released else 'plateau', plateau_patience=4)
+        decay='constant' if released else 'plateau',
+        plateau_patience=4, plateau_threshold=1e-3, plateau_min_rate=1e-6)  # the notebook's, had it ever acted
     if 'quick' in variants:
         config.model.update(channels=(4, 8, 16, 16, 16, 16))
         make_quick(config)

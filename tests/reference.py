@@ -162,6 +162,10 @@ class Fixture:
     def keys(self) -> list[str]:
         return list(self.data)
 
+    def after(self, prefix: str) -> list[str]:
+        """What follows the prefix in the names of those keys that begin with it."""
+        return [key.removeprefix(prefix) for key in self.data if key.startswith(prefix)]
+
     def json(self, key: str):
         """A JSON string of the file, parsed."""
         return json.loads(str(self.data[key])) if key in self.data else {}
@@ -257,3 +261,12 @@ def load_golden(name: str) -> Fixture:
     data = _read(golden(name))
     noise = json.loads(golden('float32_noise.json').read_text())
     return Fixture(name, data, noise.get(name, {}))
+
+
+def known_recording() -> tuple[np.ndarray, np.ndarray]:
+    """p232_001 of VoiceBank-DEMAND at 16 kHz, noisy and clean `[27861]`; skipped where the larger set has others."""
+    pairs = load_golden('metrics.npz')
+    for i, (name, clean) in enumerate(zip(pairs['names'], pairs['clean_index'], strict=True)):
+        if name == 'voicebank_noisy' and pairs[f'deg_{i}'].shape == (27_861,):
+            return pairs[f'deg_{i}'], pairs[f'clean_{clean}']
+    pytest.skip('needs the recording p232_001 whole, as voicebank_noisy in metrics.npz (folder: JAX_DIFFSE_GOLDEN)')

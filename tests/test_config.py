@@ -71,6 +71,16 @@ def test_variants_of_segan(variant, expected):
     assert (system.l1_weight, system.white_noise_db, loaded.optimizer.decay, set(system.losses)) == expected
 
 
+@pytest.mark.parametrize(('name', 'expected'), [
+    ('compact_diffiner.py', (4, 1e-3, 0.5, 1e-6)), ('compact_diffiner.py:released', (4, 1e-3, 0.5, 1e-6)),
+    ('segan.py', (4, 1e-3, 0.5, 1e-6)), ('dr_diffuse.py:released', (2, 0.0, 0.5, 0.0))])
+def test_plateau_rules_are_the_authors(name, expected):
+    """The notebook's ReduceLROnPlateau; DR-DiffuSE's `half_lr`, which halves at the third epoch without improvement."""
+    rule = config.load(str(CONFIGS[0].with_name(name))).optimizer
+    assert rule.decay == 'plateau'
+    assert (rule.plateau_patience, rule.plateau_threshold, rule.plateau_factor, rule.plateau_min_rate) == expected
+
+
 @pytest.mark.parametrize('activation', ['silu', 'relu', 'gelu'])
 def test_each_activation_of_the_compact_prior_is_a_config(activation):
     loaded = config.load(f'{CONFIGS[0].with_name("compact_diffiner.py")}:{activation}')

@@ -17,6 +17,7 @@ import soundfile
 
 from configs._sections import sections
 from jax_diffse import systems
+from jax_diffse.systems.dr_diffuse import TRAINING, DrDiffuse
 from jax_diffse.training import checkpoints
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -159,6 +160,24 @@ def test_files_flags_and_keys_exist(page):
         for part in key.split('.'):
             assert part in value, key
             value = value[part]
+
+
+def test_dr_diffuse_starts_where_the_page_on_studies_says():
+    """The figures of its paragraph, in their order, at every number of steps that the system takes."""
+    paragraph, = re.findall(r'^With DR-DiffuSE, `--steps`.*?\n\n', PAGES['studies.md'], re.MULTILINE | re.DOTALL)
+    fast, linear = (DrDiffuse(stage='refiner', schedule=schedule) for schedule in ('fast', 'linear'))
+    for steps in range(1, 200):
+        levels = fast._schedule(steps)
+        level, t = levels.alpha_bar[-1], levels.t[-1]
+        assert len(levels) == steps
+        assert (level, t) == pytest.approx((fast._schedule(6).alpha_bar[-1], fast._schedule(6).t[-1]), rel=1e-9)
+    lowest = {f'{system._schedule(steps).alpha_bar[-1]:.4f}'
+              for system, steps in ((fast, 200), (linear, 1), (linear, 6), (linear, 200))}
+    assert fast._schedule(200) is TRAINING and len(lowest) == 1
+    shares = [f'{np.sqrt(share):.3f}' for alpha_bar in (level, TRAINING.alpha_bar[-1])
+              for share in (alpha_bar, 1 - alpha_bar)]
+    assert re.findall(r'\d+(?:\.\d+)?', paragraph) == [
+        '1', '199', f'{level:.4f}', '200', *lowest, f'{t:.2f}', '0', '199', *shares, '199', '200', *lowest]
 
 
 def resolve(dotted: str):

@@ -7,6 +7,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jax_diffse.errors import UserError
@@ -14,6 +15,7 @@ from jax_diffse.systems.base import System, Variables
 from jax_diffse.training.parallel import AXIS
 
 DECAYS = ('plateau', 'cosine', 'constant')
+SMALLEST_FALL = 1e-8  # of the learning rate by the plateau rule (torch's `eps`); it stays rather than fall by less
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,16 +25,23 @@ class OptimizerConfig:
     learning_rate: float = 1e-3
     l2: float = 1e-7  # added to the gradient as l2 * parameter, before Adam's moments
     clip_norm: float = 0.0  # of the gradient of each group; 0: no clipping
-    decay: str = 'plateau'  # 'plateau': halve when validation stops improving; 'cosine': to zero at the last step
+    decay: str = 'plateau'  # 'plateau': lower when validation stops improving; 'cosine': to zero at the last step
     warmup_steps: int = 0
-    plateau_patience: int = 3  # validations without improvement before the rate is halved
+    plateau_patience: int = 3  # validations without improvement that are tolerated: the next one lowers the rate
+    plateau_threshold: float = 1e-4  # improvement: a loss below the best one by more than this share of it
+    plateau_factor: float = 0.5  # that the rate is multiplied by
+    plateau_min_rate: float = 0.0  # below which it does not fall
 
     def __post_init__(self):
         if self.decay not in DECAYS:
             raise ValueError(f'decay must be one of {DECAYS}, got {self.decay!r}')
-        for name in ('learning_rate', 'l2', 'clip_norm', 'warmup_steps', 'plateau_patience'):
+        for name in ('learning_rate', 'l2', 'clip_norm', 'warmup_steps', 'plateau_patience', 'plateau_min_rate'):
             if not 0 <= getattr(self, name) < float('inf'):
                 raise ValueError(f'{name}: expected 0 or more, got {getattr(self, name)}')
+        if not 0 <= self.plateau_threshold < 1:
+            raise ValueError(f'plateau_threshold: expected 0 or more and less than 1, got {self.plateau_threshold}')
+        if not 0 < self.plateau_factor < 1:
+            raise ValueError(f'plateau_factor: expected more than 0 and less than 1, got {self.plateau_factor}')
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
@@ -65,9 +74,21 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return optax.join_schedules([warmup, after], [config.warmup_steps])
 
 
-def make_plateau(config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
-    """Halves its scale after `plateau_patience` validations without improvement."""
-    return optax.contrib.reduce_on_plateau(factor=0.5, patience=config.plateau_patience)
+def lower_on_plateau(plateau: optax.contrib.ReduceLROnPlateauState, loss: float, config: OptimizerConfig):
+    """The plateau rule's state after one more validation: that of torch's ReduceLROnPlateau in its mode 'min'.
+
+    The rate falls after more than `plateau_patience` validations without improvement. Optax's own rule falls one
+    validation earlier, and has no `SMALLEST_FALL`; its state is kept, so that earlier checkpoints can be resumed.
+    """
+    loss, best = float(np.float32(loss)), float(plateau.best_value)
+    better = loss < best * (1 - config.plateau_threshold)
+    stale, scale = 0 if better else int(plateau.plateau_count) + 1, float(plateau.scale)
+    if stale > config.plateau_patience:
+        rate, stale = config.learning_rate * scale, 0
+        lower = max(rate * config.plateau_factor, config.plateau_min_rate)
+        scale = lower / config.learning_rate if rate - lower > SMALLEST_FALL else scale
+    return plateau._replace(scale=np.float32(scale), best_value=np.float32(loss if better else best),
+                            plateau_count=np.int32(stale))
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -100,7 +121,7 @@ def create(system: System, config: OptimizerConfig, ema_decay: float, variables:
         step=jnp.int32(0), params=params, batch_stats=variables.get('batch_stats', {}),
         opt_state={group: optimizer.init(params[group]) for group in system.losses},
         ema=jax.tree.map(jnp.copy, {group: params[group] for group in system.losses}) if ema_decay else {},
-        plateau=make_plateau(config).init({'scale': jnp.float32(1)}),
+        plateau=optax.contrib.reduce_on_plateau().init({'scale': jnp.float32(1)}),
         best=jnp.float32(jnp.inf), stale=jnp.int32(0))
 
 
@@ -215,7 +236,7 @@ def after_validation(state: TrainState, loss: float, config: OptimizerConfig) ->
     """Applies the plateau rule and counts validations without a new best."""
     plateau = state.plateau
     if config.decay == 'plateau':
-        _, plateau = make_plateau(config).update({'scale': jnp.float32(1)}, state.plateau, value=jnp.float32(loss))
+        plateau = lower_on_plateau(state.plateau, loss, config)
     better = loss < state.best
     return state.replace(plateau=plateau, best=jnp.where(better, loss, state.best).astype(jnp.float32),
                          stale=jnp.where(better, 0, state.stale + 1).astype(jnp.int32))

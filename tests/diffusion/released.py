@@ -1,6 +1,7 @@
 """The small guided U-Net of the reference files, and the order of arrays in them."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -19,19 +20,31 @@ def turned(x):
     return np.swapaxes(np.asarray(x), -1, -3)
 
 
+def golden_network():
+    """Weights of the larger reference set, and the fields of the system, with what weights do not tell."""
+    weights = convert.read_state_dict(reference.golden('diffiner/unet_small.pt'))
+    config = json.loads(reference.golden('diffiner/unet_small_config.json').read_text())
+    network = {'heads': config['num_heads'], 'heads_up': max(config['num_heads_upsample'], 0),
+               'head_channels': max(config['num_head_channels'], 0),
+               'qkv_order': 'new' if config['use_new_attention_order'] else 'legacy'}
+    return weights, {'network': diffiner.model(weights)['network'] | network, 'schedule': config['noise_schedule'],
+                     'training_steps': config['diffusion_steps']}
+
+
 @functools.cache
 def denoiser(source: str):
-    """The noise in `[2, 32, 32, 2]` by the weights of a fixture, or of 'golden'.
+    """The noise in `[B, T, F, 2]` by the weights of a fixture, or of 'golden'.
 
     To be called by a sampler that is run without compilation, `jax.disable_jit()`: the network is compiled once, and
     not anew into every sampler.
     """
     if source == 'golden':
-        weights = convert.read_state_dict(reference.golden('diffiner/unet_small.pt'))
+        weights, fields = golden_network()
     else:
         weights = reference.load(source).state_dict(PREFIX[source])
+        fields = diffiner.model(weights)
     variables = {'params': jax.tree.map(jnp.asarray, convert.from_torch('diffiner', weights)['params']['prior'])}
-    run = _network(UNetConfig(**diffiner.model(weights)['network']))
+    run = _network(UNetConfig(**fields['network']))
 
     def denoise(x, t):
         with jax.disable_jit(False):

@@ -9,14 +9,14 @@ import pytest
 
 from jax_diffse import convert
 from jax_diffse.diffusion import ddrm, notebook
-from jax_diffse.diffusion.schedule import guided
+from jax_diffse.diffusion.schedule import Schedule, guided
 from jax_diffse.networks.compact_unet import CompactUNet, CompactUNetConfig
 from jax_diffse.spectral import istft, stft
 from tests import reference
 from tests.diffusion.released import check_rows, turned
 
 FLOOR, CEILING = np.sqrt([1e-5, 97]).astype(np.float32)
-FRAMES = 256  # of a block
+FRAMES = 256  # of a block of the released code, and its frequency bins
 TWELVE = guided('cosine', 12, largest=0.9999)
 
 
@@ -24,26 +24,26 @@ def noise_map(noisy, processed):
     return ddrm.noise_map(noisy, processed, floor=FLOOR, ceiling=CEILING)
 
 
-def spectrogram(waveforms):
-    """`[B, 1, N]` -> `[B, 256, 256, 2]`: without DC, silent behind the end."""
-    spec = stft(jnp.asarray(waveforms[:, 0]), 512, 256)[:, :, 1:]
-    return jnp.pad(spec, ((0, 0), (0, FRAMES - spec.shape[1]), (0, 0), (0, 0)))
+def spectrogram(waveforms, frames=FRAMES, bins=FRAMES):
+    """`[B, 1, N]` -> `[B, frames, bins, 2]`: without DC, silent behind the end."""
+    spec = stft(jnp.asarray(waveforms[:, 0]), 2 * bins, bins)[:, :, 1:]
+    return jnp.pad(spec, ((0, 0), (0, frames - spec.shape[1]), (0, 0), (0, 0)))
 
 
 def waveform(spec):
-    return istft(jnp.pad(spec, ((0, 0), (0, 0), (1, 0), (0, 0))), 256)
+    return istft(jnp.pad(spec, ((0, 0), (0, 0), (1, 0), (0, 0))), spec.shape[2])
 
 
 @functools.cache
-def network(activation):
-    return jax.jit(CompactUNet(CompactUNetConfig(activation=activation, released_attention=True)).apply,
-                   compiler_options={'xla_backend_optimization_level': 1})
+def network(config):
+    return jax.jit(CompactUNet(config).apply, compiler_options={'xla_backend_optimization_level': 1})
 
 
 def denoiser(state_dict, activation):
     """To be called by a sampler that is run without compilation: the network alone is compiled."""
     variables = {'params': convert.from_torch('compact-unet', state_dict)['params']['prior']}
-    variables, run = jax.tree.map(jnp.asarray, variables), network(activation)
+    config = CompactUNetConfig(**convert.describe({'compact-unet': state_dict})[1]['network'], activation=activation)
+    variables, run = jax.tree.map(jnp.asarray, variables), network(config)
 
     def denoise(x, t):
         with jax.disable_jit(False):
@@ -54,7 +54,9 @@ def denoiser(state_dict, activation):
 
 def refine(denoise, config, start, noisy, processed, noise):
     """sigma_hat, the result, what was met; the draws `noise` of each step in their order."""
-    schedule, deviation = guided('cosine', config['timesteps'], largest=0.9999), noise_map(noisy, processed)
+    used, deviation = config['timesteps'], noise_map(noisy, processed)
+    full = guided('cosine', config.get('diffusion_steps', used), largest=0.9999)
+    schedule = Schedule(full.beta[:used], full.t[:used])
     by_level = [jnp.asarray(turned(z)) for z in noise[::-1]]
     with jax.disable_jit():
         return deviation, *notebook.sample(
@@ -102,22 +104,30 @@ def test_every_step_with_other_shares_and_fewer_steps():
 
 @pytest.mark.parity
 def test_golden_refinement():
-    """What is stored are the first frames of the samples."""
+    """What is stored are the first frames and samples, as many as there are."""
     golden = reference.load_golden('segan_diffiner_nb/refine.npz')
-    noisy, processed = (spectrogram(golden[name]) for name in ('noisy', 'enhanced'))
+
+    def check_first(prefix, x):
+        found, = golden.after(prefix)  # it may name a number of frames
+        key = prefix + found
+        golden.check(key, x[..., :golden[key].shape[-1]])
+
+    bins, frames = golden['init_noise'].shape[-2:]
+    noisy, processed = (spectrogram(golden[name], frames, bins) for name in ('noisy', 'enhanced'))
     for name, spec in (('noisy', noisy), ('segan', processed)):
-        golden.check(f'stft_{name}_65', turned(spec)[..., :66])
-    config = {name: float(golden[name]) for name in ('eta_a', 'eta_b')} | {'timesteps': int(golden['timesteps'])}
+        check_first(f'stft_{name}', turned(spec))
+    config = {name: float(golden[name]) for name in ('eta_a', 'eta_b')}
+    config |= {name: int(golden[name]) for name in ('timesteps', 'diffusion_steps')}
     denoise = denoiser(convert.read_state_dict(reference.golden('segan_diffiner_nb/unet_relu.pt')), 'relu')
     deviation, out, x, x_0 = refine(denoise, config, turned(golden['init_noise']), noisy, processed,
                                     golden['step_noise'])
-    golden.check('sigma_hat_squared_65', turned(deviation**2)[:, 0, :, :66])
-    golden.check('x_t', turned(x)[..., :48])
-    golden.check('x0_pred_last', turned(x_0[-1])[..., :48])
-    golden.check('out', turned(out)[..., :128])
+    check_first('sigma_hat_squared', turned(deviation**2)[:, 0])
+    golden.check('x_t', turned(x)[..., :int(golden['x_t_frames'])])
+    check_first('x0_pred_last', turned(x_0[-1]))
+    golden.check('out', turned(out)[..., :golden['out'].shape[-1]])
     golden.check('out_norm', np.linalg.norm(out))
     y = waveform(out)
-    golden.check('waveform', y[:, :20_000])
+    golden.check('waveform', y[:, :golden['waveform'].shape[-1]])
     golden.check('waveform_norm', np.linalg.norm(y, axis=1))
 
 
@@ -180,7 +190,7 @@ def test_released_schedules(num_steps):
 @pytest.mark.parity
 def test_golden_schedules():
     golden = reference.load_golden('segan_diffiner_nb/schedule.npz')
-    for suffix, num_steps in (('50', 50), ('short', int(golden['short_steps']))):
-        ours = guided('cosine', num_steps, largest=0.9999)
+    for suffix in golden.after('betas_'):
+        ours = guided('cosine', len(golden[f'betas_{suffix}']), largest=0.9999)
         for name, values in (('betas', ours.beta), ('alpha_bars', ours.alpha_bar)):
             np.testing.assert_allclose(values, golden[f'{name}_{suffix}'], rtol=0, atol=1e-12)

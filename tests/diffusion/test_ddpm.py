@@ -294,14 +294,15 @@ def test_frame_draws_are_independent_standard_normal():
 # ----------------------------------------------------------------------------------------- the released samplers
 
 
-BASE = {'c_gen': 'base'}  # what its file and the kind of its checkpoint call it
+BASE = {'c_gen': 'base'}  # what the kind of its checkpoint calls it
 
 
 @functools.cache
 def network(source: str, name: str):
-    """Converted variables of a network of full size, from the fixture or the golden checkpoints."""
-    if source == 'golden':
-        weights = convert.read_state_dict(reference.golden(f'dr_diffuse/{BASE.get(name, name)}.pth'))
+    """Converted variables of a network of full size, from the fixture or a checkpoint of the larger reference set."""
+    if source.endswith('.npz'):
+        checkpoint = reference.load_golden(source)[f'{name if name in ("c_gen", "refiner") else "ddpm"}_checkpoint']
+        weights = convert.read_state_dict(reference.golden(f'dr_diffuse/{checkpoint}'))
     else:
         weights = reference.load(source).state_dict(f'{name}/')
     kind = f'dr-diffuse-{BASE.get(name, name)}'
@@ -388,10 +389,12 @@ def test_every_step_of_the_released_samplers(case):
 @pytest.mark.parametrize('name', ['a_diffuse_cgen_guidance_refine', 'b_diffuse_plain', 'c_diffusec_cgen'])
 def test_every_step_of_the_golden_samplers(name):
     """To 1e-4 of the rms."""
-    golden = reference.load_golden(f'dr_diffuse/sampler_{name}.npz')
+    source = f'dr_diffuse/sampler_{name}.npz'
+    golden = reference.load_golden(source)
     settings = {key: bool(golden[key]) for key in ('c_gen', 'c_guidance', 'refine')}
-    settings |= {'fast_sampling': True, 'denoiser': str(golden['ddpm_checkpoint']).removesuffix('.pth')}
-    found = run_released('golden', settings, golden['feats'], golden['noise'])
+    settings |= {'fast_sampling': len(golden['trajectory']) == len(SIX) + 1,
+                 'denoiser': str(golden['ddpm_checkpoint']).removesuffix('.pth')}
+    found = run_released(source, settings, golden['feats'], golden['noise'])
     steps = {f'trajectory[{k}]': (found['x'][k], expected) for k, expected in enumerate(golden['trajectory'])}
     steps |= {key: (found[key], golden[key]) for key in ('condition', 'out') if key in golden}
     for key, (actual, expected) in steps.items():

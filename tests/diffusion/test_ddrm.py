@@ -257,16 +257,16 @@ GOLDEN = {'v1_diffiner': 'v1', 'v2_diffinerplus_paper_etaB': 'v2', 'v2_diffinerp
 NAMES = {'v1': ('etaA_ddrm', 'etaB_ddrm'), 'v2': ('etaA', 'etaB', 'etaC', 'etaD')}
 
 
-def run_released(source: str, kind: str, etas, noisy, processed, noise, mask):
+def run_released(source: str, kind: str, etas, noisy, processed, noise, mask, schedule=TEN):
     """A released sampler with recorded draws, arrays `[..., 2, F, T]`: the start's first, then from the noisiest level
     down one that is not used and one for each branch."""
     rule = Diffiner(*etas) if kind == 'v1' else DiffinerPlus(*etas, released=True)
     noisy, processed, noise = (released.turned(x) for x in (noisy, processed, np.stack(noise)))
-    by_level = noise[1:].reshape(10, -1, *noise.shape[1:])[::-1]
+    by_level = noise[1:].reshape(len(schedule), -1, *noise.shape[1:])[::-1]
     deviation = ddrm.noise_map(noisy, processed)
     with jax.disable_jit():
         return deviation, *refine(rule, noisy, deviation, lambda level, which: by_level[level, 1 + which],
-                                  denoise=released.denoiser(source), start=jnp.asarray(noise[0]),
+                                  schedule=schedule, denoise=released.denoiser(source), start=jnp.asarray(noise[0]),
                                   mask=None if mask is None else jnp.asarray(released.turned(mask) > 0))
 
 
@@ -289,9 +289,11 @@ def test_every_step_of_the_released_samplers(case):
 def test_every_step_of_the_golden_samplers(name):
     """To 1e-4 of the rms and of each value: some are much larger than the rms."""
     golden, kind = reference.load_golden(f'diffiner/denoiser_{name}.npz'), GOLDEN[name]
-    mask = golden['arg_inp_mask'] if 'inpmask' in name else None
+    mask = golden['arg_inp_mask'] if 'arg_inp_mask' in golden and golden['arg_inp_mask'].size else None
+    _, fields = released.golden_network()
+    schedule = spaced(guided(fields['schedule'], fields['training_steps']), f'ddim{len(golden["x_t"])}')
     deviation, out, x, x_0 = run_released('golden', kind, [float(golden[f'arg_{eta}']) for eta in NAMES[kind]],
-                                          golden['noisy'], golden['proc'], golden['noise'], mask)
+                                          golden['noisy'], golden['proc'], golden['noise'], mask, schedule)
     found = {'noise_map': released.turned(deviation)[:, 0], 'out': released.turned(out), 'x_t': released.turned(x),
              'pred_xstart_last': released.turned(x_0[-1])}
     for key, actual in found.items():

@@ -29,13 +29,20 @@ def test_released_values_per_item():
 
 def test_ratios_of_a_known_recording():
     """SI-SNR without and with removal of the means, SDR and MSE of p232_001, by the authors' tools."""
-    golden = reference.load_golden('metrics.npz')
-    names = [str(name) for name in golden['names']]
-    index = next(i for i in range(len(names)) if golden[f'deg_{i}'].shape == (27861,) and 'noisy' in names[i])
-    noisy, clean = golden[f'deg_{index}'][None], golden[f'clean_{golden["clean_index"][index]}'][None]
+    noisy, clean = (x[None] for x in reference.known_recording())
     values = [-float(loss(noisy, clean)[0]) for loss in (waveform.si_sdr, waveform.si_snr, waveform.sdr)]
     np.testing.assert_allclose(values, [15.4705, 15.4717, 15.4739], atol=1e-4)
     np.testing.assert_allclose(waveform.mse(noisy, clean), [2.3139e-4], rtol=1e-4)
+
+
+@pytest.mark.parity
+def test_golden_ratios():
+    """Of every pair, by torchmetrics and asteroid."""
+    golden = reference.load_golden('metrics.npz')
+    pairs = [(golden[f'deg_{i}'][None], golden[f'clean_{k}'][None]) for i, k in enumerate(golden['clean_index'])]
+    for loss, key in ((waveform.si_sdr, 'torchmetrics_nozeromean'), (waveform.si_snr, 'torchmetrics'),
+                      (waveform.si_snr, 'asteroid')):
+        np.testing.assert_allclose([-float(loss(*pair)[0]) for pair in pairs], golden[f'score_si_sdr_{key}'], atol=1e-4)
 
 
 def test_ratios_by_construction():

@@ -70,11 +70,11 @@ with with_activation(()):
     RELEASED = CompactUNet(CompactUNetConfig(activation='chosen', released_attention=True))
 
 
-@jit
-def with_features(weights, variables, x, t):
+@functools.partial(jit, static_argnames='network')
+def with_features(weights, variables, x, t, network=RELEASED):
     """The output, and what each module of the network returned, by its name."""
     with with_activation(weights):
-        y, state = RELEASED.apply(variables, x, t, mutable=['intermediates'], capture_intermediates=(
+        y, state = network.apply(variables, x, t, mutable=['intermediates'], capture_intermediates=(
             lambda module, name: name == '__call__' and len(module.path) == 1))
     return y, {name: calls['__call__'][0] for name, calls in state['intermediates'].items()}
 
@@ -163,11 +163,14 @@ def test_loss_and_gradients_of_the_released_network(activation):
 @pytest.mark.parametrize('activation', ACTIVATIONS)
 def test_golden_outputs(activation):
     golden = reference.load_golden('segan_diffiner_nb/unet.npz')
-    variables = converted(convert.read_state_dict(reference.golden(f'segan_diffiner_nb/unet_{activation}.pt')))
-    run, x = functools.partial(with_features, chosen(activation)), turned(golden['x'])
+    weights = convert.read_state_dict(reference.golden(f'segan_diffiner_nb/unet_{activation}.pt'))
+    with with_activation(()):
+        config = dataclasses.replace(RELEASED.config, **names.model(weights)['network'])
+    variables, x = converted(weights), turned(golden['x'])
+    run = functools.partial(with_features, chosen(activation), network=CompactUNet(config))
     found = [run(variables, x, np.full(len(x), t, np.float32)) for t in golden['t']]
     golden.check(f'{activation}_out', turned(np.stack([y for y, _ in found])))
-    attention = jit(Attention(2, 2, True, jnp.float32).apply)
+    attention = jit(Attention(config.heads, config.groups, True, jnp.float32).apply)
     y = attention({'params': variables['params']['attention']}, turned(golden[f'{activation}_attn_in']))
     golden.check(f'{activation}_attn_out', turned(y))
 

@@ -1,5 +1,7 @@
 """DCCRN's network: against the original PyTorch code (fixtures, golden), and its mathematics."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,13 @@ def released(state_dict):
     """The system and its variables."""
     system = systems.build('dccrn', convert.describe({'dccrn': state_dict})[1])
     return system, convert.from_torch('dccrn', state_dict)
+
+
+def golden_network(name):
+    """Weights of the larger reference set, and the fields of the system; weights do not tell the hop."""
+    weights = convert.read_state_dict(reference.golden(f'dccrn/dccrn_{name}.pt'))
+    config = json.loads(reference.golden('dccrn/configs.json').read_text())[name]
+    return weights, convert.describe({'dccrn': weights})[1] | {'hop': config['win_inc']}
 
 
 def to_torch(x):
@@ -64,7 +73,8 @@ def test_layers_masks_and_outputs_of_the_released_network(prefix):
 @pytest.mark.parametrize('name', ['clstm', 'lstm', 'cbn'])
 def test_golden_masks_and_outputs(name):
     golden = reference.load_golden('dccrn/forward.npz')
-    system, variables = released(convert.read_state_dict(reference.golden(f'dccrn/dccrn_{name}.pt')))
+    weights, fields = golden_network(name)
+    system, variables = systems.build('dccrn', fields), convert.from_torch('dccrn', weights)
     spec = released_frames(system, golden['wav'])
     mask = system._network().apply({c: groups['dccrn'] for c, groups in variables.items()}, spec)
     for part, key in enumerate(('mask_real', 'mask_imag')):

@@ -17,6 +17,7 @@ from jax_diffse.convert import diffiner
 from jax_diffse.networks import guided_unet
 from jax_diffse.networks.guided_unet import Attention, GuidedUNet, ResBlock, UNetConfig, step_embedding
 from tests import reference
+from tests.diffusion.released import golden_network
 
 # Programs that run once: compiled faster.
 jit, jit_large = (functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': i}) for i in (0, 1))
@@ -117,12 +118,14 @@ def test_the_network_as_published():
 @pytest.mark.parity
 def test_golden_outputs():
     golden = reference.load_golden('diffiner/unet_forward.npz')
-    network, variables = released(convert.read_state_dict(reference.golden('diffiner/unet_small.pt')))
-    x = jnp.concatenate([to_jax(golden['x_1'])] * 2)
-    t = jnp.concatenate([jnp.asarray(golden[f't_{kind}_1'], jnp.float32) for kind in ('int', 'float')])
-    y = to_torch(jit(network.apply)(variables, x, t))
-    golden.check('out_int_1', y[:1])
-    golden.check('out_float_1', y[1:])
+    weights, fields = golden_network()
+    network = GuidedUNet(UNetConfig(**fields['network']))
+    variables = {'params': convert.from_torch('diffiner', weights)['params']['prior']}
+    for case in golden.after('x_'):
+        x = jnp.concatenate([to_jax(golden[f'x_{case}'])] * 2)
+        t = jnp.concatenate([jnp.asarray(golden[f't_{kind}_{case}'], jnp.float32) for kind in ('int', 'float')])
+        for kind, y in zip(('int', 'float'), np.split(to_torch(jit(network.apply)(variables, x, t)), 2), strict=True):
+            golden.check(f'out_{kind}_{case}', y)
 
 
 @functools.cache

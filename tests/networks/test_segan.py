@@ -75,13 +75,14 @@ def test_the_released_networks():
 @pytest.mark.parity
 def test_golden_networks():
     golden = reference.load_golden('segan_diffiner_nb/segan.npz')
-    variables = {group: converted(group, convert.read_state_dict(reference.golden(f'segan_diffiner_nb/{group}.pt')))
-                 for group in KINDS}
+    weights = {group: convert.read_state_dict(reference.golden(f'segan_diffiner_nb/{group}.pt')) for group in KINDS}
+    channels = convert.describe({KINDS[group]: weights[group] for group in KINDS})[1]['channels']
+    generator, discriminator = (converted(group, weights[group]) for group in KINDS)
     noisy, clean = (jnp.asarray(golden[name][:, 0]) for name in ('noisy', 'clean'))
-    out, _ = run(Generator())(variables['generator'], noisy)
+    out, _ = run(Generator(channels))(generator, noisy)
     golden.check('enhanced', out[:, None])
     for key, candidate in (('d_real_eval', clean), ('d_fake_eval', out)):
-        golden.check(key, run(Discriminator())(variables['discriminator'], noisy, candidate)[0][:, None])
+        golden.check(key, run(Discriminator(channels))(discriminator, noisy, candidate)[0][:, None])
 
 
 def test_the_discriminator_judges_patches():

@@ -19,6 +19,7 @@ from jax_diffse.systems.diffiner import Diffiner
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.parallel import Parallel
 from tests import reference
+from tests.diffusion.released import golden_network
 
 # Programs that run once: most of their time is their compilation.
 jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 1})
@@ -59,11 +60,11 @@ def small():
     return systems.build('diffiner', fields), convert.from_torch('diffiner', weights), convert.diffiner.entries(fields)
 
 
-@jit
-def loss_and_gradients(params, clean, t, noise):
-    """Losses `[B]` of the small network, and the gradient of their mean."""
+@functools.partial(jit, static_argnums=0)
+def loss_and_gradients(system, params, clean, t, noise):
+    """Losses `[B]` of the network, and the gradient of their mean."""
     def objective(params):
-        loss = small()[0].prior_loss({'params': params}, clean, t, noise)
+        loss = system.prior_loss({'params': params}, clean, t, noise)
         return jnp.mean(loss), loss
 
     (_, loss), gradients = jax.value_and_grad(objective, has_aux=True)(params)
@@ -77,7 +78,7 @@ def test_training_step_of_the_released_code():
     alpha_bar = jnp.asarray(system.training.alpha_bar, jnp.float32)[jnp.asarray(inputs['t_train'])]
     x_t = ddpm.diffuse(from_torch(inputs['x_start']), from_torch(inputs['noise_train']), alpha_bar)
     fixture.check('train/x_t', as_torch(x_t))
-    loss, gradients = loss_and_gradients(variables['params'], from_torch(inputs['x_start']),
+    loss, gradients = loss_and_gradients(system, variables['params'], from_torch(inputs['x_start']),
                                          jnp.asarray(inputs['t_train']), from_torch(inputs['noise_train']))
     fixture.check('train/loss', loss)
     gradients = layouts.to_torch(entries, {'params': gradients})
@@ -97,15 +98,14 @@ def test_training_step_of_the_released_code():
 @pytest.mark.parity
 def test_golden_training_step():
     golden = reference.load_golden('diffiner/training_losses.npz')
-    weights = convert.read_state_dict(reference.golden('diffiner/unet_small.pt'))
-    loss, gradients = loss_and_gradients(convert.from_torch('diffiner', weights)['params'],
-                                         from_torch(golden['x_start']), jnp.asarray(golden['t']),
-                                         from_torch(golden['noise']))
+    weights, fields = golden_network()
+    loss, gradients = loss_and_gradients(
+        systems.build('diffiner', fields), convert.from_torch('diffiner', weights)['params'],
+        from_torch(golden['x_start']), jnp.asarray(golden['t']), from_torch(golden['noise']))
     golden.check('loss', loss)
-    gradients = layouts.to_torch(small()[2], {'params': gradients})
-    for key in golden.keys():
-        if key.startswith('grad/'):
-            golden.check(key, gradients[key.removeprefix('grad/')])
+    gradients = layouts.to_torch(convert.diffiner.entries(fields), {'params': gradients})
+    for name in golden.after('grad/'):
+        golden.check(f'grad/{name}', gradients[name])
 
 
 @pytest.mark.parity

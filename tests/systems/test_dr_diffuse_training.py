@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -85,7 +86,7 @@ def recorded(noise, steps: int) -> ddpm.Draw:
 @functools.partial(jit, static_argnums=0)
 def gradient_step(system: DrDiffuse, variables, batch, random):
     """Gradient, statistics and metrics of one replica."""
-    keys = jax.random.split(jax.random.key(0), 2)
+    keys = jax.random.split(jax.random.key(0), len(batch['num_samples']))
 
     def replica(batch, random):
         group = next(iter(system.losses))
@@ -233,11 +234,11 @@ def test_golden_training_step_of_c_gen():
     golden.check('loss', step.metrics['loss'])
     output = train_output(step.system, step.group, step.variables, step.batch['noisy_spec'])
     golden.check('est_comp_train', to_torch(output))
-    for name, value in step.in_torch('batch_stats', step.batch_stats['c_gen']).items():
-        golden.check(f'buffer/{name}', value)
-    after = jax.tree.map(np.add, variables['params']['c_gen'], adam_step(variables['params']['c_gen'], step.gradient))
+    statistics = step.in_torch('batch_stats', step.batch_stats['c_gen'])
+    for name in set(golden.after('buffer/')) & set(statistics):  # torch also counts the batches
+        golden.check(f'buffer/{name}', statistics[name])
     check_golden_gradient(golden, step.in_torch('params', step.gradient))
-    check_golden_step(golden, step.in_torch('params', step.gradient), step.in_torch('params', after))
+    check_golden_step(golden, step)
 
 
 @pytest.mark.parity
@@ -249,11 +250,12 @@ def test_golden_training_step_of_c_gen():
 ])
 def test_golden_training_step_of_the_later_stages(name, case, files):
     golden = reference.load_golden(f'dr_diffuse/{name}.npz')
+    system, noise = SYSTEMS[case], np.moveaxis(golden['noise'], -3, -1)
     if 't' in golden:
-        random = (golden['t'], to_jax(golden['noise']))
-    else:
-        random = (np.moveaxis(golden['noise'], 2, -1),)
-    step = take_step(SYSTEMS[case], golden_variables(*files), golden_batch(golden), random)
+        random = (golden['t'], noise)
+    else:  # the draws of the sampler: the start's, then two for each step but the last
+        system, random = dataclasses.replace(system, steps=(len(noise) + 1) // 2), (noise,)
+    step = take_step(system, golden_variables(*files), golden_batch(golden), random)
     golden.check('loss', step.metrics['loss'])
     gradient = step.in_torch('params', step.gradient)
     statistics = step.in_torch('batch_stats', step.batch_stats[step.group])
@@ -276,21 +278,36 @@ def golden_batch(golden):
     return make_batch(golden['feats'], golden['labels'], golden['frame_list'])
 
 
+def stored(golden, what: str, sizes) -> dict[str, tuple[np.ndarray, int]]:
+    """Name -> what is kept of its array, and of how many elements it is one: all (`what/NAME`) or every k-th
+    (`what_sub/NAME`), k the least that keeps no more than some number, which the lengths that are kept tell."""
+    sub = {name: golden[f'{what}_sub/{name}'] for name in golden.after(f'{what}_sub/')}
+    longest = max(map(len, sub.values()), default=1)
+    limit = next(limit for limit in range(longest, 2 * longest) if all(
+        -(-sizes[name] // -(-sizes[name] // limit)) == len(kept) for name, kept in sub.items()))
+    return {name: (golden[f'{what}/{name}'], 1) for name in golden.after(f'{what}/')} | {
+        name: (kept, -(-sizes[name] // limit)) for name, kept in sub.items()}
+
+
 def check_golden_gradient(golden, gradient):
     norms = dict(zip(map(str, golden['param_names']), golden['grad_norm'], strict=True))
-    largest = max(norms.values())
-    for name, value in gradient.items():
-        stored = golden[f'grad/{name}'] if f'grad/{name}' in golden else golden[f'grad_sub/{name}']
-        value = value if value.shape == stored.shape else value.ravel()[::-(-value.size // 1024)]
+    largest, sizes = max(norms.values()), {name: value.size for name, value in gradient.items()}
+    for name, (expected, every) in stored(golden, 'grad', sizes).items():
         atol = 1e-2 * norms[name] + 1e-6 * largest
-        reference.assert_close(value, stored, atol, f'gradient of {name}')
+        reference.assert_close(gradient[name].ravel()[::every], expected.ravel(), atol, f'gradient of {name}')
 
 
-def check_golden_step(golden, gradient, after):
-    """Parameters after the step, where the gradient is more than rounding noise: else its sign decides."""
-    for name, value in after.items():
-        stored = golden[f'post/{name}'] if f'post/{name}' in golden else golden[f'post_sub/{name}']
-        every = 1 if value.shape == stored.shape else -(-value.size // 256)
-        sure = np.abs(gradient[name].ravel()[::every]) > 1e-4
-        difference = np.abs(value.ravel()[::every] - stored.ravel())
-        assert np.all(difference[sure] <= 1e-6 + 1e-6 * np.abs(stored.ravel()[sure])), name
+def check_golden_step(golden, step: Step):
+    """Parameters after the step by the gradients that are stored, where both are: of a gradient of rounding noise, the
+    sign decides."""
+    before = step.in_torch('params', step.variables['params'][step.group])
+    sizes = {name: value.size for name, value in before.items()}
+    gradients, after = stored(golden, 'grad', sizes), stored(golden, 'post', sizes)
+    assert set(after) == set(before)
+    both = {name: math.lcm(gradients[name][1], after[name][1]) for name in after}  # every so many elements
+    gradient, expected = ({name: kept[name][0].ravel()[::every // kept[name][1]] for name, every in both.items()}
+                          for kept in (gradients, after))
+    params = {name: before[name].ravel()[::every] for name, every in both.items()}
+    found = jax.tree.map(np.add, params, adam_step(params, gradient))
+    for name, value in found.items():
+        reference.assert_close(value, expected[name], 1e-6 + 1e-6 * np.abs(value), name)

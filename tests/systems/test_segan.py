@@ -109,19 +109,19 @@ def test_golden_training_step():
         variables, as_batch(golden['clean'], golden['noisy']))
     golden.check('step_d_loss', loss)
     found = as_torch(system, 'discriminator', 'params', gradient)
-    golden.check('step_d_grad/fc.weight', found['fc.weight'])
     # One input of the fifth leaky ReLU is 2e-7: what is stored fell on the other side of zero than PyTorch in float64,
-    # from which ours differs by 1.5e-6.
-    for name in ('conv1.weight', 'bn3.weight'):
+    # from which ours differs by 1.5e-6. No kink comes after the last layer.
+    for name in golden.after('step_d_grad/'):
         expected = golden[f'step_d_grad/{name}']
+        if name.startswith('fc.'):
+            golden.check(f'step_d_grad/{name}', found[name])
         assert np.linalg.norm(found[name] - expected) < 2e-3 * np.linalg.norm(expected), name
     stats = as_torch(system, 'discriminator', 'batch_stats', stats['discriminator'])
-    for name in ('bn1', 'bn6'):
-        for kind in ('running_mean', 'running_var'):
-            golden.check(f'step_d_buffer/{name}.{kind}', stats[f'{name}.{kind}'])
-    np.testing.assert_allclose(add_noise(*(jnp.asarray(golden[f'addnoise_{name}'][0]) for name in ('clean', 'noise')),
-                                         jnp.float32(golden['addnoise_snr'][0, 0])), golden['addnoise_out'][0],
-                               atol=1e-6)
+    for name in golden.after('step_d_buffer/'):
+        golden.check(f'step_d_buffer/{name}', stats[name])
+    clean, noise = (jnp.asarray(golden[f'addnoise_{name}'][:, 0]) for name in ('clean', 'noise'))
+    noisy = jax.vmap(add_noise)(clean, noise, jnp.asarray(golden['addnoise_snr'][:, 0], jnp.float32))
+    np.testing.assert_allclose(noisy[:, None], golden['addnoise_out'], atol=1e-6)
 
 
 @pytest.mark.parity

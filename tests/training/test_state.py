@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import torch
 
 from jax_diffse.errors import UserError
 from jax_diffse.systems.dccrn import Dccrn, LossWeights
@@ -180,17 +181,57 @@ def test_a_non_finite_loss_leaves_the_state_and_is_named():
         state_lib.check_finite({k: float(v) for k, v in metrics.items()}, 7, 5)
 
 
-def test_plateau_halves_the_rate_and_counts_stale_validations():
-    config = OptimizerConfig(plateau_patience=2)
+def rates(losses, config):
+    """The learning rate and the state after each validation."""
     state = create(SYSTEM, config, 0.0, seed=0)
-    scales, stale = [], []
-    for loss in (1.0, 0.5, 0.6, 0.6, 0.4, 0.4, 0.4):
+    for loss in losses:
         state = state_lib.after_validation(state, loss, config)
-        scales.append(float(state.plateau.scale))
-        stale.append(int(state.stale))
-    assert scales == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25]
-    assert stale == [0, 0, 1, 2, 0, 1, 2]
-    assert float(state.best) == pytest.approx(0.4)
+        yield config.learning_rate * float(state.plateau.scale), state
+
+
+def test_plateau_halves_the_rate_and_counts_stale_validations():
+    """By hand: two validations without improvement are tolerated, the third in a row halves the rate."""
+    after = list(rates((1.0, 0.5, 0.6, 0.6, 0.6, 0.4, 0.4, 0.4, 0.4), OptimizerConfig(plateau_patience=2)))
+    assert [rate for rate, _ in after] == pytest.approx([1e-3] * 4 + [5e-4] * 3 + [5e-4, 2.5e-4])
+    assert [int(state.stale) for _, state in after] == [0, 0, 1, 2, 3, 0, 1, 2, 3]
+    assert float(after[-1][1].best) == pytest.approx(0.4)
+
+
+# Numbers that float32 holds exactly, as losses are kept in it.
+LOSSES = {
+    'walk': np.round(2**20 * (1 + np.cumsum(0.02 * np.random.default_rng(0).standard_normal(300)) / 4)) / 2**20,
+    'equal': np.ones(60),
+    'creeping': 1 - np.arange(60) / 2**14,  # each a little better than the last, below the threshold
+    'rising': 1 + np.arange(120) / 2**6,
+    'below zero': -1 - np.arange(60) / 2**8,  # a ratio in dB; torch's threshold then lies on the other side
+    'not a number': np.array([1.0, np.nan, np.nan, 0.5, np.nan, np.inf, 0.25, *[np.nan] * 9]),
+}
+
+
+@pytest.mark.parametrize('losses', LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize('rule', [
+    {'patience': 4, 'threshold': 1e-3, 'min_rate': 1e-6},  # of the notebook
+    {'patience': 2, 'threshold': 0.0}, {'patience': 0}, {'patience': 3, 'factor': 0.1, 'min_rate': 5e-5},
+    {'patience': 1, 'min_rate': 2e-3},  # above the learning rate, which stays
+], ids=str)
+def test_plateau_is_that_of_torch(losses, rule):
+    """Against torch.optim.lr_scheduler.ReduceLROnPlateau: threshold, patience, the floor, the smallest fall."""
+    config = OptimizerConfig(learning_rate=1e-3, **{f'plateau_{name}': value for name, value in rule.items()})
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=config.learning_rate)
+    expected = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=rule.get('factor', 0.5), patience=rule['patience'], threshold=rule.get('threshold', 1e-4),
+        min_lr=rule.get('min_rate', 0.0))
+    for i, (loss, (rate, _)) in enumerate(zip(losses, rates(losses, config), strict=True)):
+        expected.step(loss)
+        assert rate == pytest.approx(optimizer.param_groups[0]['lr'], rel=1e-5), f'validation {i}'
+
+
+@pytest.mark.parametrize(('field', 'value'), [
+    ('plateau_patience', -1), ('plateau_threshold', 1.0), ('plateau_threshold', float('nan')), ('plateau_factor', 0.0),
+    ('plateau_factor', 1.0), ('plateau_min_rate', -1e-6)])
+def test_a_plateau_rule_that_makes_no_sense_is_named(field, value):
+    with pytest.raises(ValueError, match=f'{field}: expected .*, got {value}'):
+        OptimizerConfig(**{field: value})
 
 
 @pytest.mark.parametrize('decay, expected', [('constant', [0.0, 0.5, 1.0, 1.0]), ('cosine', [0.0, 0.5, 1.0, 0.5])])
