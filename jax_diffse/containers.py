@@ -220,6 +220,12 @@ def _is_mpeg(header: bytes) -> bool:
             and header[1] & 0x06 != 0 and header[2] & 0xF0 != 0xF0 and header[2] & 0x0C != 0x0C)
 
 
+# kbit/s of layer III by index, in MPEG 2 and 2.5, and in MPEG 1; Hz in MPEG 1
+_KBPS = ((0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+         (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320))
+_RATES = (44_100, 48_000, 32_000)
+
+
 class _Tag(NamedTuple):
     """The first frame of an MP3, which says how long it is and holds no sound."""
 
@@ -253,26 +259,41 @@ def _mp3_parts(data: mmap.mmap) -> Iterator[Part]:
         yield Part(0, edges[0], sized=False)
     for tag, stop in zip(tags, edges[1:], strict=True):
         end = tag.start + tag.size
-        if tag.size and end > len(data):  # cut off: without its tag, or libsndfile would print what it thinks of it
-            yield Part(_next_frame(data, tag.start), stop, claimed_samples=tag.frames * tag.per_frame, sized=False)
-        elif tag.size and _holds_frames(data, end, stop):
-            yield Part(tag.start, end)
+        if tag.size and _holds_frames(data, end, stop):
+            yield _tagged(data, tag, end)
             yield Part(end, stop, sized=False)
         else:
-            yield Part(tag.start, stop)
+            yield _tagged(data, tag, stop)
+
+
+def _tagged(data: mmap.mmap, tag: _Tag, stop: int) -> Part:
+    """The part of a tag, which libsndfile is to see only where it tells the truth: it would read no more than that."""
+    frames, behind = _frames(data, tag.start, stop)
+    fits = not tag.size or abs(tag.start + tag.size - stop) < tag.size // 100  # otherwise libsndfile prints a warning
+    if frames == tag.frames and fits or not behind:
+        return Part(tag.start, stop)
+    cut_off = frames < tag.frames and (not tag.size or tag.start + tag.size > stop)
+    return Part(behind, stop, claimed_samples=tag.frames * tag.per_frame if cut_off else 0, sized=False)
+
+
+def _frames(data: mmap.mmap, start: int, stop: int) -> tuple[int, int]:
+    """How many frames of layer III follow the one at `start`, and where the next one begins; (0, 0) of free formats."""
+    count, at, behind = -1, start, 0
+    while at + 4 <= stop and _is_mpeg(header := data[at:at + 4]):
+        version, kbps = header[1] >> 3 & 3, _KBPS[header[1] >> 3 & 1][header[2] >> 4]
+        if not kbps:
+            return 0, 0
+        rate = _RATES[header[2] >> 2 & 3] >> {3: 0, 2: 1, 0: 2}[version]
+        at += (144_000 if version == 3 else 72_000) * kbps // rate + (header[2] >> 1 & 1)
+        count += at <= stop
+        behind = behind or at
+    return count, behind
 
 
 def _holds_frames(data: mmap.mmap, start: int, stop: int) -> bool:
     """Whether MPEG audio begins at `start`, or behind ID3 tags there."""
     start = _behind_tag(data, start)
     return start < stop and _is_mpeg(data[start:start + 4])
-
-
-def _next_frame(data: mmap.mmap, at: int) -> int:
-    """The byte of the frame behind the one at `at`."""
-    header = bytes(data[at:at + 4])
-    found = re.compile(re.escape(header[:2])).search(data, at + 4)
-    return found.start() if found else len(data)
 
 
 # ------------------------------------------------------------------------------------------------------ reading a part

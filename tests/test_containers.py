@@ -50,6 +50,19 @@ def test_mp3s_joined_end_to_end_are_read_whole(tmp_path, tags):
     assert np.mean(np.abs(together - apart) > 1e-4) < 0.05
 
 
+@pytest.mark.parametrize('frames', [0, 1 / 4, 1, 2])
+@pytest.mark.parametrize('size', [1 / 4, 1])
+def test_an_mp3_whose_tag_does_not_tell_the_truth_is_read_whole(tmp_path, frames, size, capfd):
+    """As where a program edited the sound and left the tag. Fields are those of the Xing tag: flags, frames, bytes."""
+    path = tmp_path / 'a.mp3'
+    data = sounds.mp3(path, sounds.sine(5 * 44_100))
+    at, count = data.index(b'Info') + 8, len(sounds.mpeg_frames(data)) - 1
+    assert struct.unpack('>II', data[at:at + 8]) == (count, len(data))
+    sounds.with_bytes(path, at, struct.pack('>II', int(frames * count), int(size * len(data))))
+    assert 5 * 44_100 <= len(_channel(path)) <= 1152 * count
+    assert not capfd.readouterr().err
+
+
 def test_an_mp3_with_id3_tags_in_between_is_read_whole(tmp_path):
     path = tmp_path / 'a.mp3'
     one = sounds.mp3(path, sounds.sine(44_100))
