@@ -94,6 +94,7 @@ def _train(config, workdir: pathlib.Path, change_config: bool, stack: contextlib
     log = from_config_dict(LogConfig, config.log, 'config.log')
     optimizer = from_config_dict(state_lib.OptimizerConfig, config.optimizer, 'config.optimizer')
     mapping = parallel.Parallel(from_config_dict(ParallelConfig, config.parallel, 'config.parallel').mapper)
+    mapping.connect()
     mapping.check_batch_size(settings.batch_size, settings.accumulate)
     system = systems.build(config.system, config.model)
     stop = stack.enter_context(Stop(settings.max_minutes))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jax_diffse.errors import UserError
@@ -28,6 +29,17 @@ class Parallel:
         self._replicated = NamedSharding(self.mesh, PartitionSpec())
         self._sharded = NamedSharding(self.mesh, PartitionSpec(AXIS))
         self._local_devices = sum(device.process_index == jax.process_index() for device in self.devices)
+
+    def connect(self) -> None:
+        """Connects all processes to one another; call it while they are in step, before one of them compiles.
+
+        On CPUs, processes wait 30 s for one another when they first use a group of devices together, afterwards half
+        an hour (XLA's limits). One process may compile for minutes what another finds in its cache.
+        """
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices('connect')  # the groups that JAX and Orbax synchronise with
+            count = self.map(lambda _, ones: jax.lax.psum(ones.sum(), AXIS))
+            jax.block_until_ready(count((), self.shard(np.ones(self._local_devices, np.float32))))
 
     def check_batch_size(self, batch_size: int, accumulate: int = 1) -> None:
         """Raises a UserError unless the global batch falls into equal parts."""
