@@ -62,11 +62,19 @@ class Parallel:
 
     def map(self, step: Callable, *, donate: bool = False) -> Callable:
         """Compiles `step(state, batch)` for all devices; `donate` reuses the state's memory."""
+        donated = (0,) if donate else ()
         if self.mapper == 'pmap':
-            return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=None, devices=self.devices)
+            mapped = jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=None, devices=self.devices,
+                              donate_argnums=donated)
+            return mapped if jax.process_count() == 1 else lambda *args: self._global(mapped(*args))
         mapped = jax.shard_map(step, mesh=self.mesh, in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
                                out_specs=PartitionSpec(), check_vma=False)
-        return jax.jit(mapped, donate_argnums=(0,) if donate else ())
+        return jax.jit(mapped, donate_argnums=donated)
+
+    def _global(self, tree):
+        """Makes what `pmap` returns, arrays on this process's devices, arrays on all devices, which Orbax can save."""
+        return jax.tree.map(lambda x: jax.make_array_from_single_device_arrays(
+            x.shape, self._replicated, [shard.data for shard in x.addressable_shards]), tree)
 
 
 def wait_for_each_step() -> None:

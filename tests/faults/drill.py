@@ -238,17 +238,23 @@ class Drill:
 
     # --------------------------------------------------------------------------------------------- several processes
     def together(self) -> Outcome:
-        """Two processes with two devices each train as one with four, and as one with one device, up to rounding."""
+        """Two processes with two devices each train as one with four, and as one with one device, up to rounding.
+
+        They start with one mapper and go on with the other.
+        """
         two, four = self._new('two'), self._new('four')
-        ended = [finish(process) for process in start_together([*self.train, '--workdir', two])]
-        for status in ended:
-            self._expect(0, status)
-        early = '[Gloo]' not in ended[0][1].partition('device(s), from step')[2]  # they met before they compiled
+        for others in (['--config.parallel.mapper=pmap', '--config.train.steps=6'], []):
+            ended = [finish(process) for process in start_together([*self.train, '--workdir', two, *others])]
+            for status in ended:
+                self._expect(0, status)
+            early = '[Gloo]' not in ended[0][1].partition('device(s), from step')[2]  # they met before they compiled
+            assert early, ended[0]
         self._expect(0, call([*self.train, '--workdir', four], devices=4))
         worst = {name: max(abs(a - b) / abs(b) for a, b in zip(losses(two), losses(path), strict=True))
                  for name, path in (('four', four), ('one', self.whole))}
-        return Outcome('two processes with two devices each', 1, int(early and max(worst.values()) < ROUNDING),
-                       f'losses as of one process with 4 devices to {worst["four"]:.1e}, with 1 to {worst["one"]:.1e}')
+        return Outcome('two processes with two devices each', 1, int(max(worst.values()) < ROUNDING),
+                       f'pmap, then shard_map; losses as of one process with 4 devices to {worst["four"]:.1e}, with 1 '
+                       f'to {worst["one"]:.1e}')
 
     def compiled_late(self, seconds: float = 40) -> Outcome:
         """One of two processes finds its programs in the cache and waits for the other, which is slow to compile them.
