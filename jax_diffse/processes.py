@@ -10,6 +10,11 @@ from jax_diffse import errors
 from jax_diffse.errors import UserError
 
 HEARTBEAT_SECONDS = 30  # without a sign of life from a process before the others end
+# A process that is done waits this long for the others, say for the one that writes the report. JAX ends all of them
+# afterwards. It need not be short: a process that died is missed by its signs of life.
+SHUTDOWN_SECONDS = 24 * 3600
+# What errors that come from other processes say: of collectives (on CPUs, on GPUs) and of JAX's coordination service.
+REMOTE = ('Gloo', 'NCCL', 'CoordinationService', 'Barrier')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,19 +49,32 @@ def run(work: Callable[[], int | None], args: argparse.Namespace) -> int | None:
     _connect(args, missing)
     try:
         status = errors.status(work)
-    except RuntimeError as error:  # of collectives and barriers
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        print(f'error: process {jax.process_index()} cannot go on ({reason}): another one ended, most likely: see what '
-              'it printed; the same command, in all of them, goes on from what was saved', file=sys.stderr)
-        status = 1
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        cause = _remote_cause(error)
+        if cause:
+            print(f'error: process {jax.process_index()} cannot go on ({str(error).splitlines()[0]}): {cause}; the '
+                  'same command, in all of them, goes on from what was saved', file=sys.stderr)
+        else:
+            traceback.print_exc()
         status = 1
     if status:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
     return status
+
+
+def _remote_cause(error: BaseException) -> str:
+    """What another process has to do with an error, or ''.
+
+    One that died is missed by its signs of life within `HEARTBEAT_SECONDS`, and JAX then ends this process. Where a
+    longer wait fails, the other process lives.
+    """
+    if not isinstance(error, RuntimeError) or not any(sign in str(error) for sign in REMOTE):
+        return ''
+    if 'DEADLINE_EXCEEDED' in str(error):
+        return 'it waited too long for another one, which may still be at work: see what that one is doing'
+    return 'another one ended, most likely: see what it printed'
 
 
 def _connect(args: argparse.Namespace, missing: list[str]) -> None:
@@ -71,7 +89,8 @@ def _connect(args: argparse.Namespace, missing: list[str]) -> None:
         raise UserError(f'--coordinator={args.coordinator}: expected HOST:PORT')
     try:
         jax.distributed.initialize(args.coordinator, args.processes, args.process,
-                                   heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+                                   heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                                   shutdown_timeout_seconds=SHUTDOWN_SECONDS)
     except (ValueError, RuntimeError) as error:
         if missing:
             raise UserError('--distributed: no TPU pod slice, SLURM or Open MPI says which process this is '

@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 from tests.faults.processes import environment, lines, write_pairs
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -31,7 +33,7 @@ def run(script, *words, stand_in, folder, **env):
 def test_slurm_s_processes_train_together(tmp_path):
     write_pairs(tmp_path, 4)
     python = tmp_path / 'python'  # which knows the toy system
-    python.write_text(f'#!/bin/bash\nexec {sys.executable} -m tests.faults.processes 0 "$@"\n')
+    python.write_text(f'#!/bin/bash\nexec {sys.executable} -m tests.faults.processes 0 0 "$@"\n')
     python.chmod(0o755)
     done = run('slurm.sh', 'train.py', '--config', 'tests/faults/config.py', '--workdir', tmp_path / 'run',
                '--config.train.steps=2', *(f'--config.data.train.{x}={tmp_path / x}' for x in ('clean', 'noisy')),
@@ -40,13 +42,14 @@ def test_slurm_s_processes_train_together(tmp_path):
     assert '2 device(s), from step 0 to 2' in done.stdout and lines(tmp_path / 'run' / 'log.jsonl') == 3
 
 
-def test_every_host_of_a_pod_gets_the_command_word_by_word(tmp_path):
+@pytest.mark.parametrize(('cache', 'told'), [('', ''), ('/nfs/my cache', r'JAX_DIFFSE_CACHE=/nfs/my\ cache ')])
+def test_every_host_of_a_pod_gets_the_command_word_by_word(tmp_path, cache, told):
     stand_in = ('gcloud', '#!/bin/bash\nprintf "%s\\n" "$@"\n')
     done = run('tpu_pod.sh', 'pod', 'zone', 'train.py', '--workdir', '/nfs/my runs/a', stand_in=stand_in,
-               folder=tmp_path)
+               folder=tmp_path, JAX_DIFFSE_CACHE=cache)
     assert done.stdout.splitlines() == [
         'compute', 'tpus', 'tpu-vm', 'ssh', 'pod', '--zone=zone', '--worker=all',
-        r'--command=cd jax_diffse && .venv/bin/python train.py --distributed --workdir /nfs/my\ runs/a']
+        rf'--command=cd jax_diffse && {told}.venv/bin/python train.py --distributed --workdir /nfs/my\ runs/a']
 
 
 def test_words_that_are_missing_are_named(tmp_path):

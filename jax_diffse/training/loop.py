@@ -96,6 +96,7 @@ def _train(config, workdir: pathlib.Path, change_config: bool, stack: contextlib
     optimizer = from_config_dict(state_lib.OptimizerConfig, config.optimizer, 'config.optimizer')
     mapping = parallel.Parallel(from_config_dict(ParallelConfig, config.parallel, 'config.parallel').mapper)
     init_from = files.given(config.get('init_from', ''))
+    mapping.connect()
     mapping.check_batch_size(settings.batch_size, settings.accumulate)
     system = systems.build(config.system, config.model)
     stop = stack.enter_context(Stop(settings.max_minutes))
@@ -193,7 +194,7 @@ def _train(config, workdir: pathlib.Path, change_config: bool, stack: contextlib
             judged = not stop.at_once
         if judged:
             unjudged, validation_loss = False, _judged(system, means)
-            state = mapping.replicate(state_lib.after_validation(jax.device_get(state), validation_loss, optimizer))
+            state = _after_validation(state, validation_loss, optimizer, mapping)
             logger.scalars(step, {f'validation/{k}': v for k, v in means.items()},
                            f'validation loss {validation_loss:.4g} (best {float(state.best):.4g})')
             if primary and log.audio_examples:
@@ -208,6 +209,14 @@ def _train(config, workdir: pathlib.Path, change_config: bool, stack: contextlib
     logger.close()
     return {'step': step, 'validation_loss': validation_loss, 'best_validation_loss': float(state.best),
             'finished': not stop.at_once and (step >= settings.steps or bool(_no_new_best(state, settings)))}
+
+
+def _after_validation(state, loss, optimizer, mapping):
+    """`state_lib.after_validation`; only the numbers that it changes go through the host."""
+    names = ('plateau', 'best', 'stale')
+    small = state.replace(**{name: jax.device_get(getattr(state, name)) for name in names})
+    new = state_lib.after_validation(small, loss, optimizer)
+    return state.replace(**{name: mapping.replicate(getattr(new, name)) for name in names})
 
 
 def _no_new_best(state, settings) -> str:
@@ -273,8 +282,8 @@ def _generator(system):
 
 
 def _log_audio(logger, step, system, listen, variables, source, count):
-    # Onto one device: only the first process is here, and a step over all devices would wait for the others.
-    variables = jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), variables)
+    # On one device: only the first process is here, and a step over all devices would wait for the others.
+    variables = jax.tree.map(lambda x: x.addressable_data(0), variables)
     for i in range(min(count, len(source))):
         clean, noisy = (x[:4 * system.sample_rate] for x in source.read(i))
         key = jax.random.fold_in(jax.random.key(0), i)[None]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jax_diffse.errors import UserError
@@ -28,6 +29,17 @@ class Parallel:
         self._replicated = NamedSharding(self.mesh, PartitionSpec())
         self._sharded = NamedSharding(self.mesh, PartitionSpec(AXIS))
         self._local_devices = sum(device.process_index == jax.process_index() for device in self.devices)
+
+    def connect(self) -> None:
+        """Connects all processes to one another; call it while they are in step, before one of them compiles.
+
+        On CPUs, processes wait 30 s for one another when they first use a group of devices together, afterwards half
+        an hour (XLA's limits). One process may compile for minutes what another finds in its cache.
+        """
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices('connect')  # the groups that JAX and Orbax synchronise with
+            count = self.map(lambda _, ones: jax.lax.psum(ones.sum(), AXIS))
+            jax.block_until_ready(count((), self.shard(np.ones(self._local_devices, np.float32))))
 
     def check_batch_size(self, batch_size: int, accumulate: int = 1) -> None:
         """Raises a UserError unless the global batch falls into equal parts."""
@@ -50,11 +62,19 @@ class Parallel:
 
     def map(self, step: Callable, *, donate: bool = False) -> Callable:
         """Compiles `step(state, batch)` for all devices; `donate` reuses the state's memory."""
+        donated = (0,) if donate else ()
         if self.mapper == 'pmap':
-            return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=None, devices=self.devices)
+            mapped = jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=None, devices=self.devices,
+                              donate_argnums=donated)
+            return mapped if jax.process_count() == 1 else lambda *args: self._global(mapped(*args))
         mapped = jax.shard_map(step, mesh=self.mesh, in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
                                out_specs=PartitionSpec(), check_vma=False)
-        return jax.jit(mapped, donate_argnums=(0,) if donate else ())
+        return jax.jit(mapped, donate_argnums=donated)
+
+    def _global(self, tree):
+        """Makes what `pmap` returns, arrays on this process's devices, arrays on all devices, which Orbax can save."""
+        return jax.tree.map(lambda x: jax.make_array_from_single_device_arrays(
+            x.shape, self._replicated, [shard.data for shard in x.addressable_shards]), tree)
 
 
 def wait_for_each_step() -> None:

@@ -238,15 +238,39 @@ class Drill:
 
     # --------------------------------------------------------------------------------------------- several processes
     def together(self) -> Outcome:
-        """Two processes with two devices each train as one with four, and as one with one device, up to rounding."""
+        """Two processes with two devices each train as one with four, and as one with one device, up to rounding.
+
+        They start with one mapper and go on with the other.
+        """
         two, four = self._new('two'), self._new('four')
-        for process in start_together([*self.train, '--workdir', two]):
-            self._expect(0, finish(process))
+        for others in (['--config.parallel.mapper=pmap', '--config.train.steps=6'], []):
+            ended = [finish(process) for process in start_together([*self.train, '--workdir', two, *others])]
+            for status in ended:
+                self._expect(0, status)
+            early = '[Gloo]' not in ended[0][1].partition('device(s), from step')[2]  # they met before they compiled
+            assert early, ended[0]
         self._expect(0, call([*self.train, '--workdir', four], devices=4))
         worst = {name: max(abs(a - b) / abs(b) for a, b in zip(losses(two), losses(path), strict=True))
                  for name, path in (('four', four), ('one', self.whole))}
         return Outcome('two processes with two devices each', 1, int(max(worst.values()) < ROUNDING),
-                       f'losses as of one process with 4 devices to {worst["four"]:.1e}, with 1 to {worst["one"]:.1e}')
+                       f'pmap, then shard_map; losses as of one process with 4 devices to {worst["four"]:.1e}, with 1 '
+                       f'to {worst["one"]:.1e}')
+
+    def compiled_late(self, seconds: float = 40) -> Outcome:
+        """One of two processes finds its programs in the cache and waits for the other, which is slow to compile them.
+
+        On CPUs only the first finds them. `seconds` are more than the 30 s that processes wait when they first meet.
+        """
+        workdirs = self._new('first'), self._new('second')
+        for process in start_together([*self.train, '--workdir', workdirs[0]]):
+            self._expect(0, finish(process))
+        ended = [finish(process) for process in start_together(
+            [*self.train, '--workdir', workdirs[1]], compile_seconds=seconds,
+            JAX_DEBUG_LOG_MODULES='jax._src.compiler')]
+        found = [error.count('Persistent compilation cache hit') for *_, error in ended]
+        same = all(status == 0 for status, *_ in ended) and contents(workdirs[0]) == contents(workdirs[1])
+        return Outcome(f'a process that takes {seconds:g} s longer to compile', 1, int(same),
+                       f'the same bits; the cache had {found[0]} programs for process 0 and {found[1]} for process 1')
 
     def moved(self) -> Outcome:
         """A checkpoint from four devices goes on on one and on two, with the same losses up to rounding."""

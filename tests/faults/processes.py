@@ -42,10 +42,20 @@ def environment(devices: int = 1) -> dict[str, str]:
                    'XLA_FLAGS': f'{flags} --xla_force_host_platform_device_count={devices}'.strip()}
 
 
-def start(words: Sequence[str], devices: int = 1, largest_file: int = 0) -> Process:
-    """Starts `python WORDS...`, say train.py, with the toy system known; files may have so many bytes, 0: any."""
-    command = [sys.executable, '-m', 'tests.faults.processes', str(largest_file), *map(str, words)]
-    return Process(command, cwd=ROOT, env=environment(devices))
+def start(words: Sequence[str], devices: int = 1, largest_file: int = 0, compile_seconds: float = 0,
+          **variables: str) -> Process:
+    """Starts `python WORDS...`, say train.py, with the toy system known.
+
+    Args:
+      words: the script and its options.
+      devices: simulated ones.
+      largest_file: bytes that a file may have; 0: any number.
+      compile_seconds: that the steps of a training take longer to compile.
+      variables: of the environment.
+    """
+    command = [sys.executable, '-m', 'tests.faults.processes', str(largest_file), str(compile_seconds),
+               *map(str, words)]
+    return Process(command, cwd=ROOT, env=environment(devices) | variables)
 
 
 def finish(process: Process) -> tuple[int, str, str]:
@@ -64,12 +74,13 @@ def call(words: Sequence[str], devices: int = 1, largest_file: int = 0) -> tuple
     return finish(start(words, devices, largest_file))
 
 
-def start_together(words: Sequence[str], count: int = 2, devices: int = 2) -> list[Process]:
-    """Starts `count` processes that work together."""
+def start_together(words: Sequence[str], count: int = 2, devices: int = 2,
+                   compile_seconds: float = 0, **variables: str) -> list[Process]:
+    """Starts `count` processes that work together; the last one may be slow to compile."""
     with socket.create_server(('localhost', 0)) as server:
         port = server.getsockname()[1]
-    return [start([*words, '--coordinator', f'localhost:{port}', '--processes', count, '--process', i], devices)
-            for i in range(count)]
+    return [start([*words, '--coordinator', f'localhost:{port}', '--processes', count, '--process', i], devices,
+                  compile_seconds=compile_seconds * (i == count - 1), **variables) for i in range(count)]
 
 
 def wait_for_lines(path: pathlib.Path, count: int, process: Process) -> None:
@@ -105,6 +116,18 @@ def lines(path: pathlib.Path) -> int:
     return path.read_text(encoding='utf-8').count('\n') if path.exists() else 0
 
 
+def _compile_slowly(seconds: float) -> None:
+    """Has JAX take so much longer to compile a step; what it finds in its cache, it does not compile."""
+    from jax._src import compiler
+
+    def slow(backend, module, *args, compile=compiler.backend_compile_and_load, **kwargs):
+        if 'step' in str(module.operation.attributes['sym_name']):
+            time.sleep(seconds)
+        return compile(backend, module, *args, **kwargs)
+
+    compiler.backend_compile_and_load = slow
+
+
 def _main() -> None:
     sys.modules['torch'] = None  # tensorboardX would load it where it is installed: a second of every start
     from jax_diffse import launch
@@ -118,7 +141,9 @@ def _main() -> None:
     largest_file = int(sys.argv[1])
     if largest_file:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-    sys.argv[:3] = [str(ROOT / sys.argv[2])]
+    if float(sys.argv[2]):
+        _compile_slowly(float(sys.argv[2]))
+    sys.argv[:4] = [str(ROOT / sys.argv[3])]
     runpy.run_path(sys.argv[0], run_name='__main__')
 
 

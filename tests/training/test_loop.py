@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from jax_diffse import files, systems
 from jax_diffse.data import pipeline
 from jax_diffse.errors import UserError
-from jax_diffse.training import checkpoints, history, loop
+from jax_diffse.training import checkpoints, history, loop, parallel
 from jax_diffse.training.loop import train
 from tests.toys import Trainable
 
@@ -78,6 +78,51 @@ def test_resumed_run_equals_the_uninterrupted_one(whole_run, half_run, corpus, t
     result = train(make_config(corpus), tmp_path)
     assert_same(weights(tmp_path, 6), weights(whole_run[0], 6))
     assert result == whole_run[1]
+
+
+@pytest.mark.parametrize('mapper', parallel.MAPPERS)
+def test_a_validation_leaves_weights_and_optimiser_where_they_are(corpus, tmp_path, monkeypatch, mapper):
+    judged, saved = [], []
+    after_validation = loop.state_lib.after_validation
+    monkeypatch.setattr(loop.state_lib, 'after_validation',
+                        lambda state, *args: judged.append(state) or after_validation(state, *args))
+    monkeypatch.setattr(checkpoints.Checkpoints, 'save', lambda self, state, loss: saved.append(state))
+    config = make_config(corpus, steps=1)
+    with config.unlocked():
+        config.parallel.mapper = mapper
+    loss = train(config, tmp_path)['validation_loss']
+    (before,), (after,) = judged, saved
+    for name in ('step', 'params', 'batch_stats', 'opt_state', 'ema'):
+        ours, theirs = (jax.tree.leaves(getattr(state, name)) for state in (before, after))
+        assert all(a is b and isinstance(b, jax.Array) for a, b in zip(ours, theirs, strict=True))
+    assert float(after.best) == np.float32(loss) and all(leaf.sharding.is_equivalent_to(after.step.sharding, leaf.ndim)
+                                                         for leaf in jax.tree.leaves(after))
+
+
+def test_what_the_log_listens_with_stays_on_its_device():
+    class Log:
+        def audio(self, *sound):
+            pass
+
+    class Source:
+        def __len__(self):
+            return 1
+
+        def read(self, i):
+            return np.ones((2, 800), np.float32)
+
+        def info(self, i):
+            return {'id': 'a'}
+
+    def listen(variables, noisy, num_samples, key):
+        heard.append(variables)
+        return noisy
+
+    heard, weights = [], parallel.Parallel().replicate({'a': np.ones(3, np.float32)})
+    loop._log_audio(Log(), 1, Trainable(), listen, weights, Source(), 1)
+    first = weights['a'].addressable_data(0)
+    assert heard[0]['a'].unsafe_buffer_pointer() == first.unsafe_buffer_pointer()
+    assert heard[0]['a'].devices() == first.devices()
 
 
 class Prior(Trainable):

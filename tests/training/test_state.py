@@ -13,7 +13,7 @@ from jax_diffse.errors import UserError
 from jax_diffse.systems.dccrn import Dccrn, LossWeights
 from jax_diffse.systems.dr_diffuse import DrDiffuse
 from jax_diffse.training import state as state_lib
-from jax_diffse.training.parallel import AXIS, Parallel
+from jax_diffse.training.parallel import AXIS, MAPPERS, Parallel
 from jax_diffse.training.state import OptimizerConfig
 from tests.reference import random_variables
 from tests.toys import Trainable
@@ -66,6 +66,19 @@ def test_devices_and_mappers_give_the_same_run(one_device, devices, mapper):
     # Statistics of the whole batch, although no device saw all of it.
     for ours, reference in zip(jax.tree.leaves(state.batch_stats), jax.tree.leaves(one_device[1].batch_stats)):
         np.testing.assert_allclose(ours, reference, rtol=1e-3, atol=1e-3 * np.abs(reference).max())
+
+
+@pytest.mark.parametrize('mapper', MAPPERS)
+def test_a_donated_state_gives_its_memory_to_the_next_one(mapper):
+    parallel, config = Parallel(mapper, jax.devices()[:2]), OptimizerConfig()
+    step = parallel.map(state_lib.make_train_step(SYSTEM, config, steps=1, seed=0), donate=True)
+    state, batch = parallel.replicate(create(SYSTEM, config, 0.9, seed=0)), parallel.shard(make_batch())
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    assert step.lower(state, batch).compile().memory_analysis().alias_size_in_bytes == size
+    following, _ = step(state, batch)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    step(following, batch)  # what comes out can be donated in its turn
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(following))
 
 
 @pytest.mark.parametrize('system', [
