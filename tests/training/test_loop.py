@@ -86,7 +86,7 @@ def test_a_validation_leaves_weights_and_optimiser_where_they_are(corpus, tmp_pa
     after_validation = loop.state_lib.after_validation
     monkeypatch.setattr(loop.state_lib, 'after_validation',
                         lambda state, *args: judged.append(state) or after_validation(state, *args))
-    monkeypatch.setattr(checkpoints.Checkpoints, 'save', lambda self, state, loss: saved.append(state))
+    monkeypatch.setattr(checkpoints.Checkpoints, 'save', lambda self, state, *_: saved.append(state))
     config = make_config(corpus, steps=1)
     with config.unlocked():
         config.parallel.mapper = mapper
