@@ -100,12 +100,12 @@ def _look(path) -> _Sound:
         if not os.path.isfile(path):  # opening a pipe that nobody writes to would not return
             raise OSError('not a file')
         status = os.stat(path)
-        return _looked_at(os.fspath(path), status.st_size, status.st_mtime_ns)
+        return _looked_at(os.fspath(path), status.st_size, status.st_ctime_ns)
 
 
 @functools.lru_cache(maxsize=4096)
-def _looked_at(path: str, size: int, mtime: int) -> _Sound:
-    del mtime  # names the file together with its size
+def _looked_at(path: str, size: int, changed: int) -> _Sound:
+    del changed  # names the content: the system sets it, and programs cannot put it back as they can st_mtime
     if not size:
         raise ValueError('the file is empty')
     parts = containers.parts(path)

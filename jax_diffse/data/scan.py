@@ -97,11 +97,11 @@ def _check(path: pathlib.Path, root: str, sample_rate: int, min_seconds: float, 
         stat = path.stat()
     except OSError as error:
         return 'a link that leads to no file' if path.is_symlink() else f'cannot be read ({error.strerror})'
-    return _examine(path, name, sample_rate, min_seconds, resample, stat.st_size, stat.st_mtime_ns)
+    return _examine(path, name, sample_rate, min_seconds, resample, stat.st_size, stat.st_ctime_ns)
 
 
 @functools.cache  # train and a validation split held out of it look at the same files
-def _examine(path, name, sample_rate, min_seconds, resample, size, mtime) -> AudioFile | str:
+def _examine(path, name, sample_rate, min_seconds, resample, size, changed) -> AudioFile | str:
     """The file, or what is wrong with it."""
     try:
         header = audio.info(path)
