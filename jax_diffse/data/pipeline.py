@@ -140,6 +140,8 @@ def _batches(examples: tf.data.Dataset, fetch: Callable, front_end, rows: int) -
     workers = os.cpu_count() or 1
     options = tf.data.Options()
     options.deterministic = True
+    # Nothing here is left to be tuned, and its thread may sleep through the request to end: up to a minute, at exit.
+    options.autotune.enabled = False
     options.threading.private_threadpool_size = workers
     dataset = examples.map(example, num_parallel_calls=2 * workers).batch(rows).prefetch(2).with_options(options)
     iterator = _iterate(dataset, failures)

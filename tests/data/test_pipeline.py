@@ -219,3 +219,17 @@ print(tf.keras.layers.Dense(3)(tf.ones((1, 2))).shape)
     environment |= {} if kept is None else {'TF_USE_LEGACY_KERAS': kept}
     done = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == '(1, 3)', done.stderr
+
+
+def test_no_thread_of_the_pipeline_outlives_its_batches(monkeypatch):
+    """TensorFlow's tuning of a pipeline misses, now and then, that it ended, and is waited for, up to a minute."""
+    made, iterate = [], pipeline._iterate
+
+    def seen(dataset, failures):
+        made.append(dataset)
+        yield from iterate(dataset, failures)
+
+    monkeypatch.setattr(pipeline, '_iterate', seen)
+    next(pipeline.train_batches(Waves([5000] * 4), None, batch_size=2, num_samples=NUM_SAMPLES, seed=0))
+    next(pipeline.eval_batches(Waves([5000] * 4), None, batch_size=2))
+    assert len(made) == 2 and all(dataset.options().autotune.enabled is False for dataset in made)
