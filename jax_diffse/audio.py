@@ -24,6 +24,7 @@ FULL_SCALE = 1 - 2**-23  # float32; at 1.0 some encoders wrap around
 # third, come back with the right sign.
 CEILINGS = {'G721_32': 0.85, 'G723_24': 0.85, 'G723_40': 0.85,
             'NMS_ADPCM_16': 1 - 2**-15, 'NMS_ADPCM_24': 1 - 2**-15, 'NMS_ADPCM_32': 1 - 2**-15}
+DAMAGED = ('ALAC_20', 'ALAC_24', 'ALAC_32')  # by libsndfile 1.2 as it writes them: frames of loud sound are lost
 # Encodings, FLAC's among them, in which reading from the middle gives what reading from the start gives.
 SEEKABLE = ('PCM_S8', 'PCM_U8', 'PCM_16', 'PCM_24', 'PCM_32', 'FLOAT', 'DOUBLE', 'ULAW', 'ALAW')
 FORMATS_WITHOUT_SEEK = ('SDS', 'PAF')  # blocks of samples
@@ -47,6 +48,7 @@ class _Sound(NamedTuple):
 
     info: AudioInfo
     parts: tuple[containers.Part, ...]
+    counts: tuple[int, ...]  # samples of each part
 
 
 def info(path: str | os.PathLike) -> AudioInfo:
@@ -109,6 +111,9 @@ def _looked_at(path: str, size: int, changed: int) -> _Sound:
     if not size:
         raise ValueError('the file is empty')
     parts = containers.parts(path)
+    with _decoder(path, parts, parts[0]) as file:
+        if file.format == 'MP3' and len(parts) == 1 and not parts[0].tagged:  # also behind bytes that are none of it
+            parts = (containers.untagged_mp3(path, parts[0]),)
     headers = [_part_info(path, parts, part) for part in parts]
     first, count = headers[0], sum(header.num_samples for header in headers)
     if parts[-1].unfinished:
@@ -118,7 +123,7 @@ def _looked_at(path: str, size: int, changed: int) -> _Sound:
             raise UserError(f'{path}: several files joined end to end, of {first.sample_rate} Hz with '
                             f'{first.num_channels} channels and of {header.sample_rate} Hz with {header.num_channels}; '
                             'expected one rate and number of channels, split it')
-    return _Sound(first._replace(num_samples=count), parts)
+    return _Sound(first._replace(num_samples=count), parts, tuple(header.num_samples for header in headers))
 
 
 def _part_info(path, parts, part: containers.Part) -> AudioInfo:
@@ -147,11 +152,11 @@ def _claimed(part: containers.Part, file: soundfile.SoundFile) -> int:
         if block and samples:
             claimed = part.claimed // int(block[1]) * int(samples[1])
         elif file.subtype in SEEKABLE and file.frames:
-            claimed = part.claimed // (part.there // file.frames)  # bytes of a sample of all channels
+            return part.claimed // (part.there // file.frames)  # bytes of a sample of all channels
         else:
             claimed = file.frames * part.claimed // max(part.there, 1)
         return max(claimed, file.frames + 1)
-    return part.claimed_samples or (max(file.frames - FRAME, 0) if file.format == 'MP3' and part.sized else 0)
+    return part.claimed_samples or (max(file.frames - FRAME, 0) if part.tagged else 0)
 
 
 # Containers whose claim libsndfile prints in its log, or leaves in the first bytes: what to look for, what it counts
@@ -215,13 +220,14 @@ def _blocks(path, sound: _Sound, start: int, stop: int, size: int | None = None)
     """
     size, place = size or max(BLOCK // sound.info.num_channels, 1), start
     with _errors(path):
-        for part in sound.parts:
+        for part, count in zip(sound.parts, sound.counts, strict=True):
             with _decoder(path, sound.parts, part) as file:
                 if start:
                     file.seek(start)
-                while place < stop:
+                end = min(stop, place - start + count)  # of the part; what follows it may not be sound
+                while place < end:
                     try:
-                        block = file.read(min(size, stop - place), dtype='float32', always_2d=True)
+                        block = file.read(min(size, end - place), dtype='float32', always_2d=True)
                     except soundfile.SoundFileError as error:
                         raise _damaged(path, sound, error) from error
                     if not len(block):
@@ -313,6 +319,8 @@ def writer(path: str | os.PathLike, like: AudioInfo) -> Iterator[Callable[[np.nd
 
 
 def _encoder(target: pathlib.Path | io.BytesIO, like: AudioInfo) -> soundfile.SoundFile:
+    if like.subtype in DAMAGED:
+        raise soundfile.SoundFileRuntimeError('libsndfile damages loud sound in it')
     try:
         return soundfile.SoundFile(target, 'w', like.sample_rate, like.num_channels, like.subtype, format=like.format)
     except (ValueError, TypeError) as error:

@@ -39,8 +39,10 @@ def find(root: str | os.PathLike) -> list[pathlib.Path]:
       UserError: there is no such directory.
     """
     root = pathlib.Path(root)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UserError(f'{root}: no such directory')
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise UserError(f'{root}: cannot be read (Permission denied)')
     found, left_out = [], collections.Counter()
     for path in _files(root):
         reason = _left_out(path, root)
@@ -56,11 +58,17 @@ def find(root: str | os.PathLike) -> list[pathlib.Path]:
 
 
 def _files(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    """All files below a folder, hidden ones too, and those of folders that links lead to, unless they were seen."""
+    """All files below a folder, hidden ones too, and those of folders that links lead to, unless they were seen.
+
+    Folders that cannot be read are among them.
+    """
     seen, links, folders = set(), collections.deque(), [root]
     while folders or links:
         linked = not folders
         folder = links.popleft() if linked else folders.pop()
+        if not os.access(folder, os.R_OK | os.X_OK):
+            yield folder
+            continue
         status = folder.stat()
         if (status.st_dev, status.st_ino) in seen:
             continue
@@ -87,10 +95,12 @@ def _left_out(path: pathlib.Path, root: pathlib.Path) -> str:
     """Why a file is passed over, or ''."""
     if any(part.startswith('.') for part in path.relative_to(root).parts):
         return 'hidden'
+    if os.path.isdir(path):
+        return 'folders that cannot be read'
     if path.suffix.lower() in EXTENSIONS:
-        return '' if path.is_file() or not path.exists() else 'not a file but a device or pipe'
+        return '' if os.path.isfile(path) or not os.path.exists(path) else 'not a file but a device or pipe'
     kind = path.suffix.lower() or 'without an extension'
-    return f'{kind} (not audio that libsndfile reads)'
+    return f'{kind} (not taken for sound)'
 
 
 @functools.lru_cache(maxsize=256)

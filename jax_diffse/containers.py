@@ -19,8 +19,12 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-UNTOLD = 0x7FFFF000  # bytes; 32-bit sizes from here on are those of programs that wrote to a pipe and could not know
+# Sizes of programs that wrote to a pipe and could not know, more or less a header and a block.
+UNTOLD = (0x3FFFFFFF, 0x7F000000, 0x7FFF0000, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+NEARLY = 4096  # bytes
+LARGEST = 2**31 - 1  # bytes that libsndfile takes from a size of 32 bits
 UNSIZED = 2**63 - 1  # what libsndfile takes for a stream without an end
+SEARCHED = 2**16  # bytes for the first frame of an MP3
 MAX_CHUNKS = 10_000  # before the sound; more are damage
 
 
@@ -34,6 +38,7 @@ class Part(NamedTuple):
     there: int = 0  # of which so many are there; equal unless the file was cut off
     claimed_samples: int = 0  # that the tag of an MP3 claims, per channel; 0: no claim
     unfinished: bool = False  # whether it lacks the page that ends a stream of Ogg
+    tagged: bool = False  # whether an MP3 begins with a tag that tells the truth
     sized: bool = True  # whether libsndfile may know where the part ends; otherwise it has to look for the end
 
 
@@ -118,7 +123,7 @@ class _Sound(NamedTuple):
     field: int  # byte of the size
     size: str  # its format
     counted: int  # what the size counts besides the sound, bytes
-    claimed: int | None  # bytes of sound; None: its program could not know
+    claimed: int  # bytes of sound
     begins: int  # byte of the sound
     empty: bool = False  # whether other chunks follow, up to the end of the file, so that a size of 0 can be right
 
@@ -128,7 +133,7 @@ def _find_au(file, order: str) -> _Sound | None:
     if len(header) < 8:
         return None
     begins, claimed = struct.unpack(f'{order}II', header)
-    return _Sound(8, f'{order}I', 0, None if claimed >= UNTOLD else claimed, begins)
+    return _Sound(8, f'{order}I', 0, claimed, begins)
 
 
 def _find_sound(file, magic: bytes, size: int) -> _Sound | None:
@@ -147,9 +152,8 @@ def _find_sound(file, magic: bytes, size: int) -> _Sound | None:
         if short and chunk.claimed == 0xFFFFFFFF and long is not None:
             file.seek(long)
             claimed, = struct.unpack('<Q', file.read(8))
-            return _Sound(long, '<Q', 0, claimed if claimed < UNSIZED // 2 else None, begins, empty)
-        told = chunk.claimed < (UNTOLD if short else UNSIZED // 2)
-        claimed = max(chunk.claimed - layout.fields, 0) if told else None
+            return _Sound(long, '<Q', 0, claimed, begins, empty)
+        claimed = max(chunk.claimed - layout.fields, 0)
         return _Sound(chunk.field, layout.size, layout.fields + layout.counted, claimed, begins, empty)
     return None
 
@@ -174,11 +178,13 @@ def _corrected(sound: _Sound, size: int) -> Part:
     """
     there, claimed = max(size - sound.begins, 0), sound.claimed
     never_filled_in = claimed == 0 and not sound.empty
-    if claimed is not None and claimed <= there and not (never_filled_in and there):
+    if claimed <= there and not (never_filled_in and there):
         return Part(0, size)
-    width = struct.calcsize(sound.size)
-    patch = sound.field, struct.pack(sound.size, min(there + sound.counted, 2**(8 * width) - 1))
-    if claimed is None or never_filled_in or claimed + sound.counted in (size, size - 8):
+    right = there + sound.counted
+    fits = struct.calcsize(sound.size) == 8 or right <= LARGEST
+    patch = (sound.field, struct.pack(sound.size, right)) if fits else None
+    untold = claimed >= UNSIZED // 2 or any(abs(claimed - value) <= NEARLY for value in UNTOLD)
+    if untold or never_filled_in or claimed + sound.counted in (size, size - 8):
         return Part(0, size, patch)
     return Part(0, size, patch, claimed, there)
 
@@ -233,6 +239,7 @@ class _Tag(NamedTuple):
     frames: int  # 0: not said
     size: int  # bytes of the MP3, 0: not said
     per_frame: int  # samples
+    field: int  # byte of the size in the file
 
 
 def _mp3_tags(data: mmap.mmap) -> Iterator[_Tag]:
@@ -248,7 +255,8 @@ def _mp3_tags(data: mmap.mmap) -> Iterator[_Tag]:
                 fields = data[at + 4:at + 16].ljust(12, b'\0')
                 flags, *values = struct.unpack('>III', fields)
                 frames = values.pop(0) if flags & 1 else 0
-                yield _Tag(start, frames, values.pop(0) if flags & 2 else 0, 1152 if first else 576)
+                size = values.pop(0) if flags & 2 else 0
+                yield _Tag(start, frames, size, 1152 if first else 576, at + 8 + 4 * (flags & 1))
 
 
 def _mp3_parts(data: mmap.mmap) -> Iterator[Part]:
@@ -268,26 +276,42 @@ def _mp3_parts(data: mmap.mmap) -> Iterator[Part]:
 
 def _tagged(data: mmap.mmap, tag: _Tag, stop: int) -> Part:
     """The part of a tag, which libsndfile is to see only where it tells the truth: it would read no more than that."""
-    frames, behind = _frames(data, tag.start, stop)
-    fits = not tag.size or abs(tag.start + tag.size - stop) < tag.size // 100  # otherwise libsndfile prints a warning
-    if frames == tag.frames and fits or not behind:
+    frames, behind, end = _frames(data, tag.start, stop)
+    if not behind:
         return Part(tag.start, stop)
+    if 0 <= tag.frames - frames <= 1:  # some count the tag; without what follows, a wrong size prints a warning
+        patch = (tag.field, struct.pack('>I', end - tag.start)) if tag.size else None
+        return Part(tag.start, end, patch, tagged=True)
     cut_off = frames < tag.frames and (not tag.size or tag.start + tag.size > stop)
-    return Part(behind, stop, claimed_samples=tag.frames * tag.per_frame if cut_off else 0, sized=False)
+    return Part(behind, end, claimed_samples=tag.frames * tag.per_frame if cut_off else 0, sized=False)
 
 
-def _frames(data: mmap.mmap, start: int, stop: int) -> tuple[int, int]:
-    """How many frames of layer III follow the one at `start`, and where the next one begins; (0, 0) of free formats."""
+def _frames(data: mmap.mmap, start: int, stop: int) -> tuple[int, int, int]:
+    """How many frames of layer III follow the one at `start`, where the first of them begins and the last one ends.
+
+    (0, 0, 0) of free formats.
+    """
     count, at, behind = -1, start, 0
     while at + 4 <= stop and _is_mpeg(header := data[at:at + 4]):
         version, kbps = header[1] >> 3 & 3, _KBPS[header[1] >> 3 & 1][header[2] >> 4]
         if not kbps:
-            return 0, 0
+            return 0, 0, 0
         rate = _RATES[header[2] >> 2 & 3] >> {3: 0, 2: 1, 0: 2}[version]
         at += (144_000 if version == 3 else 72_000) * kbps // rate + (header[2] >> 1 & 1)
         count += at <= stop
         behind = behind or at
-    return count, behind
+    return count, behind, min(at, stop)
+
+
+def untagged_mp3(path: str | os.PathLike, part: Part) -> Part:
+    """The part of an MP3 without a tag: from its first frame on, and without the end that libsndfile would guess."""
+    with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if _holds_frames(data, part.start, part.stop):
+            return part._replace(sized=False)
+        for at in range(part.start, min(part.start + SEARCHED, part.stop)):
+            if data[at] == 0xFF and _is_mpeg(data[at:at + 4]) and _frames(data, at, part.stop)[0] > 1:
+                return Part(at, part.stop, sized=False)
+    return part
 
 
 def _holds_frames(data: mmap.mmap, start: int, stop: int) -> bool:

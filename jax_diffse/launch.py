@@ -35,7 +35,8 @@ def cache() -> pathlib.Path:
     if named not in OFF:
         return pathlib.Path(files.given(named)).absolute()
     try:
-        return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache', 'jax_diffse')
+        named = os.environ.get('XDG_CACHE_HOME', '')  # which counts where it is absolute, says the XDG specification
+        return pathlib.Path(named if os.path.isabs(named) else pathlib.Path.home() / '.cache', 'jax_diffse')
     except RuntimeError as error:
         raise OSError(0, 'there is no home folder') from error
 

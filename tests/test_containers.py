@@ -63,6 +63,27 @@ def test_an_mp3_whose_tag_does_not_tell_the_truth_is_read_whole(tmp_path, frames
     assert not capfd.readouterr().err
 
 
+@pytest.mark.parametrize('tail', [b'TAG'.ljust(128, b'x'), bytes(2000), b'APETAGEX'.ljust(5000, b'y')],
+                         ids=['ID3v1', 'zeros', 'APE'])
+def test_what_follows_an_mp3_changes_nothing(tmp_path, tail, capfd):
+    path = tmp_path / 'a.mp3'
+    path.write_bytes(sounds.mp3(path, sounds.sine(44_100)))
+    expected = _channel(path)
+    path.write_bytes(path.read_bytes() + tail)
+    assert_array_equal(_channel(path), expected)
+    path.write_bytes(path.read_bytes() * 2)
+    assert_array_equal(_channel(path), np.tile(expected, 2))
+    assert not capfd.readouterr().err
+
+
+@pytest.mark.parametrize('head', [b'\r\n', bytes(1000)])
+def test_bytes_before_an_mp3_are_passed_over(tmp_path, head):
+    path, noise = tmp_path / 'a.mp3', np.random.default_rng(0).uniform(-0.3, 0.3, 44_100).astype(np.float32)
+    data = b''.join(sounds.mp3(path, noise, level=level, tag=False) for level in (0.9, 0.0))
+    path.write_bytes(head + data)
+    assert abs(len(_channel(path)) - 1152 * len(sounds.mpeg_frames(data))) <= 1152  # a frame may go with them
+
+
 def test_an_mp3_with_id3_tags_in_between_is_read_whole(tmp_path):
     path = tmp_path / 'a.mp3'
     one = sounds.mp3(path, sounds.sine(44_100))
@@ -72,13 +93,14 @@ def test_an_mp3_with_id3_tags_in_between_is_read_whole(tmp_path):
 
 
 @pytest.mark.parametrize(('format', 'subtype'), [('OGG', 'VORBIS'), ('OGG', 'OPUS'), ('FLAC', 'PCM_16')])
-def test_ogg_and_flac_files_joined_end_to_end_are_read_whole(tmp_path, format, subtype):
+@pytest.mark.parametrize('between', [b'', b'TAG'.ljust(128, b'x'), bytes(500)], ids=['', 'ID3v1', 'zeros'])
+def test_ogg_and_flac_files_joined_end_to_end_are_read_whole(tmp_path, format, subtype, between):
     expected = []
     for i in range(3):
         soundfile.write(tmp_path / str(i), sounds.sine(N + 1000 * i, 48_000), 48_000, format=format, subtype=subtype)
         expected.append(soundfile.read(tmp_path / str(i), dtype='float32')[0])
     joined = tmp_path / 'joined'
-    joined.write_bytes(b''.join((tmp_path / str(i)).read_bytes() for i in range(3)))
+    joined.write_bytes(between.join((tmp_path / str(i)).read_bytes() for i in range(3)))
     assert_array_equal(_channel(joined), np.concatenate(expected))
     assert_array_equal(audio.read(joined, 47_000, 100_000)[0][:, 0], np.concatenate(expected)[47_000:100_000])
 
@@ -188,10 +210,12 @@ X = sounds.sine(N)
 
 @pytest.mark.parametrize('data', [
     sounds.riff(X, 36, 0), sounds.riff(X, 0, 0), sounds.riff(X, 0xFFFFFFFF, 0xFFFFFFFF),
-    sounds.riff(X, 36, 0, order='>'), sounds.riff(X, 0x7FFFF024, 0x7FFFF000),
+    sounds.riff(X, 36, 0, order='>'), sounds.riff(X, 0x7FFFF024, 0x7FFFF000), sounds.riff(X, 0x7FFFEFFA, 0x7FFFEFFD),
+    sounds.riff(X, 0x7F000024, 0x7F000000),
     sounds.riff(X, 4088, 0, before=b'FLLR' + struct.pack('<I', 4008) + bytes(4008)),
     sounds.riff(np.r_[np.zeros(500, np.float32), X[500:]], 36, 0)], ids=[
-        'zero', 'both zero', 'ffmpeg into a pipe', 'big endian', 'sox into a pipe', 'behind a filler', 'silent start'])
+        'zero', 'both zero', 'ffmpeg into a pipe', 'big endian', 'sox into a pipe', 'sox, three channels', 'sox, AIFF',
+        'behind a filler', 'silent start'])
 def test_a_wav_whose_size_was_never_filled_in_is_read(tmp_path, data):
     (tmp_path / 'a.wav').write_bytes(data)
     expected = np.frombuffer(data[-2 * N:], '>i2' if data[:4] == b'RIFX' else '<i2') / np.float32(2**15)

@@ -309,5 +309,8 @@ def _describe(root, groups: Speakers, held: set[str]) -> str:
     out = sorted({groups.of[name] for name in held})
     named = ', '.join(out[:5]) + (f' and {len(out) - 5} more' if len(out) > 5 else '')
     total = len(set(groups.of.values()))
+    doubt = (f'; {groups.doubt} recur in several of them: if these are the speakers, they are in training too, and '
+             'config.data.validation has to name other folders, or config.data.speaker_level their level'
+             ) if groups.doubt else ''
     return (f'{root}: {groups.found} were taken for speakers, {len(out)} of {total} are held out for validation: '
-            f'{named}')
+            f'{named}{doubt}')

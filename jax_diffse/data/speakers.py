@@ -12,6 +12,7 @@ class Speakers(NamedTuple):
 
     of: dict[str, str]  # name of a file -> its speaker
     found: str  # what was taken for speakers, in words; '': nothing was, each file is one of its own
+    doubt: str = ''  # what else may be the speakers, in words, and lies on both sides then
 
 
 def speakers(names: Iterable[str], level: int = 0, key: str = '') -> Speakers:
@@ -25,7 +26,8 @@ def speakers(names: Iterable[str], level: int = 0, key: str = '') -> Speakers:
     - without folders, the beginnings of the names up to the first `_` or `-`, as in VoiceBank (`p226_001`), if one of
       them has several files.
 
-    The first level can be one of dialects or subsets. That is too coarse, but leaves no speaker on two sides.
+    The first level can be one of dialects or subsets. That is too coarse, but leaves no speaker on two sides. Where
+    names of another level, or beginnings of names, recur in several of the folders chosen, these may be the speakers.
 
     Args:
       names: '/' between parts, without extension.
@@ -45,12 +47,28 @@ def speakers(names: Iterable[str], level: int = 0, key: str = '') -> Speakers:
     else:
         chosen = _level(folders)
     if chosen is not None:
-        return Speakers({name: _at(name, path, chosen) for name, path in folders.items()},
-                        f'folders of level {chosen + 1}')
-    beginnings = {name: re.split('[_-]', name.rpartition('/')[2])[0] for name in folders}
+        of = {name: _at(name, path, chosen) for name, path in folders.items()}
+        return Speakers(of, f'folders of level {chosen + 1}', '' if level else _doubt(folders, of, chosen))
+    beginnings = {name: _beginning(name) for name in folders}
     if 1 < len(set(beginnings.values())) < len(beginnings):
         return Speakers(beginnings, 'the beginnings of the names of files')
     return Speakers({name: name for name in folders}, '')
+
+
+def _beginning(name: str) -> str:
+    return re.split('[_-]', name.rpartition('/')[2])[0]
+
+
+def _doubt(folders: dict[str, list[str]], of: dict[str, str], chosen: int) -> str:
+    """What recurs across the chosen speakers, and is not fewer than they are or lies above them."""
+    count = len(set(of.values()))
+    for level in range(max(map(len, folders.values()))):
+        names = {name: _at(name, path, level) for name, path in folders.items()}
+        if level != chosen and 1 < len(set(names.values())) and _recurs(names, of) and _recurs(of, names):
+            return f'folders of level {level + 1}'
+    beginnings = {name: _beginning(name) for name in folders}
+    several = count <= len(set(beginnings.values())) < len(folders)
+    return 'the beginnings of the names of files' if several and _recurs(beginnings, of) else ''
 
 
 def _at(name: str, path: list[str], level: int) -> str:

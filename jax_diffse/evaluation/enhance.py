@@ -67,9 +67,9 @@ def plan(inputs: Sequence[str | os.PathLike], output: str | os.PathLike, noise: 
 
 def _partners(noisy: pathlib.Path, processed: pathlib.Path, results) -> dict[pathlib.Path, pathlib.Path]:
     """Noisy file -> what an earlier enhancer made of it, where there is such a file; says how many are left over."""
-    if not noisy.is_dir() and not processed.is_dir():
+    if not os.path.isdir(noisy) and not os.path.isdir(processed):
         return {noisy: processed}
-    if noisy.is_file() or processed.is_file():
+    if os.path.isfile(noisy) or os.path.isfile(processed):
         raise UserError(f'--noisy {noisy} and --processed {processed}: expected two folders, or two files')
     _keep_out(processed, results)
     ours, theirs = audio_files.by_name(noisy), audio_files.by_name(processed)
@@ -86,7 +86,8 @@ def _partners(noisy: pathlib.Path, processed: pathlib.Path, results) -> dict[pat
 def _check_results(jobs: Sequence[Job], others: Iterable[pathlib.Path]) -> None:
     """Checks that no result overwrites an input, one of `others`, or another result."""
     taken: dict[str, pathlib.Path] = {}
-    originals = {_identity(path): path for path in (*(job.path for job in jobs), *others) if path.exists()}
+    originals = {_identity(path): path for path in (*(job.path for job in jobs), *others)
+                 if os.path.exists(path)}
     for job in jobs:
         for result in job.outputs:
             if os.path.isdir(result):
@@ -108,24 +109,25 @@ def _identity(path: pathlib.Path) -> tuple[int, int]:
 
 
 def _files(given: pathlib.Path, results) -> list[tuple[pathlib.Path, str]]:
-    if not given.is_dir():
+    if not os.path.isdir(given):
         return [(given, given.name)]
     _keep_out(given, results)
-    found = audio_files.find(given)
+    found = _apart(audio_files.find(given), results)
     if not found:
         raise UserError(f'{given}: no audio files in this folder')
-    _keep_apart(given, found, results)
     return [(path, path.relative_to(given).as_posix()) for path in found]
 
 
-def _keep_apart(given: pathlib.Path, found: Sequence[pathlib.Path], results: Sequence[pathlib.Path]) -> None:
-    """Checks that no link below a folder leads to where the results go."""
+def _apart(found: Sequence[pathlib.Path], results: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """Files without the results of an earlier call that links lead to, which are no inputs."""
     places = {os.path.realpath(result) for result in results}
-    for folder in {path.parent for path in found}:
+
+    def among_results(folder):
         where = pathlib.Path(os.path.realpath(folder))
-        if places & {str(place) for place in (where, *where.parents)}:
-            raise UserError(f'{folder}: leads to the results, which another run would take for inputs; choose an '
-                            f'output that no link in {given} leads to')
+        return bool(places & {str(place) for place in (where, *where.parents)})
+
+    left_out = {folder for folder in {path.parent for path in found} if among_results(folder)}
+    return [path for path in found if path.parent not in left_out]
 
 
 def _keep_out(given: pathlib.Path, results: Sequence[pathlib.Path]) -> None:

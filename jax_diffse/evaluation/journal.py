@@ -23,9 +23,10 @@ class Journal:
     def __init__(self, folder: str | os.PathLike, setting: Mapping):
         self._path = pathlib.Path(folder, NAME)
         self._setting = hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:16]
-        self._lines = set()
+        text = ''
         with contextlib.suppress(OSError):
-            self._lines = set(self._path.read_text(encoding='utf-8').splitlines())
+            text = self._path.read_text(encoding='utf-8', errors='replace')
+        self._lines, self._whole = set(text.splitlines()), text.endswith('\n') or not text
         self._names = {name for name in map(_name, self._lines) if name}
 
     def has(self, name: str, inputs: Sequence[pathlib.Path], outputs: Sequence[pathlib.Path]) -> bool:
@@ -40,7 +41,8 @@ class Journal:
         with contextlib.suppress(OSError):  # it will be done again, no worse
             line = self._line(name, made_of, outputs)
             with self._path.open('a', encoding='utf-8') as file:
-                file.write(line + '\n')
+                file.write(line + '\n' if self._whole else f'\n{line}\n')  # behind one that was cut off
+            self._whole = True
 
     def _line(self, name: str, made_of: Sequence[str], outputs: Sequence[pathlib.Path]) -> str:
         stats = [path.stat() for path in outputs]
@@ -48,11 +50,12 @@ class Journal:
 
 
 def _name(line: str) -> str | None:
-    """The name in a line, None in one that was cut off."""
+    """The name in a line, None in one that was cut off or damaged."""
     try:
-        return json.loads(line)[0]
-    except (ValueError, LookupError, TypeError):
+        name = json.loads(line)[0]
+    except (ValueError, LookupError, TypeError, RecursionError):
         return None
+    return name if isinstance(name, str) else None
 
 
 def digests(paths: Sequence[pathlib.Path]) -> list[str]:

@@ -274,7 +274,7 @@ def load(workdir, *, step: int | str = 'best', model: Mapping[str, Any] | None =
       UserError: no such run or step, or a checkpoint that this version cannot read.
     """
     directory = _directory(workdir)
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         raise UserError(f'{workdir}: not a run (it has no checkpoints folder); train.py and convert make runs')
     candidates = _candidates(directory, step, workdir)
     for number in candidates:

@@ -44,6 +44,19 @@ def test_speakers_of_published_layouts(names, expected):
     assert bool(found.found) == (len(expected) < len(names))
 
 
+@pytest.mark.parametrize(('names', 'doubt'), [
+    # CHiME-4: a folder for each environment, files that begin with the speaker
+    (_paths('tr05_{}_real/{}_22GC010{}', ('bus', 'caf', 'ped', 'str'), ('F01', 'F02', 'M03', 'M04'), '12'),
+     'the beginnings of the names of files'),
+    # DAPS
+    (_paths('{}/{}_script{}', ('clean', 'ipad'), ('f1', 'f2', 'm1'), '12'), 'the beginnings of the names of files'),
+    (_paths('{}/{}/take{}', ('DC', 'JE'), ('anger', 'fear', 'joy'), '12'), 'folders of level 1'),  # SAVEE
+    (_paths('{}/emo_{}_freeform', ('p001', 'p002'), ('anger', 'awe')), ''),  # EARS
+    (LAYOUTS['TIMIT'][0], ''), (LAYOUTS['VCTK'][0], ''), (LAYOUTS['LibriSpeech, two subsets'][0], '')])
+def test_what_may_be_the_speakers_instead_is_said(names, doubt):
+    assert speakers(names).doubt == doubt
+
+
 def test_a_level_can_be_given():
     names, _ = LAYOUTS['TIMIT']
     assert len(set(speakers(names, 3).of.values())) == 12

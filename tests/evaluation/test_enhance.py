@@ -400,3 +400,27 @@ def test_a_folder_of_many_formats_is_enhanced_and_what_is_left_out_is_said(tmp_p
         given, made = soundfile.info(tmp_path / path.name), soundfile.info(path)
         assert (made.format, made.subtype, made.frames) == (given.format, given.subtype, given.frames)
     assert f'{tmp_path}: left out 1 of 6 files: 1 .txt' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('damage', [b'\xff\xfe\n', b'[["a"], 1]\n', b'[' * 100_000 + b'\n', b'[]\n', b'half a line'])
+def test_a_damaged_journal_stops_nothing_and_is_mended(tmp_path, monkeypatch, capsys, system, damage):
+    paths = [_write(tmp_path / 'in' / name, seed=seed) for seed, name in enumerate(('a.wav', 'b.wav'))]
+
+    def before():
+        assert _main(monkeypatch, '--workdir', 'run', '--output', tmp_path / 'out', *paths) == 0
+        return capsys.readouterr().out.partition(' files were enhanced before')[0].splitlines()[0]
+
+    before()
+    journal = tmp_path / 'out' / '.enhanced.jsonl'
+    journal.write_bytes(journal.read_bytes().splitlines(keepends=True)[0] + damage)
+    assert before() == '1 of 2' and before() == '2 of 2'
+
+
+def test_results_that_a_link_leads_to_are_no_inputs(tmp_path, monkeypatch, capsys, system):
+    given, out = tmp_path / 'base' / 'in', tmp_path / 'base' / 'out'
+    _write(given / 'a.wav')
+    (given / 'up').symlink_to('..')
+    for done in ('', '1 of 1 files were enhanced before'):
+        assert _main(monkeypatch, '--workdir', 'run', '--output', out, given) == 0
+        assert done in capsys.readouterr().out
+    assert [path.name for path in out.rglob('*.wav')] == ['a.wav']
