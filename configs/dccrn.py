@@ -13,12 +13,12 @@ Published: the tables are images; the abstract says that adding a perceptual los
 Measured:  not yet: nobody has run this config in full. What was measured is in configs/dccrn_short.py.
 
 Variants, joined by commas:
-  LOSS      one of mse, si_snr (default), si_sdr, sdr, lms, pmsqe, or a combination of the study's with its weights:
-            mse+lms, mse+si_snr, mse+pmsqe, si_snr+si_sdr, sdr+lms, sdr+pmsqe, si_snr+lms, si_snr+pmsqe. Any other:
-            --config.model.loss.TERM=WEIGHT. The loss is the weighted mean of the terms.
+  LOSS      one of mse, si_snr (default), si_sdr, sdr, lms, pmsqe, or a combination of the study's, with weights by its
+            rule: mse+lms, mse+si_snr, mse+pmsqe, si_snr+si_sdr, sdr+lms, sdr+pmsqe, si_snr+lms, si_snr+pmsqe. Any
+            other: --config.model.loss.TERM=WEIGHT. The loss is the weighted mean of the terms.
   quick     the same code path, small, on the embedded spoken_demo data: a minute on two CPU cores.
-  released  as the released code: its losses with their mistakes (docs/dccrn.md), the output clamped to [-1, 1],
-            padding taking part in the training.
+  released  as the released code: its losses with their mistakes (docs/dccrn.md) and its weights, the output clamped
+            to [-1, 1], padding taking part in the training.
   voicebank VoiceBank-DEMAND in place of your folders, for comparison with the field.
 """
 
@@ -27,23 +27,32 @@ from ml_collections import ConfigDict
 from configs._sections import make_quick, sections, variants_of
 
 TERMS = ('mse', 'si_snr', 'si_sdr', 'sdr', 'lms', 'pmsqe')
-COMBINATIONS = {  # of the study
-    'mse+lms': {'mse': 1000.0, 'lms': 1.0},
-    'mse+si_snr': {'mse': 100.0, 'si_snr': 1.0},
-    'mse+pmsqe': {'mse': 1000.0, 'pmsqe': 1.0},  # the released code forgets the first; weights as in mse+lms
+COMBINATIONS = {  # of the study, the more important term first; weights by its rule, see docs/dccrn.md
+    'mse+lms': {'mse': 1500.0, 'lms': 1.0},
+    'mse+si_snr': {'si_snr': 1.0, 'mse': 700.0},
+    'mse+pmsqe': {'mse': 2000.0, 'pmsqe': 1.0},
     'si_snr+si_sdr': {'si_snr': 1.0, 'si_sdr': 1.0},
     'sdr+lms': {'sdr': 1.0, 'lms': 2.0},
-    'sdr+pmsqe': {'sdr': 1.0, 'pmsqe': 15.0},
+    'sdr+pmsqe': {'sdr': 1.0, 'pmsqe': 2.0},
     'si_snr+lms': {'si_snr': 1.0, 'lms': 2.0},
+    'si_snr+pmsqe': {'si_snr': 1.0, 'pmsqe': 2.0},
+}
+RELEASED = COMBINATIONS | {  # weights of the released code, for its own losses
+    'mse+lms': {'mse': 1000.0, 'lms': 1.0},
+    'mse+si_snr': {'si_snr': 1.0, 'mse': 100.0},
+    'mse+pmsqe': {'mse': 1000.0, 'pmsqe': 1.0},  # it forgets the first
+    'sdr+pmsqe': {'sdr': 1.0, 'pmsqe': 15.0},
     'si_snr+pmsqe': {'si_snr': 1.0, 'pmsqe': 8.0},
 }
-LOSSES = {term: {term: 1.0} for term in TERMS} | COMBINATIONS
+SINGLE = {term: {term: 1.0} for term in TERMS}
 
 
 def get_config(variant: str = '') -> ConfigDict:
     """The study's experiment, with the comma-separated variants applied."""
-    variants = variants_of(variant, (*LOSSES, 'quick', 'released', 'voicebank'))
-    chosen, released = [name for name in variants if name in LOSSES], 'released' in variants
+    variants = variants_of(variant, (*SINGLE, *COMBINATIONS, 'quick', 'released', 'voicebank'))
+    released = 'released' in variants
+    losses = SINGLE | (RELEASED if released else COMBINATIONS)
+    chosen = [name for name in variants if name in losses]
     if len(chosen) > 1:
         raise ValueError(f'{" and ".join(chosen)}: expected one loss; join its terms with +')
     config = sections('dccrn', {
@@ -58,7 +67,7 @@ def get_config(variant: str = '') -> ConfigDict:
         'n_fft': 512,
         'mask_padding': not released,  # in training; what is enhanced never depends on padding
         'clamp': released,  # the output to [-1, 1]
-        'loss': {term: 0.0 for term in TERMS} | LOSSES[chosen[0] if chosen else 'si_snr'],
+        'loss': {term: 0.0 for term in TERMS} | losses[chosen[0] if chosen else 'si_snr'],
         'lms_power': False,  # log-mel of power, not of magnitude
         'released_losses': released,
         'dtype': 'float32',  # 'bfloat16' for accelerators: convolutions only

@@ -12,6 +12,7 @@ Measured:  50 minutes of speech and 28 of noise, 800 steps; 38 of the 824 test p
            si_snr+lms     2.054    0.899  0.756   13.53  6.24  3.231  2.741  2.611
            si_snr+pmsqe   2.109    0.902  0.761   12.80  5.59  3.328  2.732  2.689
 
+           Of si_snr+pmsqe with the released weights, --config.model.loss.pmsqe=8, which were the default then.
            By noise kind and SNR: docs/dccrn.md, which also has the other commands.
 Hardware:  two cores of an AMD EPYC (AVX-512), shared with other work: 14 to 20 minutes each, 12 of processor time.
 Not comparable with published figures: other training data, a small network, and a part of the test set.

@@ -44,9 +44,9 @@ def test_every_experiment_builds(path, variant):
     ('mse+si_snr', {'mse': 100, 'si_snr': 1}), ('si_snr+si_sdr', {'si_snr': 1, 'si_sdr': 1}),
     ('sdr+lms', {'sdr': 1, 'lms': 2}), ('sdr+pmsqe', {'sdr': 1, 'pmsqe': 15}), ('si_snr+lms', {'si_snr': 1, 'lms': 2}),
     ('si_snr+pmsqe', {'si_snr': 1, 'pmsqe': 8})])
-def test_losses_of_the_study_have_its_weights(variant, expected):
-    """Those of the released code's table (`loss_mode`)."""
-    loss = config.load(f'{CONFIGS[0].with_name("dccrn.py")}:{variant}').model.loss.to_dict()
+def test_released_losses_have_the_weights_of_the_released_code(variant, expected):
+    """Those of its table (`loss_mode`)."""
+    loss = config.load(f'{CONFIGS[0].with_name("dccrn.py")}:{variant},released').model.loss.to_dict()
     assert {term: weight for term, weight in loss.items() if weight} == expected
 
 
