@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from jax_diffse import terminal
+from jax_diffse import interrupts, terminal
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room for a file
 
@@ -30,7 +30,13 @@ class Parser(argparse.ArgumentParser):
 def exit_with(main: Callable[[], int | None]) -> None:
     """Runs an entry point and exits with its `status`."""
     terminal.prepare()
-    sys.exit(status(main))
+    interrupts.watch()
+    result = status(main)
+    if result == interrupts.STATUS:
+        sys.stdout.flush()
+        interrupts.leave()
+    interrupts.finish()
+    sys.exit(result)
 
 
 def status(main: Callable[[], int | None]) -> int:
@@ -51,8 +57,8 @@ def status(main: Callable[[], int | None]) -> int:
             raise
         print(f'error: {reason}', file=sys.stderr)
     except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
-        return 130
+        interrupts.tell()
+        return interrupts.STATUS
     return 2
 
 

@@ -8,6 +8,7 @@ import platform
 import re
 from collections.abc import Iterator
 
+from jax_diffse import interrupts
 from jax_diffse.errors import UserError
 
 try:
@@ -44,7 +45,8 @@ def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         partial.touch()  # tells why it cannot be written, which not every library does
-        yield partial
+        with interrupts.on_leave(partial.unlink):
+            yield partial
         os.replace(partial, path)
     finally:
         with contextlib.suppress(OSError):  # a full or lost disk must not hide what went wrong

@@ -2,10 +2,18 @@ import os
 import re
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from jax_diffse import errors
+
+
+@pytest.fixture(autouse=True)
+def signals_are_left_to_pytest(monkeypatch):
+    for name in ('watch', 'finish'):
+        monkeypatch.setattr(errors.interrupts, name, lambda: None)
+    monkeypatch.setattr(errors.interrupts, '_told', threading.Lock())
 
 
 @pytest.mark.parametrize(('result', 'status'), [(None, 0), (0, 0), (1, 1)])
@@ -26,11 +34,12 @@ def test_a_user_error_is_one_line_and_status_2(capsys):
     assert capsys.readouterr() == ('', 'error: a.wav: no such file\n')
 
 
-def test_an_interrupt_is_status_130(capsys):
+def test_an_interrupt_is_status_130(capfd, monkeypatch):
+    monkeypatch.setattr(os, '_exit', sys.exit)
     with pytest.raises(SystemExit) as stop:
         errors.exit_with(lambda: _raise(KeyboardInterrupt()))
     assert stop.value.code == 130
-    assert capsys.readouterr().err == 'interrupted\n'
+    assert capfd.readouterr().err == 'interrupted\n'
 
 
 def test_a_mistake_of_the_program_keeps_its_traceback():

@@ -7,9 +7,9 @@ import sys
 
 PACKAGE = pathlib.Path(__file__).parents[1] / 'jax_diffse'
 # Each room may import from itself and from those above it in this list.
-ROOMS = ('terminal', 'errors', 'files', 'launch', 'processes', 'config', 'platforms', 'spectral', 'blocks',
-         'containers', 'audio', 'audio_files', 'losses', 'diffusion', 'networks', 'systems', 'data', 'training',
-         'evaluation', 'export', 'convert')
+ROOMS = ('terminal', 'interrupts', 'errors', 'files', 'launch', 'processes', 'config', 'platforms', 'spectral',
+         'blocks', 'containers', 'audio', 'audio_files', 'losses', 'diffusion', 'networks', 'systems', 'data',
+         'training', 'evaluation', 'export', 'convert')
 WITH_TENSORFLOW = ('data.pipeline', 'data.tf', 'data.tf_spectral', 'data.tfds_source', 'data.builders')
 
 

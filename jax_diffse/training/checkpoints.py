@@ -249,14 +249,15 @@ def save_run(workdir, config: ml_collections.ConfigDict, variables: Variables, s
       UserError: `workdir` holds checkpoints already, or cannot be made.
     """
     system = systems.build(config.system, config.model)
+    if _steps(_directory(workdir)):
+        raise UserError(f'{workdir}: holds checkpoints already, choose another --workdir')
     try:
-        _directory(workdir).mkdir(parents=True)
-    except FileExistsError as error:
-        raise UserError(f'{workdir}: holds checkpoints already, choose another --workdir') from error
+        _directory(workdir).mkdir(parents=True, exist_ok=True)  # it is there where an earlier call was cut off
     except OSError as error:
         raise UserError(f'{workdir}: cannot be made a folder for the run ({error.strerror})') from error
     meta = {'format': FORMAT, 'config': config.to_dict(), 'versions': versions(), 'sample_rate': system.sample_rate}
-    with ocp.CheckpointManager(_directory(workdir)) as manager:
+    options = ocp.CheckpointManagerOptions(cleanup_tmp_directories=True)
+    with ocp.CheckpointManager(_directory(workdir), options=options) as manager:
         manager.save(step, args=ocp.args.Composite(
             variables=ocp.args.StandardSave(variables), meta=ocp.args.JsonSave(meta)))
     checksums.write(_directory(workdir) / str(step))

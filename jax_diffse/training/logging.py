@@ -100,11 +100,15 @@ class Logger:
         self._board.add_audio(name, waveform / max(peak, 1.0), step, sample_rate)
         self._board.add_image(f'{name}_spectrogram', spectrogram_image(waveform), step, dataformats='HWC')
 
+    def free_terminal(self) -> None:
+        """Ends the progress bar, which hides the cursor."""
+        if self._enabled and self._bar:
+            self._bar.stop()
+
     def close(self) -> None:
         if not self._enabled:
             return
-        if self._bar:
-            self._bar.stop()
+        self.free_terminal()
         self._board.close()
         self._lines.close()
         if self._wandb:

@@ -160,6 +160,7 @@ def _train(config, workdir: pathlib.Path, change_config: bool, stack: contextlib
     listen = jax.jit(_generator(system) if system.refines else system.enhance)
     logger = Logger(workdir, config, total_steps=settings.steps, first_step=first_step, enabled=primary,
                     wandb_project=log.wandb_project)
+    stack.callback(logger.free_terminal)  # whatever ends the run
     logger.message(f'{workdir}: {len(train_source)} training and {len(validation_source)} validation utterances, '
                    f'{len(mapping.devices)} device(s), from step {first_step} to {settings.steps}')
     if resumed and changed:

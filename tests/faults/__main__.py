@@ -31,13 +31,14 @@ def main() -> int:
         (folder / 'drill').mkdir()
         drill = Drill(folder / 'drill', steps=96, seed=args.seed)
         faults = [lambda: drill.kills(args.kills), lambda: drill.kills_of_segan(max(args.kills // 4, 1)),
-                  lambda: drill.terminations(5), lambda: drill.truncations(5), lambda: drill.no_room(mount=False),
+                  lambda: drill.terminations(5), lambda: drill.interruptions(5),
+                  drill.interrupted_compilation, lambda: drill.truncations(5), lambda: drill.no_room(mount=False),
                   drill.second_process, drill.other_config, lambda: drill.killed_evaluations(5),
                   lambda: drill.killed_enhancements(5), drill.together, drill.compiled_late, drill.moved,
                   drill.terminated_together,
                   lambda: drill.killed_together(1), lambda: drill.killed_together(0), drill.evaluated_together]
         if can_mount(folder):
-            faults.insert(5, lambda: drill.no_room(mount=True))
+            faults.insert(7, lambda: drill.no_room(mount=True))
         outcomes = []
         for fault in faults:
             outcomes.append(fault())

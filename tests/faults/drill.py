@@ -19,6 +19,7 @@ import soundfile
 
 from tests.faults.processes import (
     ROOT,
+    TIMEOUT,
     call,
     finish,
     lines,
@@ -117,6 +118,39 @@ class Drill:
             survived += saved and again == 0 and contents(workdir) == contents(self.whole)
         return Outcome('SIGTERM while training', count, survived,
                        f'status 0 within {slowest:.1f} s, then the bits of the undisturbed run')
+
+    def interruptions(self, count: int) -> Outcome:
+        """Ctrl-C at random steps: one line, status 130, nothing half-written, and the same end."""
+        survived, slowest, steps = 0, 0.0, lines(self.whole / 'log.jsonl')
+        for _ in range(count):
+            workdir = self._new('interrupted')
+            process = start([*self.train, '--workdir', workdir])
+            wait_for_lines(workdir / 'log.jsonl', self.random.randrange(1, steps // 2), process)
+            sound, seconds = self._interrupt(process, workdir)
+            slowest = max(slowest, seconds)
+            again = call([*self.train, '--workdir', workdir])[0]
+            survived += sound and again == 0 and contents(workdir) == contents(self.whole)
+        return Outcome('Ctrl-C while training', count, survived,
+                       f'one line and status 130 within {slowest:.1f} s, then the bits of the undisturbed run')
+
+    def interrupted_compilation(self) -> Outcome:
+        """Ctrl-C while a step compiles, for longer than anybody waits: one line, status 130."""
+        workdir, sign = self._new('interrupted'), self._new('compiling')
+        process = start([*self.train, '--workdir', workdir, '--config.model.width=5'], compile_seconds=2 * TIMEOUT,
+                        COMPILING=str(sign))
+        wait_for_files(self.folder, sign.name, 1, process)
+        sound, seconds = self._interrupt(process, workdir)
+        return Outcome('Ctrl-C while compiling', 1, int(sound), f'one line and status 130 within {seconds:.1f} s')
+
+    @staticmethod
+    def _interrupt(process, workdir) -> tuple[bool, float]:
+        """Whether all is in order after a Ctrl-C, and seconds until then."""
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        status, _, error = finish(process)
+        seconds, left = time.monotonic() - started, list(workdir.glob('**/*.partial'))
+        told = error.splitlines()[-1:] == ['interrupted'] and 'Traceback' not in error
+        return status == 130 and told and not left, seconds
 
     def truncations(self, count: int) -> Outcome:
         """A file of the newest checkpoint cut off: a warning, the one before is used, and the same end."""

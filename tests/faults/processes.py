@@ -1,10 +1,13 @@
 """Starts the entry points as their users do, in processes of their own."""
 
+import ctypes
+import math
 import os
 import pathlib
 import re
 import resource
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -117,18 +120,25 @@ def lines(path: pathlib.Path) -> int:
 
 
 def _compile_slowly(seconds: float) -> None:
-    """Has JAX take so much longer to compile a step; what it finds in its cache, it does not compile."""
+    """Has JAX take so much longer to compile a step, in C code that no signal ends; what is cached is not compiled.
+
+    Makes the file $COMPILING, where it is set, before that.
+    """
     from jax._src import compiler
 
     def slow(backend, module, *args, compile=compiler.backend_compile_and_load, **kwargs):
         if 'step' in str(module.operation.attributes['sym_name']):
-            time.sleep(seconds)
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            pathlib.Path(os.environ.get('COMPILING', os.devnull)).touch()
+            ctypes.CDLL(None).sleep(math.ceil(seconds))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         return compile(backend, module, *args, **kwargs)
 
     compiler.backend_compile_and_load = slow
 
 
 def _main() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started the tests in the background
     sys.modules['torch'] = None  # tensorboardX would load it where it is installed: a second of every start
     from jax_diffse import launch
 

@@ -17,14 +17,15 @@ def drill(tmp_path_factory) -> Drill:
 
 @pytest.mark.parametrize('fault', [
     lambda drill: drill.kills(1),
+    Drill.interrupted_compilation,
     lambda drill: drill.no_room(mount=False),
     lambda drill: drill.killed_evaluations(1),
     lambda drill: drill.killed_enhancements(1),
     Drill.together, Drill.moved, Drill.terminated_together,
     lambda drill: drill.killed_together(1),
     Drill.evaluated_together,
-], ids=['kill', 'no room', 'evaluation', 'enhancement', 'together', 'moved', 'term of one of two', 'kill of one of two',
-        'evaluation together'])
+], ids=['kill', 'interrupt', 'no room', 'evaluation', 'enhancement', 'together', 'moved', 'term of one of two',
+        'kill of one of two', 'evaluation together'])
 def test_a_fault_is_survived(drill, fault):
     outcome = fault(drill)
     assert outcome.injected > 0 and outcome.survived == outcome.injected, outcome

@@ -238,6 +238,15 @@ def test_a_value_of_another_type_is_named_on_loading(tmp_path):
         checkpoints.load(tmp_path, model={'width': 'x'})
 
 
+def test_a_run_that_was_cut_off_while_it_was_written_can_be_written_again(tmp_path):
+    (tmp_path / 'checkpoints' / '0.orbax-checkpoint-tmp-1').mkdir(parents=True)
+    config = ConfigDict({'system': 'toy', 'model': {'width': 4}})
+    checkpoints.save_run(tmp_path, config, Trainable().init(jax.random.key(0)))
+    assert [path.name for path in (tmp_path / 'checkpoints').iterdir()] == ['0']
+    with pytest.raises(UserError, match='holds checkpoints already'):
+        checkpoints.save_run(tmp_path, config, Trainable().init(jax.random.key(0)))
+
+
 def test_a_diverging_run_names_the_step_and_keeps_the_checkpoint(half_run, corpus, tmp_path):
     shutil.copytree(half_run, tmp_path, dirs_exist_ok=True)
     before = weights(tmp_path, 'latest')

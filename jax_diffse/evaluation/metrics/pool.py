@@ -11,7 +11,6 @@ import os
 import pathlib
 import pickle
 import queue
-import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 import jax_diffse
+from jax_diffse import interrupts
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation.metrics.scores import DEFAULT, Scores, check, score
 
@@ -41,16 +41,22 @@ class Pool:
         if count < 0:
             raise UserError(f'workers is {count}, expected 0 (no pool) or more')
         self._workers = [_Worker() for _ in range(count)]
-        self._idle = queue.SimpleQueue()
+        self._idle, self._ends = queue.SimpleQueue(), contextlib.ExitStack()
         for worker in self._workers:
             self._idle.put(worker)
 
     def __enter__(self):
+        self._ends.enter_context(interrupts.on_leave(self._kill))
+        for worker in self._workers:
+            self._ends.callback(worker.stop)
         return self
 
     def __exit__(self, *_):
+        self._ends.close()
+
+    def _kill(self):
         for worker in self._workers:
-            worker.stop()
+            worker.kill()
 
     def score_all(self, jobs: Iterable[tuple[np.ndarray, np.ndarray]], sample_rate: int,
                   names: Sequence[str] = DEFAULT) -> Iterator[Scores]:
@@ -109,6 +115,11 @@ class _Worker:
         except (BrokenPipeError, EOFError, pickle.UnpicklingError):
             return Scores.undefined(names, f'the scoring process died on this pair (exit status {self.stop()})')
 
+    def kill(self):
+        """Ends the process, if there is one, whatever it is at."""
+        if self._process is not None:
+            self._process.kill()
+
     def stop(self):
         """Ends the process, if there is one, and returns its exit status."""
         if self._process is None:
@@ -123,13 +134,13 @@ class _Worker:
 def _start():
     search_path = os.pathsep.join(filter(None, (_PACKAGE_ROOT, os.environ.get('PYTHONPATH'))))
     command = f'from {__name__} import serve; serve()'
+    # In a process group of its own, as an interrupt from the terminal is the parent's business.
     return subprocess.Popen([sys.executable, '-P', '-c', command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                            env={**os.environ, **_ONE_THREAD, 'PYTHONPATH': search_path})
+                            env={**os.environ, **_ONE_THREAD, 'PYTHONPATH': search_path}, process_group=0)
 
 
 def serve() -> None:
     """The worker: pickled arguments of `score` from stdin, pickled `Scores` to stdout, until stdin ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's business
     jobs, results = sys.stdin.buffer, os.fdopen(os.dup(1), 'wb')
     os.dup2(2, 1)  # whatever prints must not print into the results
     while True:
@@ -137,5 +148,8 @@ def serve() -> None:
             job = pickle.load(jobs)
         except EOFError:
             return
-        pickle.dump(score(*job), results)
-        results.flush()
+        try:
+            pickle.dump(score(*job), results)
+            results.flush()
+        except BrokenPipeError:  # nobody waits for it any more
+            os._exit(1)  # else `results` would try again, and say so
