@@ -1,6 +1,7 @@
 """Ctrl-C ends a command within seconds, also where Python cannot interrupt it, as while XLA compiles."""
 
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -31,6 +32,7 @@ def watch() -> None:
     writing.setblocking(False)
     signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
     signal.signal(signal.SIGINT, _interrupt)
+    sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
     threading.Thread(target=_wait, args=(reading, writing), name='interrupts', daemon=True).start()
 
 
@@ -79,6 +81,13 @@ def _interrupt(signum, frame) -> None:
         leave()
     _asked.set()
     raise KeyboardInterrupt
+
+
+def _unraisable(previous: Callable[[object], object], unraisable) -> None:
+    """Leaves at an interrupt in a callback, which Python drops; many come in JAX's of the garbage collector."""
+    if unraisable.exc_type is KeyboardInterrupt:
+        leave()
+    previous(unraisable)
 
 
 def _wait(reading: socket.socket, writing: socket.socket) -> None:

@@ -121,6 +121,22 @@ errors.exit_with(main)
     assert interrupt(code.replace('except KeyboardInterrupt', 'finally')) == (130, '', 'interrupted\n')
 
 
+def test_an_interrupt_that_comes_in_a_callback_is_not_lost():
+    code = f"""
+import gc
+interrupts.PATIENCE_SECONDS = {LONG}
+def main():
+    seconds = [{LONG}]
+    gc.callbacks.append(lambda *_: time.sleep(seconds.pop() if seconds else 0))
+    os.write(1, b'blocked\\n')
+    gc.collect()
+    print('lost')
+
+errors.exit_with(main)
+"""
+    assert interrupt(code) == (130, '', 'interrupted\n')
+
+
 def test_a_file_that_is_not_whole_is_not_left_behind(tmp_path):
     code = """
 interrupts.PATIENCE_SECONDS = 0.1
