@@ -111,9 +111,6 @@ def _looked_at(path: str, size: int, changed: int) -> _Sound:
     if not size:
         raise ValueError('the file is empty')
     parts = containers.parts(path)
-    with _decoder(path, parts, parts[0]) as file:
-        if file.format == 'MP3' and len(parts) == 1 and not parts[0].tagged:  # also behind bytes that are none of it
-            parts = (containers.untagged_mp3(path, parts[0]),)
     headers = [_part_info(path, parts, part) for part in parts]
     first, count = headers[0], sum(header.num_samples for header in headers)
     if parts[-1].unfinished:
@@ -263,6 +260,12 @@ def _errors(path) -> Iterator[None]:
 
 
 def _unreadable(path, error) -> str:
+    try:
+        os.stat(path)
+    except PermissionError as denied:  # of a folder above it
+        return f'{path}: cannot be read ({denied.strerror})'
+    except OSError:
+        pass  # see below
     if not os.path.exists(path):
         return f'{path}: ' + ('a link that leads to no file' if os.path.islink(path) else 'no such file')
     if os.path.isdir(path):

@@ -84,8 +84,8 @@ def parts(path: str | os.PathLike) -> tuple[Part, ...]:
             if magic == b'OggS':
                 *whole, last = _split(size, _ogg_streams(data))
                 return *whole, last._replace(unfinished=not _ends(data))
-            if _holds_frames(data, 0, size):
-                return tuple(_mp3_parts(data))
+            if _holds_frames(data, 0, size) or os.fspath(path).lower().endswith('.mp3'):
+                return tuple(_mp3_parts(data)) or (Part(0, size),)
     return (Part(0, size),)
 
 
@@ -263,8 +263,9 @@ def _mp3_parts(data: mmap.mmap) -> Iterator[Part]:
     """Streams with a tag, and what stands between them."""
     tags = list(_mp3_tags(data))
     edges = [tag.start for tag in tags] + [len(data)]
-    if _holds_frames(data, 0, edges[0]):
-        yield Part(0, edges[0], sized=False)
+    start = _first_frame(data, edges[0])
+    if start is not None:
+        yield Part(start, edges[0], sized=False)
     for tag, stop in zip(tags, edges[1:], strict=True):
         end = tag.start + tag.size
         if tag.size and _holds_frames(data, end, stop):
@@ -279,7 +280,8 @@ def _tagged(data: mmap.mmap, tag: _Tag, stop: int) -> Part:
     frames, behind, end = _frames(data, tag.start, stop)
     if not behind:
         return Part(tag.start, stop)
-    if 0 <= tag.frames - frames <= 1:  # some count the tag; without what follows, a wrong size prints a warning
+    if 0 <= tag.frames - frames <= 1:  # some encoders count the tag, too
+        # libsndfile prints a warning where the size is wrong.
         patch = (tag.field, struct.pack('>I', end - tag.start)) if tag.size else None
         return Part(tag.start, end, patch, tagged=True)
     cut_off = frames < tag.frames and (not tag.size or tag.start + tag.size > stop)
@@ -303,15 +305,11 @@ def _frames(data: mmap.mmap, start: int, stop: int) -> tuple[int, int, int]:
     return count, behind, min(at, stop)
 
 
-def untagged_mp3(path: str | os.PathLike, part: Part) -> Part:
-    """The part of an MP3 without a tag: from its first frame on, and without the end that libsndfile would guess."""
-    with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if _holds_frames(data, part.start, part.stop):
-            return part._replace(sized=False)
-        for at in range(part.start, min(part.start + SEARCHED, part.stop)):
-            if data[at] == 0xFF and _is_mpeg(data[at:at + 4]) and _frames(data, at, part.stop)[0] > 1:
-                return Part(at, part.stop, sized=False)
-    return part
+def _first_frame(data: mmap.mmap, stop: int) -> int | None:
+    """The byte of the first frame before `stop`, or of ID3 tags that it follows; other bytes are passed over."""
+    if _holds_frames(data, 0, stop):
+        return 0
+    return next((at for at in range(min(SEARCHED, stop)) if data[at] == 0xFF and _frames(data, at, stop)[0] > 1), None)
 
 
 def _holds_frames(data: mmap.mmap, start: int, stop: int) -> bool:

@@ -60,7 +60,7 @@ def _beginning(name: str) -> str:
 
 
 def _doubt(folders: dict[str, list[str]], of: dict[str, str], chosen: int) -> str:
-    """What recurs across the chosen speakers, and is not fewer than they are or lies above them."""
+    """What may be the speakers instead: another level that crosses the chosen one, or as many beginnings of names."""
     count = len(set(of.values()))
     for level in range(max(map(len, folders.values()))):
         names = {name: _at(name, path, level) for name, path in folders.items()}
