@@ -48,7 +48,7 @@ def main() -> int:
     if args['stream']:
         launch.use_one_core()
 
-    from jax_diffse.evaluation.enhance import enhance
+    from jax_diffse.inference.enhance import enhance
 
     return enhance(args.pop('workdir'), args.pop('inputs'), args.pop('output'), **args)
 

@@ -129,17 +129,17 @@ def _data(args: argparse.Namespace, run):
 
 def _variants(args: argparse.Namespace):
     """The settings that are asked for."""
+    from jax_diffse import runs
     from jax_diffse.evaluation.sweep import grid, parse_setting
-    from jax_diffse.training import checkpoints
 
     if args.compare is None:
-        runs = [checkpoints.load(workdir, step=args.checkpoint, model=dict(args.model)) for workdir in args.workdir]
+        runs = [runs.load(workdir, step=args.checkpoint, model=dict(args.model)) for workdir in args.workdir]
         return grid(runs, args.steps or (None,), {key: values.split(',') for key, values in args.sweep})
     if args.steps or args.sweep:
         raise UserError('--compare: does not go together with --steps and --sweep; expected RUN@steps=N,KEY=VALUE')
     found = []
     for workdir, changes, steps in map(parse_setting, args.compare):
-        run = checkpoints.load(workdir, step=args.checkpoint, model=dict(args.model))
+        run = runs.load(workdir, step=args.checkpoint, model=dict(args.model))
         found += grid([run], (steps,), {key: [value] for key, value in changes.items()})
     return found
 
@@ -153,17 +153,17 @@ def main() -> int | None:
 def _evaluate(args: argparse.Namespace) -> None:
     import jax
 
+    from jax_diffse import runs
     from jax_diffse.data import FOLDERS, open_source
     from jax_diffse.data.folders import MixSource
-    from jax_diffse.evaluation import scoring
-    from jax_diffse.evaluation.enhancer import Enhancer
     from jax_diffse.evaluation.evaluate import check_apart, evaluate
     from jax_diffse.evaluation.sweep import sweep
-    from jax_diffse.training import checkpoints
+    from jax_diffse.inference.enhancer import Enhancer
+    from jax_diffse.metrics import scoring
 
     variants = _variants(args)
     first = variants[0].run
-    preceding = checkpoints.load(args.preceding) if args.preceding else None
+    preceding = runs.load(args.preceding) if args.preceding else None
     metrics = None if args.metrics is None else tuple(dict.fromkeys(args.metrics.split(',')))
     scoring.check(metrics, first.system.sample_rate)  # before the data, which may take long to prepare
     refining = [variant.run for variant in variants if variant.run.system.refines] or [first]

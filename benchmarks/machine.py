@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from benchmarks.measure import timed
 from jax_diffse import launch
-from jax_diffse.training.checkpoints import versions
+from jax_diffse.runs import versions
 
 PRODUCT = 2048  # rows and columns of the matrices whose product machines are compared by
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from benchmarks.figures import Figure, figure
-from jax_diffse.evaluation.metrics import DEFAULT, Pool, score
+from jax_diffse.metrics import DEFAULT, Pool, score
 
 SAMPLE_RATE, SECONDS = 16_000, 3
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.figures import Figure, figure
 from benchmarks.measure import timed
-from jax_diffse.evaluation import nisqa
+from jax_diffse.metrics import nisqa
 from jax_diffse.networks.nisqa import MELS, SEGMENT, Nisqa
 
 SECONDS = 3

@@ -96,7 +96,7 @@ def write(folder: pathlib.Path, report: Report, earlier: Report | None) -> None:
                              'not_compared': len(report['figures']) - len(compared), 'ratios': compared}
     for name, text in (('benchmarks.json', json.dumps(report, indent=1) + '\n'), ('benchmarks.md', markdown(report))):
         try:
-            with files.whole(folder / name) as partial:
+            with files.atomic_write(folder / name) as partial:
                 partial.write_text(text, encoding='utf-8')
         except OSError as error:
             raise UserError(f'{folder / name}: cannot be written ({error.strerror}); choose another --output') \

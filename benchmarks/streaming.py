@@ -20,9 +20,9 @@ def run(seconds: float) -> Iterator[Figure]:
     launch.use_one_core()  # before JAX is imported
 
     from benchmarks.measure import drawn
-    from jax_diffse.evaluation.streaming import StreamingEnhancer
+    from jax_diffse.inference.streaming import StreamingEnhancer
+    from jax_diffse.runs import Run
     from jax_diffse.systems.dccrn import Dccrn
-    from jax_diffse.training.checkpoints import Run
 
     system = Dccrn()
     stream = StreamingEnhancer(Run(system, drawn(system), None, 0, '', pathlib.Path('drawn')))

@@ -53,7 +53,7 @@ def get_config(variant: str = '') -> ConfigDict:
         },
         'diffiner_plus': {'eta_a': 0.4, 'eta_b': 0.6, 'eta_c': 0.0, 'eta_d': 0.6},  # see diffiner.py
         'respacing': '' if released else 'ddim50',  # of sampling: all steps; fewer: without the highest level
-        'deviation': 'modulus',  # sigma_hat = |noisy - processed|; 'component': / sqrt(2)
+        'sigma_hat': 'modulus',  # sigma_hat = |noisy - processed|; 'component': / sqrt(2)
         'floor': 1e-5 ** 0.5 if released else 0.0,  # of sigma_hat
         'ceiling': 97 ** 0.5 if released else 0.0,  # of sigma_hat, 0: none
         'observed_below': 0.0,  # Hz, above which the prior draws alone; 0: everything is observed

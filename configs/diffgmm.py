@@ -39,7 +39,7 @@ def get_config(variant: str = '') -> ConfigDict:
         },
         'training_steps': 10,  # levels between clean and noisy speech
         'power': 1.5,  # of the levels, (t / training_steps)^power
-        'jitter': 0.05,  # noise that the chain adds, in units of the noisy recording's RMS
+        'noise_scale': 0.05,  # noise that the chain adds, in units of the noisy recording's RMS
         'steps': 6,  # of sampling
         'temperature': 0.0,  # of sampling: 0 subtracts the mixtures' means, 1 draws from them
         'nll_weight': 0.1,  # of the likelihood, beside the prediction of the noise

@@ -11,7 +11,7 @@ Measured:  50 minutes of speech and 28 of noise, 400 steps; 38 of the 824 test p
            k5, one   1.516   0.881    7.71  2.781  2.105   (a single step)
            dccrn     2.059   0.898   13.25  3.211  2.598   (dccrn_short.py:si_snr, trained for no longer)
 
-           Other K and S, and another jitter: docs/diffgmm.md.
+           Other K and S, and another noise_scale: docs/diffgmm.md.
 Hardware:  two cores of an AMD EPYC (AVX-512), little shared: 8 to 13 minutes each; one took 17 of processor time.
 Not comparable with published figures: other training data, a small network, and a part of the test set.
 Variants as in diffgmm.py, whose 'small' this has already; quick also reads your folders.

@@ -60,7 +60,7 @@ def get_config(variant: str = '') -> ConfigDict:
             'eta_d': 0.6,  # like eta_a, above observed_below
         },
         'respacing': 'ddim200',  # 'ddimN', 'N', or 'A,B,...' per section
-        'deviation': 'modulus',  # sigma_hat = |noisy - processed|; 'component': / sqrt(2)
+        'sigma_hat': 'modulus',  # sigma_hat = |noisy - processed|; 'component': / sqrt(2)
         'floor': 0.0,  # of sigma_hat; the paper: sqrt(1e-5)
         'ceiling': 0.0,  # of sigma_hat, 0: none; the paper: sqrt(97)
         'observed_below': 0.0,  # Hz, above which the prior draws alone; 0: everything is observed

@@ -100,10 +100,11 @@ def main() -> None:
     parser.add_argument('--noise', required=True, metavar='DIR')
     args = parser.parse_args()
 
-    from jax_diffse.training import checkpoints, parallel
+    from jax_diffse import runs
+    from jax_diffse.training import parallel
 
     parallel.wait_for_each_step()
-    runs = [checkpoints.load(workdir, step='latest') for workdir in args.runs]
+    runs = [runs.load(workdir, step='latest') for workdir in args.runs]
     for run in runs:
         combination(run)
     print('| loss | weights | mixture | untrained | trained | released weights: mixture | untrained | trained | '

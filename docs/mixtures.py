@@ -35,7 +35,7 @@ def table(folders: list[str]) -> str:
 def _model(summary, stage) -> str:
     """Cells of K, kappa, temperature and the number of network evaluations; empty for systems that have none."""
     model, steps = summary['config']['model'], 1 if stage == 'one_step' else summary['sampling_steps']
-    values = (model['network']['components'], model['jitter'], model['temperature'], steps) if (
+    values = (model['network']['components'], model['noise_scale'], model['temperature'], steps) if (
         summary['config']['system'] == 'diffgmm') else ('', '', '', steps or 1)
     return ' | '.join(map(str, values))
 

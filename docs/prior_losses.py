@@ -34,9 +34,9 @@ def main() -> None:
     parser.add_argument('--seconds', type=float, default=4.08, help='of each recording (default: %(default)s)')
     args = parser.parse_args()
 
-    from jax_diffse.training import checkpoints
+    from jax_diffse import runs
 
-    runs = [checkpoints.load(workdir) for workdir in args.runs]
+    runs = [runs.load(workdir) for workdir in args.runs]
     for run in runs:
         if not run.system.refines:
             raise errors.UserError(f'{run.workdir}: not a run of a prior on clean speech')

@@ -6,14 +6,14 @@
 
 
 def load(workdir, *, step='best', preceding=None):
-    """The `Enhancer` of a run; see `jax_diffse.evaluation.enhancer.load`."""
-    from jax_diffse.evaluation import enhancer  # imports JAX, which whoever only wants the package need not wait for
+    """The `Enhancer` of a run; see `jax_diffse.inference.enhancer.load`."""
+    from jax_diffse.inference import enhancer  # imports JAX, which whoever only wants the package need not wait for
 
     return enhancer.load(workdir, step=step, preceding=preceding)
 
 
 def load_streaming(workdir, *, num_channels=1, step='best'):
-    """The `StreamingEnhancer` of a run; see `jax_diffse.evaluation.streaming.load`."""
-    from jax_diffse.evaluation import streaming
+    """The `StreamingEnhancer` of a run; see `jax_diffse.inference.streaming.load`."""
+    from jax_diffse.inference import streaming
 
     return streaming.load(workdir, num_channels=num_channels, step=step)

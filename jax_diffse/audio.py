@@ -312,7 +312,7 @@ def writer(path: str | os.PathLike, like: AudioInfo) -> Iterator[Callable[[np.nd
       UserError: the file cannot be written.
     """
     try:
-        with files.whole(path) as partial:
+        with files.atomic_write(path) as partial:
             with _encoder(partial, like) as file:
                 yield lambda samples: file.write(clipped(samples, like.subtype))
             if not partial.stat().st_size:  # FLAC without samples; such a file could not be read

@@ -64,7 +64,7 @@ def _by_rows(function, rows):
     def one_by_one(*rows):
         return jax.lax.map(lambda row: function(*(x[None] for x in row))[0], rows)
 
-    return platforms.either(one_by_one, function, *rows)
+    return platforms.per_platform(one_by_one, function, *rows)
 
 
 def _fades(count: int, size: int, overlap: int) -> np.ndarray:

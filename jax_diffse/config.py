@@ -91,7 +91,7 @@ def setting(text: str) -> tuple[str, str]:
 
 
 def checkpoint(text: str) -> int | str:
-    """'best', 'latest' or a number of a command line, for `training.checkpoints.load`.
+    """'best', 'latest' or a number of a command line, for `runs.load`.
 
     Raises:
       argparse.ArgumentTypeError: it is none of these.

@@ -31,7 +31,7 @@ def given(path: str | os.PathLike) -> str:
 
 
 @contextlib.contextmanager
-def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def atomic_write(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """A name beside `path` to write to, which then takes its place; the folders above it are made where they lack.
 
     Where anything is raised, what was written is removed and `path` stays as it was.
@@ -70,7 +70,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
       UserError: it cannot be written.
     """
     try:
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(text, encoding='utf-8')
     except OSError as error:
         raise UserError(unwritable(path, error)) from error

@@ -19,7 +19,7 @@ def exporting(platforms: Iterable[str]) -> contextlib.AbstractContextManager[Non
     return _exported(frozenset(platforms))
 
 
-def either(cpu: Callable, other: Callable, *args: jax.Array) -> jax.Array:
+def per_platform(cpu: Callable, other: Callable, *args: jax.Array) -> jax.Array:
     """`cpu(*args)` in programs for CPUs, `other(*args)` in others; a program for both holds both and does one."""
     found = targets()
     if found == {'cpu'}:

@@ -39,3 +39,24 @@ def _forget_programs():
     """Compiled programs of all modules together would take gigabytes."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope='module')
+def drawn_once():
+    """Spectrograms of one size are all the same picture, where a test makes pages and does not look at the pictures.
+
+    Drawing them takes longer than all else that these tests do.
+    """
+    from jax_diffse.evaluation.report import figures
+
+    draw, drawn = figures.spectrogram, {}
+
+    def spectrogram(power, loudest, sample_rate):
+        key = power.shape, sample_rate
+        if key not in drawn:
+            drawn[key] = draw(power, loudest, sample_rate)
+        return drawn[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, 'spectrogram', spectrogram)
+        yield

@@ -16,9 +16,8 @@ import pytest
 import soundfile
 
 from configs._sections import sections
-from jax_diffse import systems
+from jax_diffse import runs, systems
 from jax_diffse.systems.dr_diffuse import TRAINING, DrDiffuse
-from jax_diffse.training import checkpoints
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = {path.name: path.read_text(encoding='utf-8') for path in sorted((ROOT / 'docs').glob('*.md'))}
@@ -85,7 +84,7 @@ def run(clone):
             with pytest.raises(SystemExit) as ended:
                 runpy.run_path(str(ROOT / words[0]), run_name='__main__')
             assert not ended.value.code, words
-        return checkpoints.load('runs/mask')
+        return runs.load('runs/mask')
 
 
 def test_the_added_system_learns(clone, run):

@@ -141,7 +141,7 @@ def test_a_file_that_is_not_whole_is_not_left_behind(tmp_path):
     code = """
 interrupts.PATIENCE_SECONDS = 0.1
 def main():
-    with files.whole(sys.argv[1]) as partial:
+    with files.atomic_write(sys.argv[1]) as partial:
         partial.write_text('half')
         block()
 
@@ -156,7 +156,7 @@ errors.exit_with(main)
 @pytest.mark.parametrize('group', [True, False], ids=['from a terminal', 'the process alone'])
 def test_scoring_processes_end_too_and_say_nothing(group):
     code = """
-from jax_diffse.evaluation.metrics import Pool
+from jax_diffse.metrics import Pool
 interrupts.PATIENCE_SECONDS = 0.5
 def main():
     with Pool(1) as pool:

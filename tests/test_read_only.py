@@ -20,7 +20,8 @@ except OSError:
 else:
     sys.exit('site-packages can be written')
 from jax_diffse import audio, launch
-from jax_diffse.evaluation import nisqa, streams
+from jax_diffse.inference import streams
+from jax_diffse.metrics import nisqa
 launch.tune()
 x = np.sin(np.arange(44_100) / 10).astype(np.float32)
 print(len(audio.resample(x, 44_100, 16_000)))

@@ -105,7 +105,7 @@ def test_something_else_is_refused(tmp_path):
 
 
 def test_a_study_has_intervals_and_its_figures(store):
-    report, estimate = store / 'sweep', {'mean': 1.5, 'low': 1.25, 'high': math.pi, 'files': 2, 'seed_deviation': None}
+    report, estimate = store / 'sweep', {'mean': 1.5, 'low': 1.25, 'high': math.pi, 'files': 2, 'seed_std': None}
     (report / 'figures').mkdir(parents=True)
     (report / 'figures' / 'nfe.png').write_bytes(b'picture')
     point = {'run': 'x', 'changes': {'eta_b': 0.2}, 'sampling_steps': 6, 'real_time_factor': 0.5, 'devices': ['cpu'],

@@ -11,9 +11,9 @@ import numpy as np
 
 from jax_diffse.losses.regression import complex_mse
 from jax_diffse.networks.layers import BatchNorm, Dense
+from jax_diffse.runs import Run
 from jax_diffse.spectral import FrontEnd, mask_frames, rms_gain
 from jax_diffse.systems.base import LossOutput, System
-from jax_diffse.training.checkpoints import Run
 
 FIR = np.hanning(161).astype(np.float32) / np.hanning(161).sum()  # symmetric, 5 ms to either side at 16 kHz
 

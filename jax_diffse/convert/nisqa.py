@@ -9,7 +9,7 @@ from typing import Any
 from jax_diffse.convert import layouts
 from jax_diffse.convert.layouts import Entry, Path
 from jax_diffse.errors import UserError
-from jax_diffse.evaluation.nisqa import FILES, MODELS, shapes
+from jax_diffse.metrics.nisqa import FILES, MODELS, shapes
 from jax_diffse.networks.nisqa import CHANNELS, LAYERS, NisqaConfig
 
 # SHA-256 of the released files.

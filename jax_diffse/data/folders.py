@@ -11,7 +11,7 @@ import numpy as np
 
 from jax_diffse import audio_files, files
 from jax_diffse.data.config import DataConfig
-from jax_diffse.data.scan import AudioFile, is_silent, settle, survey
+from jax_diffse.data.scan import AudioFile, is_silent, report_bad_files, survey
 from jax_diffse.data.speakers import Speakers, speakers
 from jax_diffse.errors import UserError
 
@@ -229,7 +229,7 @@ def _open_pairs(config, split, folders, shared) -> PairSource:
         if clean[name].num_samples != noisy[name].num_samples:
             bad[noisy[name].path] = (f'{noisy[name].num_samples} samples, '
                                      f'but {clean[name].num_samples} in {clean[name].path}')
-    settle(bad, total, config.skip_bad)
+    report_bad_files(bad, total, config.skip_bad)
     names = [name for name in clean if name in noisy and noisy[name].path not in bad]
     names = _choose(names, config, split, folders.clean, shared)
     return PairSource(config.sample_rate, [clean[name] for name in names], [noisy[name] for name in names])
@@ -239,7 +239,7 @@ def _open_mix(config, split, folders, shared) -> MixSource:
     speech, bad_speech = _survey(folders.speech, config)
     noise, bad_noise = _survey(folders.noise, config)
     bad = bad_speech | bad_noise
-    settle(bad, len(speech) + len(noise) + len(bad), config.skip_bad)
+    report_bad_files(bad, len(speech) + len(noise) + len(bad), config.skip_bad)
     speech = [speech[name] for name in _choose(speech, config, split, folders.speech, shared)]
     noise = [noise[name] for name in _choose(noise, config, split, folders.noise, shared, by_file=True)]
     snr_db = config.test_snr_db if split == 'test' else config.snr_db
@@ -252,7 +252,7 @@ def _open_mix(config, split, folders, shared) -> MixSource:
 
 def _open_clean(config, split, folders, shared) -> CleanSource:
     speech, bad = _survey(folders.speech, config)
-    settle(bad, len(speech) + len(bad), config.skip_bad)
+    report_bad_files(bad, len(speech) + len(bad), config.skip_bad)
     return CleanSource(config.sample_rate,
                        [speech[name] for name in _choose(speech, config, split, folders.speech, shared)])
 

@@ -77,7 +77,7 @@ def survey(root: str, sample_rate: int, min_seconds: float,
     return files, bad
 
 
-def settle(bad: dict[str, str], total: int, skip_bad: bool) -> None:
+def report_bad_files(bad: dict[str, str], total: int, skip_bad: bool) -> None:
     """Raises one `UserError` that lists all bad files, a line each, or with `skip_bad` says how many are left out."""
     if not bad:
         return

@@ -37,7 +37,7 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, draw: Draw, *, et
         if clip is not None:
             x_0 = jnp.clip(x_0, -clip, clip)
             eps = (x - level['mean'] * x_0) / level['std']
-        new = level['below'] * x_0 + level['towards'] * eps  # eq. 12
+        new = level['below'] * x_0 + level['direction'] * eps  # eq. 12
         if eta:
             new = new + level['sigma'] * draw(level['index'], STEP)
         return new, (new, x_0) if trajectory else None
@@ -51,5 +51,5 @@ def _coefficients(schedule: Schedule, eta: float) -> dict[str, np.ndarray]:
     """Numbers of each level, `[S]`: float64 until here, float32 on the device."""
     below, sigma = schedule.alpha_bar_previous, eta * schedule.sigma
     values = {'t': schedule.t, 'mean': np.sqrt(schedule.alpha_bar), 'std': np.sqrt(1 - schedule.alpha_bar),
-              'below': np.sqrt(below), 'towards': np.sqrt(np.maximum(1 - below - sigma**2, 0.0)), 'sigma': sigma}
+              'below': np.sqrt(below), 'direction': np.sqrt(np.maximum(1 - below - sigma**2, 0.0)), 'sigma': sigma}
     return {'index': np.arange(len(schedule), dtype=np.int32)} | {k: v.astype(np.float32) for k, v in values.items()}

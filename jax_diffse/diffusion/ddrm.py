@@ -1,7 +1,7 @@
 """Posterior sampling with a diffusion prior: DDRM (Kawar et al., NeurIPS 2022) as Diffiner uses it to refine enhancers.
 
 Sawata et al., "Diffiner: A Versatile Diffusion-based Generative Refiner for Speech Enhancement", Interspeech 2023,
-algorithm 1 and the released code. The observation y is the noisy spectrogram; its noise has, bin by bin, the standard
+algorithm 1 and the released code. The observation y is the noisy spectrogram. Its noise has, bin by bin, the standard
 deviation sigma_hat, the distance between the noisy spectrogram and what a preceding enhancer made of it. In variance-
 exploding terms, sample / sqrt(alpha_bar), a step from one level to the next, of standard deviation sigma, draws
 
@@ -22,7 +22,7 @@ from jax_diffse.diffusion.schedule import Schedule
 
 FAR, NEAR, MASKED, START = range(4)  # the draws of a level
 SAFE = 1e-5  # added to sigma_hat where it divides, in the spectrogram's units (released code)
-DEVIATIONS = ('modulus', 'component')
+SIGMA_HATS = ('modulus', 'component')
 
 
 def noise_map(noisy: jax.Array, processed: jax.Array, kind: str = 'modulus', floor: float = 0.0,
@@ -40,8 +40,8 @@ def noise_map(noisy: jax.Array, processed: jax.Array, kind: str = 'modulus', flo
     Raises:
       ValueError: an unknown kind.
     """
-    if kind not in DEVIATIONS:
-        raise ValueError(f'kind must be one of {DEVIATIONS}, got {kind!r}')
+    if kind not in SIGMA_HATS:
+        raise ValueError(f'kind must be one of {SIGMA_HATS}, got {kind!r}')
     modulus = jnp.sqrt(jnp.sum((noisy - processed)**2, axis=-1, keepdims=True))
     return jnp.clip(modulus / np.sqrt(2).astype(np.float32) if kind == 'component' else modulus, floor, ceiling)
 
@@ -60,9 +60,9 @@ class Diffiner:
     def __post_init__(self):
         _check_shares(self, ('eta_a', 'eta_b'))
 
-    def near(self, x_0, eps, towards, sigma, near, draw):
+    def near(self, x_0, eps, pull, sigma, near, draw):
         del eps, near
-        return x_0 + np.sqrt(1 - self.eta_a**2) * sigma * towards + self.eta_a * sigma * draw(NEAR)
+        return x_0 + np.sqrt(1 - self.eta_a**2) * sigma * pull + self.eta_a * sigma * draw(NEAR)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +88,11 @@ class DiffinerPlus:
             raise ValueError(f'eta_a + eta_c must not exceed 1, or where both directions agree no noise is left to '
                              f'draw; got {self.eta_a:g} + {self.eta_c:g}')
 
-    def near(self, x_0, eps, towards, sigma, near, draw):
+    def near(self, x_0, eps, pull, sigma, near, draw):
         left = 1 - self.eta_a**2 - self.eta_c**2
         if self.eta_c:
-            left -= 2 * self.eta_a * self.eta_c * self._cosine(sigma * eps, sigma * towards, near)
-        drift = self.eta_a * eps + self.eta_c * towards
+            left -= 2 * self.eta_a * self.eta_c * self._cosine(sigma * eps, sigma * pull, near)
+        drift = self.eta_a * eps + self.eta_c * pull
         return x_0 + sigma * drift + sigma * jnp.sqrt(jnp.maximum(left, 0.0)) * draw(NEAR)
 
     def masked(self, x_0, eps, sigma, draw):
@@ -116,7 +116,7 @@ def _check_shares(rule, names) -> None:
             raise ValueError(f'{name} must be between 0 and 1, got {getattr(rule, name):g}')
 
 
-def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, noisy: jax.Array, deviation: jax.Array, rule: Rule,
+def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, noisy: jax.Array, sigma_hat: jax.Array, rule: Rule,
            draw: Draw, *, mask: jax.Array | None = None, trajectory: bool = False):
     """Draws from the prior, given the observation, in one `lax.scan`.
 
@@ -125,7 +125,7 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, noisy: jax.Array,
       x: `[B, ...]`, standard normal.
       schedule: S levels.
       noisy: y `[B, ...]`.
-      deviation: sigma_hat, like y or broadcastable.
+      sigma_hat: standard deviation of the noise in y, like y or broadcastable.
       rule: how, where the noise is larger than that of the level.
       draw: noise, one of the draws above per level.
       mask: boolean, broadcastable; see `DiffinerPlus`. Bins without any observation also have an infinite sigma_hat.
@@ -144,7 +144,7 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, noisy: jax.Array,
     def step(x, level):
         eps = denoise(x, jnp.full(x.shape[0], level['t']))
         x_0 = (x - level['std'] * eps) / level['mean']
-        new = _step(x_0, eps, noisy, deviation, level['sigma'], rule, lambda which: draw(level['index'], which), mask)
+        new = _step(x_0, eps, noisy, sigma_hat, level['sigma'], rule, lambda which: draw(level['index'], which), mask)
         return level['below'] * new, (x, x_0) if trajectory else None
 
     levels = jax.tree.map(lambda v: jnp.asarray(v[::-1]), _coefficients(schedule))
@@ -152,13 +152,13 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, noisy: jax.Array,
     return (x, *visited) if trajectory else x
 
 
-def _step(x_0, eps, noisy, deviation, sigma, rule, draw, mask):
+def _step(x_0, eps, noisy, sigma_hat, sigma, rule, draw, mask):
     """From the estimates at one level to the sample at the next, both in variance-exploding terms."""
-    near = sigma <= deviation
-    left = sigma**2 - (rule.eta_b * jnp.minimum(deviation, sigma))**2  # the minimum matters to near bins alone
+    near = sigma <= sigma_hat
+    left = sigma**2 - (rule.eta_b * jnp.minimum(sigma_hat, sigma))**2  # the minimum matters to near bins alone
     far = (1 - rule.eta_b) * x_0 + rule.eta_b * noisy + jnp.sqrt(left) * draw(FAR)
-    towards = (noisy - x_0) / (deviation + SAFE)
-    closer = rule.near(x_0, eps, towards, sigma, near, draw)
+    pull = (noisy - x_0) / (sigma_hat + SAFE)
+    closer = rule.near(x_0, eps, pull, sigma, near, draw)
     if mask is not None:
         closer = jnp.where(mask, rule.masked(x_0, eps, sigma, draw), closer)
     return jnp.where(near, closer, far)

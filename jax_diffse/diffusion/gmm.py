@@ -32,7 +32,7 @@ class Mixture(NamedTuple):
 
     log_weight: jax.Array  # [..., K], log pi_k
     mean: jax.Array  # [..., K], mu_k
-    deviation: jax.Array  # [..., K], sigma_k
+    sigma: jax.Array  # [..., K], sigma_k
 
 
 def mixture(parameters: jax.Array) -> Mixture:
@@ -51,13 +51,13 @@ def expectation(mix: Mixture) -> jax.Array:
 def variance(mix: Mixture) -> jax.Array:
     """The variance of each mixture, `[...]`: that of its components and that between them."""
     between = (mix.mean - expectation(mix)[..., None])**2
-    return jnp.sum(jnp.exp(mix.log_weight) * (mix.deviation**2 + between), axis=-1)
+    return jnp.sum(jnp.exp(mix.log_weight) * (mix.sigma**2 + between), axis=-1)
 
 
 def log_density(mix: Mixture, value: jax.Array) -> jax.Array:
     """Of each mixture at `value` `[...]`, natural logarithm."""
-    distance = (value[..., None] - mix.mean) / mix.deviation
-    each = mix.log_weight - 0.5 * distance**2 - jnp.log(mix.deviation) - 0.5 * np.log(2 * np.pi).astype(np.float32)
+    distance = (value[..., None] - mix.mean) / mix.sigma
+    each = mix.log_weight - 0.5 * distance**2 - jnp.log(mix.sigma) - 0.5 * np.log(2 * np.pi).astype(np.float32)
     return jax.nn.logsumexp(each, axis=-1)
 
 
@@ -72,8 +72,8 @@ def drawn(mix: Mixture, component: jax.Array, noise: jax.Array, temperature: flo
     """
     below = jnp.cumsum(jnp.exp(mix.log_weight), axis=-1)[..., :-1]
     k = jnp.sum(jax.scipy.stats.norm.cdf(component)[..., None] > below, axis=-1, keepdims=True)
-    mean, deviation = (jnp.take_along_axis(x, k, axis=-1)[..., 0] for x in (mix.mean, mix.deviation))
-    return mean + temperature * deviation * noise
+    mean, sigma = (jnp.take_along_axis(x, k, axis=-1)[..., 0] for x in (mix.mean, mix.sigma))
+    return mean + temperature * sigma * noise
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ class Chain:
     """The levels of the process, from the least noise (0) to the noisy recording (S - 1); float64, on the host."""
 
     shift: np.ndarray  # [S], a_1 ... a_S, increasing to 1
-    jitter: float  # kappa, in units of the signal
+    noise_scale: float  # kappa, in units of the signal
 
     def __len__(self) -> int:
         return len(self.shift)
@@ -99,22 +99,22 @@ class Chain:
     @property
     def variance(self) -> np.ndarray:
         """v, of q(x_{t-1} | x_t, y); 0 at level 0."""
-        return self.jitter**2 * self.ratio * (self.shift - self.previous)
+        return self.noise_scale**2 * self.ratio * (self.shift - self.previous)
 
 
-def chain(num_steps: int, power: float = 1.5, jitter: float = 0.05) -> Chain:
+def chain(num_steps: int, power: float = 1.5, noise_scale: float = 0.05) -> Chain:
     """The chain with a_t = (t / num_steps)^power.
 
     Raises:
-      ValueError: no steps, a power that is not positive, or a negative jitter.
+      ValueError: no steps, a power that is not positive, or a negative noise_scale.
     """
-    if num_steps < 1 or power <= 0 or jitter < 0:
-        raise ValueError(f'expected one or more steps, a positive power and a jitter of 0 or more, got {num_steps}, '
-                         f'{power:g}, {jitter:g}')
-    return Chain((np.arange(1, num_steps + 1) / num_steps)**power, jitter)
+    if num_steps < 1 or power <= 0 or noise_scale < 0:
+        raise ValueError('expected one or more steps, a positive power and a noise_scale of 0 or more, got '
+                         f'{num_steps}, {power:g}, {noise_scale:g}')
+    return Chain((np.arange(1, num_steps + 1) / num_steps)**power, noise_scale)
 
 
-def respaced(whole: Chain, num_steps: int) -> Chain:
+def respaced(full: Chain, num_steps: int) -> Chain:
     """`num_steps` levels of a chain at about equal distances, the noisy recording among them.
 
     The levels between two of them are left out exactly: the process has the same marginals.
@@ -122,16 +122,16 @@ def respaced(whole: Chain, num_steps: int) -> Chain:
     Raises:
       ValueError: `num_steps` is not between 1 and the length of the chain.
     """
-    if not 1 <= num_steps <= len(whole):
-        raise ValueError(f'expected 1 to {len(whole)} sampling steps, got {num_steps}')
-    place = np.floor(np.arange(1, num_steps + 1) * len(whole) / num_steps + 0.5).astype(int) - 1
-    return Chain(whole.shift[place], whole.jitter)
+    if not 1 <= num_steps <= len(full):
+        raise ValueError(f'expected 1 to {len(full)} sampling steps, got {num_steps}')
+    place = np.floor(np.arange(1, num_steps + 1) * len(full) / num_steps + 0.5).astype(int) - 1
+    return Chain(full.shift[place], full.noise_scale)
 
 
-def diffuse(clean: jax.Array, noisy: jax.Array, noise: jax.Array, shift: jax.Array, jitter: float) -> jax.Array:
+def diffuse(clean: jax.Array, noisy: jax.Array, noise: jax.Array, shift: jax.Array, noise_scale: float) -> jax.Array:
     """x_t = y + a_t (x - y) + kappa sqrt(a_t) z, all `[B, ...]`; `shift` a_t is a scalar or `[B]`."""
     shift = _wide(shift, clean)
-    return clean + shift * (noisy - clean) + jitter * jnp.sqrt(shift) * noise
+    return clean + shift * (noisy - clean) + noise_scale * jnp.sqrt(shift) * noise
 
 
 def posterior_mean(x: jax.Array, clean: jax.Array, ratio: jax.Array) -> jax.Array:
@@ -144,7 +144,7 @@ def reverse(mix: Mixture, x: jax.Array, noisy: jax.Array, ratio: jax.Array, vari
     """p(x_{t-1} | x_t, x) of `x` `[B, ...]`, with the mixture of the noise; `ratio` and `variance` scalar or `[B]`."""
     mean = posterior_mean(x[..., None], noisy[..., None] - mix.mean, ratio)
     ratio, variance = (_wide(value, mix.mean) for value in (ratio, variance))
-    return Mixture(mix.log_weight, mean, jnp.sqrt(variance + ((1 - ratio) * mix.deviation)**2))
+    return Mixture(mix.log_weight, mean, jnp.sqrt(variance + ((1 - ratio) * mix.sigma)**2))
 
 
 def _wide(value, like):
@@ -176,11 +176,11 @@ def sample(estimate: Callable[[jax.Array, jax.Array], Mixture], x: jax.Array, no
         if temperature:
             noise = drawn(mix, draw(level['index'], COMPONENT), draw(level['index'], NOISE), temperature)
         new = posterior_mean(x, noisy - noise, level['ratio'])
-        if levels.jitter:
-            new = new + level['deviation'] * draw(level['index'], STEP)
+        if levels.noise_scale:
+            new = new + level['sigma'] * draw(level['index'], STEP)
         return new, (new, noise) if trajectory else None
 
-    values = {'shift': levels.shift, 'ratio': levels.ratio, 'deviation': np.sqrt(levels.variance)}
+    values = {'shift': levels.shift, 'ratio': levels.ratio, 'sigma': np.sqrt(levels.variance)}
     values = {name: value.astype(np.float32) for name, value in values.items()} | {'index': np.arange(len(levels))}
     x, visited = jax.lax.scan(step, x, {name: jnp.asarray(value[::-1]) for name, value in values.items()})
     return (x, *visited) if trajectory else x

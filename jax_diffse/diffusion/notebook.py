@@ -13,7 +13,7 @@ from jax_diffse.diffusion.schedule import Schedule
 SKIPPED = 2  # the noisiest levels, at which alpha_bar is almost 0
 
 
-def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, processed: jax.Array, deviation: jax.Array,
+def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, processed: jax.Array, sigma_hat: jax.Array,
            eta_a: float, eta_b: float, draw: Draw, *, trajectory: bool = False):
     """Algorithm 1 of Diffiner as the notebook has it, in one `lax.scan`. From the estimate x_0 at a level t it draws
 
@@ -33,7 +33,7 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, processed: jax.Ar
       x: `[B, ...]`, standard normal.
       schedule: S levels.
       processed: S `[B, ...]`, the preceding enhancer's estimate.
-      deviation: sigma_hat, positive, like S or broadcastable; see `ddrm.noise_map`.
+      sigma_hat: sigma_hat, positive, like S or broadcastable; see `ddrm.noise_map`.
       eta_a, eta_b: shares of S.
       draw: noise, one draw per level.
       trajectory: also return what was met on the way.
@@ -54,13 +54,13 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, processed: jax.Ar
     def step(x, level):
         x_0 = (x - level['std'] * denoise(x, jnp.full(x.shape[0], level['t']))) / level['mean']
         sigma, z = level['sigma'], draw(level['index'], STEP)
-        left = jnp.sqrt(jnp.maximum(sigma**2 - (eta_b * deviation)**2, 0.0))  # the maximum matters to near bins alone
+        left = jnp.sqrt(jnp.maximum(sigma**2 - (eta_b * sigma_hat)**2, 0.0))  # the maximum matters to near bins alone
         far = (1 - eta_b) * x_0 + eta_b * processed + left * z
-        near = x_0 + eta_a * sigma * (processed - x_0) / deviation + np.sqrt(1 - eta_a**2) * sigma * z
-        return jnp.where(sigma < deviation, near, far), (x, x_0) if trajectory else None
+        near = x_0 + eta_a * sigma * (processed - x_0) / sigma_hat + np.sqrt(1 - eta_a**2) * sigma * z
+        return jnp.where(sigma < sigma_hat, near, far), (x, x_0) if trajectory else None
 
     levels = jax.tree.map(lambda v: jnp.asarray(v[:-SKIPPED][::-1]), _coefficients(schedule))
-    x = x * jnp.sqrt(jnp.maximum(np.float32(schedule.beta[-1]) - deviation**2, 0.0))
+    x = x * jnp.sqrt(jnp.maximum(np.float32(schedule.beta[-1]) - sigma_hat**2, 0.0))
     x, visited = jax.lax.scan(step, x, levels)
     return (x, *visited) if trajectory else x
 

@@ -20,7 +20,7 @@ class Estimate(NamedTuple):
     low: float  # of the interval; NaN with less than two files, as are all without any
     high: float
     files: int  # with a value for every seed
-    seed_deviation: float  # standard deviation over seeds of the mean over files; NaN with less than two seeds
+    seed_std: float  # standard deviation over seeds of the mean over files; NaN with less than two seeds
 
 
 class Difference(NamedTuple):
@@ -36,11 +36,11 @@ class Difference(NamedTuple):
 
 def estimate(values: np.ndarray) -> Estimate:
     """The mean over files and seeds of `values` `[seeds, files]`; files with a NaN are left out."""
-    whole = values[:, np.all(np.isfinite(values), axis=0)]
-    if not whole.shape[1]:
+    complete = values[:, np.all(np.isfinite(values), axis=0)]
+    if not complete.shape[1]:
         return Estimate(math.nan, math.nan, math.nan, 0, math.nan)
-    deviation = float(whole.mean(axis=1).std(ddof=1)) if len(whole) > 1 else math.nan
-    return Estimate(float(whole.mean()), *interval(whole.mean(axis=0)), whole.shape[1], deviation)
+    std = float(complete.mean(axis=1).std(ddof=1)) if len(complete) > 1 else math.nan
+    return Estimate(float(complete.mean()), *interval(complete.mean(axis=0)), complete.shape[1], std)
 
 
 def difference(values: np.ndarray, reference: np.ndarray, sign: int = 1) -> Difference:

@@ -18,7 +18,7 @@ import numpy as np
 
 import jax_diffse
 from jax_diffse import audio, files
-from jax_diffse.evaluation.metrics import Scores
+from jax_diffse.metrics import Scores
 
 
 class Record(NamedTuple):
@@ -29,7 +29,7 @@ class Record(NamedTuple):
     device: str  # that enhanced it
 
 
-class Shelf:
+class ResultCache:
     """The records of one setting.
 
     Args:
@@ -89,7 +89,7 @@ class Shelf:
 
 def _joined(earlier: Scores, later: Scores) -> list[dict]:
     reasons = {name: reason for name, reason in earlier.reasons.items() if name not in later.values}
-    return [nulled({**earlier.values, **later.values}), {**reasons, **later.reasons}]
+    return [json_safe({**earlier.values, **later.values}), {**reasons, **later.reasons}]
 
 
 @functools.cache
@@ -102,10 +102,10 @@ def _sources() -> str:
     return digest.hexdigest()[:16]
 
 
-def nulled(tree):
+def json_safe(tree):
     """A tree for JSON: None in place of NaN and infinities, which JSON lacks."""
     if isinstance(tree, dict):
-        return {key: nulled(value) for key, value in tree.items()}
+        return {key: json_safe(value) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
-        return [nulled(value) for value in tree]
+        return [json_safe(value) for value in tree]
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree

@@ -11,19 +11,18 @@ from importlib import metadata
 
 import jax
 
-from jax_diffse import audio, files
+from jax_diffse import audio, files, runs
 from jax_diffse.data.source import Source
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation import results as tables
-from jax_diffse.evaluation import scoring
-from jax_diffse.evaluation.cache import nulled
-from jax_diffse.evaluation.enhancer import Enhancer
-from jax_diffse.evaluation.measure import Bench, Measured, Setting
-from jax_diffse.evaluation.metrics import Pool
+from jax_diffse.evaluation.cache import json_safe
+from jax_diffse.evaluation.evaluator import Evaluator, Measured
 from jax_diffse.evaluation.report import page
 from jax_diffse.evaluation.utterances import Utterance, file_name, read_all
-from jax_diffse.training import checkpoints
-from jax_diffse.training.checkpoints import Run
+from jax_diffse.inference.enhancer import Enhancer
+from jax_diffse.inference.setting import Setting
+from jax_diffse.metrics import Pool, scoring
+from jax_diffse.runs import Run
 
 CACHE = 'cache'  # below the output, where no other folder is given
 AUDIO = 'audio'  # below the output, where it is saved
@@ -81,8 +80,8 @@ def evaluate(run: Run, source: Source, output: str | os.PathLike, *, preceding: 
     make_folder(output)
 
     with _timed(seconds, 'scoring'), Pool(workers) as pool:
-        bench = Bench(utterances, source.sample_rate, metrics, cache or output / CACHE, pool)
-        measured = bench.measure(Setting(run, steps, seed, preceding), 'enhancing and scoring')
+        evaluator = Evaluator(utterances, source.sample_rate, metrics, cache or output / CACHE, pool)
+        measured = evaluator.measure(Setting(run, steps, seed, preceding), 'enhancing and scoring')
     seconds |= {'enhancing': measured.seconds, 'compiling': measured.compile_seconds}
     seconds['scoring'] = max(0.0, seconds['scoring'] - measured.compile_seconds - measured.new_seconds)
 
@@ -92,15 +91,15 @@ def evaluate(run: Run, source: Source, output: str | os.PathLike, *, preceding: 
     if jax.process_index():
         return summary  # the first process writes the report
     with _timed(seconds, 'report'):
-        html = page.render(measured.results, summary, _examples(bench, measured), source.sample_rate)
+        html = page.render(measured.results, summary, _examples(evaluator, measured), source.sample_rate)
     seconds['total'] = time.perf_counter() - started
     files.write_text(output / 'scores.csv', tables.to_csv(measured.results))
-    files.write_text(output / 'summary.json', json.dumps(nulled(summary), indent=2, allow_nan=False) + '\n')
+    files.write_text(output / 'summary.json', json.dumps(json_safe(summary), indent=2, allow_nan=False) + '\n')
     files.write_text(output / 'summary.md', tables.to_markdown(measured.results, 'Evaluation', _notes(summary)))
     files.write_text(output / 'index.html', html)
     print(f'\n{tables.summary_tables(measured.results)}\n\nreport: {output / "index.html"}', flush=True)
     if save_audio:  # last, so that audio that cannot be saved costs nothing else
-        _save_audio(output / AUDIO, bench, measured)
+        _save_audio(output / AUDIO, evaluator, measured)
     return summary
 
 
@@ -160,7 +159,7 @@ def _summarise(run, measured: Measured, utterances: Sequence[Utterance], sample_
 
 def all_versions() -> dict[str, str]:
     """Of what decides a result, the metrics' libraries included."""
-    return checkpoints.versions() | {name: metadata.version(name) for name in ('pesq', 'pystoi', 'scipy')}
+    return runs.versions() | {name: metadata.version(name) for name in ('pesq', 'pystoi', 'scipy')}
 
 
 def named(run: Run) -> dict:
@@ -184,28 +183,28 @@ def _named(checkpoint: dict) -> str:
     return f'{checkpoint["workdir"]}, step {checkpoint["step"]}, {checkpoint["hash"][:12]}'
 
 
-def _examples(bench: Bench, measured: Measured) -> list[page.Example]:
+def _examples(evaluator: Evaluator, measured: Measured) -> list[page.Example]:
     """The files with the best, the median and the worst gain; fewer where there are fewer files."""
-    return [page.Example(label, i, bench.waveforms(measured.shelf, i, measured.stages))
+    return [page.Example(label, i, evaluator.waveforms(measured.cache, i, measured.stages))
             for label, i in measured.results.ends().items()]
 
 
-def _save_audio(folder: pathlib.Path, bench: Bench, measured: Measured) -> None:
+def _save_audio(folder: pathlib.Path, evaluator: Evaluator, measured: Measured) -> None:
     """Writes what it can.
 
     Raises:
       UserError: some of it cannot be written.
     """
     failures = []
-    for i, utterance in enumerate(bench.utterances):
-        waveforms = bench.waveforms(measured.shelf, i, measured.stages)
+    for i, utterance in enumerate(evaluator.utterances):
+        waveforms = evaluator.waveforms(measured.cache, i, measured.stages)
         for stage in measured.stages:
             try:
-                audio.write(folder / stage / file_name(utterance.info['id']), waveforms[stage], bench.sample_rate)
+                audio.write(folder / stage / file_name(utterance.info['id']), waveforms[stage], evaluator.sample_rate)
             except UserError as error:
                 failures.append(str(error))
     if failures:
-        count = len(bench.utterances) * len(measured.stages)
+        count = len(evaluator.utterances) * len(measured.stages)
         raise UserError(f'{len(failures)} of {count} audio files were not saved, the report was: {failures[0]}')
 
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jax_diffse.evaluation.metrics.scores import Scores
+from jax_diffse.metrics.scores import Scores
+from jax_diffse.metrics.scoring import CLEAN
 
 LOWER_IS_BETTER = ('llr', 'wss')
 DECIMALS = {'sdr': 2, 'si_sdr': 2, 'ssnr': 2, 'wss': 2}  # others: 3
 MAX_LEVELS = 12  # more SNRs than these are grouped into steps of 5 dB
-CLEAN = 'clean'  # the row of the clean speech itself, where metrics that need no reference were computed
 NOT_APPLICABLE = '–'  # in that row, metrics that compare with the clean speech
 KINDS_NOTE = 'Seen: noise of a class that was in training. Avg: the mean over the SNRs, n/a where one of them is.'
 

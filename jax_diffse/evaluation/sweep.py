@@ -19,12 +19,10 @@ import jax
 from jax_diffse import files
 from jax_diffse.data.source import Source
 from jax_diffse.errors import UserError
-from jax_diffse.evaluation import bootstrap, scoring
-from jax_diffse.evaluation.cache import nulled
-from jax_diffse.evaluation.enhancer import Enhancer
+from jax_diffse.evaluation import bootstrap
+from jax_diffse.evaluation.cache import json_safe
 from jax_diffse.evaluation.evaluate import CACHE, all_versions, check, make_folder, named
-from jax_diffse.evaluation.measure import Bench, Setting
-from jax_diffse.evaluation.metrics import Pool
+from jax_diffse.evaluation.evaluator import Evaluator
 from jax_diffse.evaluation.report import curves, sweep_page
 from jax_diffse.evaluation.sweep_results import (
     Point,
@@ -36,8 +34,10 @@ from jax_diffse.evaluation.sweep_results import (
     to_markdown,
 )
 from jax_diffse.evaluation.utterances import Utterance, read_all
-from jax_diffse.training import checkpoints
-from jax_diffse.training.checkpoints import Run
+from jax_diffse.inference.enhancer import Enhancer
+from jax_diffse.inference.setting import Setting
+from jax_diffse.metrics import Pool, scoring
+from jax_diffse.runs import Run
 
 SAMPLER = 'sampler.'  # before a key: of the sampler that the run has chosen
 PRECEDING = 'preceding'  # the stage of what a run refines
@@ -70,7 +70,7 @@ def grid(runs: Sequence[Run], steps: Sequence[int | None] = (None,),
             continue
         for chosen in itertools.product(*values.values()):
             changes = {_key(key, run): value for key, value in zip(values, chosen, strict=True)}
-            changed = checkpoints.altered(run, changes) if changes else run
+            changed = runs.with_model(run, changes) if changes else run
             changes = {key: _value(changed, key) for key in changes}
             variants += [Variant(changed, changes, _checked(changed, count)) for count in steps]
     if (values or tuple(steps) != (None,)) and all(variant.steps is None for variant in variants):
@@ -155,8 +155,8 @@ def sweep(variants: Sequence[Variant], source: Source, output: str | os.PathLike
     utterances = read_all(source, processed, limit, skip_bad)
     make_folder(output)
     with Pool(workers) as pool:
-        bench = Bench(utterances, source.sample_rate, metrics, cache or output / CACHE, pool)
-        measured = [_measure(bench, point, variant, seeds, preceding) for point, variant in zip(points, variants)]
+        evaluator = Evaluator(utterances, source.sample_rate, metrics, cache or output / CACHE, pool)
+        measured = [_measure(evaluator, point, variant, seeds, preceding) for point, variant in zip(points, variants)]
     results = SweepResults(tuple(metrics), tuple(seeds), tuple(point for point, _ in measured))
     summary = _summarise(results, utterances, source.sample_rate, data, preceding, processed)
     summary |= {'command': command, 'configs': {point.run: variant.run.config.to_dict()
@@ -165,8 +165,8 @@ def sweep(variants: Sequence[Variant], source: Source, output: str | os.PathLike
         return summary  # the first process writes the report
     drawn = curves.draw(results, output / 'figures')
     summary['seconds'] = time.perf_counter() - started
-    examples = sweep_page.examples(bench, results, [shelf for _, shelf in measured])
-    files.write_text(output / 'sweep.json', json.dumps(nulled(summary), indent=2, allow_nan=False) + '\n')
+    examples = sweep_page.examples(evaluator, results, [cache for _, cache in measured])
+    files.write_text(output / 'sweep.json', json.dumps(json_safe(summary), indent=2, allow_nan=False) + '\n')
     files.write_text(output / 'sweep.csv', to_csv(results))
     files.write_text(output / 'scores.csv', scores_csv(results))
     files.write_text(output / 'sweep.md', to_markdown(results, 'Sweep', _notes(summary)))
@@ -191,19 +191,19 @@ def _points(variants: Sequence[Variant]) -> list[Point]:
     return points
 
 
-def _measure(bench: Bench, point: Point, variant: Variant, seeds: Sequence[int], preceding: Run | None):
+def _measure(evaluator: Evaluator, point: Point, variant: Variant, seeds: Sequence[int], preceding: Run | None):
     """The point with what was found, and where the audio of the first seed is."""
     system, found = variant.run.system, []
     for seed in seeds if variant.steps is not None else seeds[:1]:
         setting = Setting(variant.run, variant.steps, seed, preceding if system.refines else None)
-        found.append(bench.measure(setting, point.label + (f', seed {seed}' if len(seeds) > 1 else '')))
-    duration = sum(len(utterance.noisy) for utterance in bench.utterances) / bench.sample_rate * len(found)
+        found.append(evaluator.measure(setting, point.label + (f', seed {seed}' if len(seeds) > 1 else '')))
+    duration = sum(len(utterance.noisy) for utterance in evaluator.utterances) / evaluator.sample_rate * len(found)
     return dataclasses.replace(
         point, stages=found[0].stages,
         baselines=tuple(stage for stage in found[0].stages if stage in (*system.baselines, PRECEDING)),
         seeds=tuple(measured.results for measured in found),
         real_time_factor=sum(measured.seconds for measured in found) / duration,
-        devices=tuple(dict.fromkeys(device for measured in found for device in measured.devices))), found[0].shelf
+        devices=tuple(dict.fromkeys(device for measured in found for device in measured.devices))), found[0].cache
 
 
 def _summarise(results: SweepResults, utterances: Sequence[Utterance], sample_rate, data, preceding, processed) -> dict:

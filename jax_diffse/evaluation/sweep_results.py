@@ -11,8 +11,9 @@ import numpy as np
 
 from jax_diffse.evaluation import bootstrap
 from jax_diffse.evaluation.bootstrap import Difference, Estimate
-from jax_diffse.evaluation.measure import NOISY
-from jax_diffse.evaluation.results import CLEAN, LOWER_IS_BETTER, Results, grid, heading, number
+from jax_diffse.evaluation.evaluator import NOISY
+from jax_diffse.evaluation.results import LOWER_IS_BETTER, Results, grid, heading, number
+from jax_diffse.metrics.scoring import CLEAN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,8 +191,8 @@ def difference_text(found: Difference, metric: str) -> str:
 
 
 def seeds_table(results: SweepResults) -> str:
-    """A Markdown table of the deviation over seeds."""
-    rows = [[point.series, _steps(point), *(number(found.seed_deviation, metric) for found, metric in
+    """A Markdown table of the standard deviation over seeds."""
+    rows = [[point.series, _steps(point), *(number(found.seed_std, metric) for found, metric in
                                             zip(results.means(point, point.last), results.metrics, strict=True))]
             for point in results.points]
     return grid(['setting', 'NFE', *results.metrics], 1, rows)

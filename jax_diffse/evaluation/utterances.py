@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jax_diffse import audio, audio_files
-from jax_diffse.data.scan import settle
+from jax_diffse.data.scan import report_bad_files
 from jax_diffse.data.source import Source
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation.progress import track
@@ -86,7 +86,7 @@ def _partners(source: Source, folder, skip_bad: bool) -> dict[int, pathlib.Path 
             bad[str(path or pathlib.Path(folder, name))] = wrong
         else:
             partners[i] = path
-    settle(bad, len(source), skip_bad)
+    report_bad_files(bad, len(source), skip_bad)
     if not partners:
         raise UserError(f'{folder}: no utterance of the data has a file here that fits it, expected files named by id')
     return partners

@@ -103,7 +103,7 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, padding: int = 0, extra: int
       `[B, T, 2 (F - 1) + kf - 2 padding + extra, D]`.
     """
     bins = 2 * (x.shape[2] - 1) + kernel.shape[1] - 2 * padding + extra
-    return platforms.either(lambda x, kernel: _transpose(x, kernel, padding, bins),
+    return platforms.per_platform(lambda x, kernel: _transpose(x, kernel, padding, bins),
                             lambda x, kernel: _native_transpose(x, kernel, padding, bins), x, kernel)
 
 
@@ -333,7 +333,7 @@ class GroupNorm(nn.Module):
         batch, channels = x.shape[0], x.shape[-1]
         gain = self.param('scale', nn.initializers.ones, (channels,), jnp.float32)
         bias = self.param('bias', nn.initializers.zeros, (channels,), jnp.float32)
-        wide, whole = x.astype(jnp.float32), (batch,) + (1,) * (x.ndim - 2) + (channels,)
+        wide, per_channel = x.astype(jnp.float32), (batch,) + (1,) * (x.ndim - 2) + (channels,)
         means, variances = _moments(wide, num_frames)
         mean = self._over_groups(means)
         var = self._over_groups(variances + (means - mean)**2)
@@ -341,7 +341,7 @@ class GroupNorm(nn.Module):
         bias = jnp.broadcast_to(bias[None], (batch, channels)) - mean * gain
         if scale is not None:
             gain, bias = gain * (1 + scale), bias * (1 + scale) + shift
-        y = wide * gain.reshape(whole) + bias.reshape(whole)
+        y = wide * gain.reshape(per_channel) + bias.reshape(per_channel)
         return (nn.silu(y) if self.silu else y).astype(x.dtype)
 
     def _over_groups(self, means):

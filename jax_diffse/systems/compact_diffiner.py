@@ -74,10 +74,10 @@ class CompactDiffiner(Diffiner):
                           for x in (noisy, processed))
         padding = ((0, 0), (0, self.block_frames - FRAMES), (0, 0), (0, 0))
         spec, estimate = (jnp.pad(x, padding) for x in (spec, estimate))
-        deviation = ddrm.noise_map(spec, estimate, self.deviation, self.floor, self.ceiling or float('inf'))
+        sigma_hat = ddrm.noise_map(spec, estimate, self.sigma_hat, self.floor, self.ceiling or float('inf'))
         draw = ddpm.frame_draws(key[None], spec.shape[1:])
         x = draw(jnp.int32(len(levels)), ddrm.START)
-        refined = notebook.sample(self._network(variables), x, levels, estimate, deviation, self.diffiner.eta_a,
+        refined = notebook.sample(self._network(variables), x, levels, estimate, sigma_hat, self.diffiner.eta_a,
                                   self.diffiner.eta_b, draw) / self.scale
         return istft(jnp.pad(refined, ((0, 0), (0, 0), (1, 0), (0, 0))), self.front_end.hop)[0, :SEGMENT]
 
@@ -85,5 +85,5 @@ class CompactDiffiner(Diffiner):
         spec = super()._crop(spec)
         if not self.released:
             return spec
-        mean, deviation = (f(spec, axis=(1, 2), keepdims=True) for f in (jnp.mean, functools.partial(jnp.std, ddof=1)))
-        return (spec - mean) / jnp.maximum(deviation, 1e-8)
+        mean, std = (f(spec, axis=(1, 2), keepdims=True) for f in (jnp.mean, functools.partial(jnp.std, ddof=1)))
+        return (spec - mean) / jnp.maximum(std, 1e-8)

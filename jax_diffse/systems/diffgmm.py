@@ -32,7 +32,7 @@ class DiffGmm(System):
     network: GmmUNetConfig = GmmUNetConfig()
     training_steps: int = 10  # levels of the chain that is trained
     power: float = 1.5  # of the levels, (t / training_steps)^power
-    jitter: float = 0.05  # kappa, the noise that the chain adds, in units of the noisy recording's RMS
+    noise_scale: float = 0.05  # kappa, the noise that the chain adds, in units of the noisy recording's RMS
     steps: int = 6  # of sampling, where the caller gives none
     temperature: float = 0.0  # of sampling: 0 subtracts the mixtures' means, 1 draws from them
     nll_weight: float = 0.1  # of the likelihood, beside the prediction of the noise
@@ -63,7 +63,7 @@ class DiffGmm(System):
     @property
     def chain(self) -> gmm.Chain:
         """The chain of training."""
-        return gmm.chain(self.training_steps, self.power, self.jitter)
+        return gmm.chain(self.training_steps, self.power, self.noise_scale)
 
     def _levels(self, steps: int | None) -> gmm.Chain:
         return gmm.respaced(self.chain, self.steps if steps is None else steps)
@@ -94,7 +94,7 @@ class DiffGmm(System):
         gain = (self.gain(noisy, num_samples) if gain is None else gain)[:, None]
         levels, noisy = self._levels(steps), noisy * gain
         draw = _draws(key, noisy.shape[1])
-        x = noisy + self.jitter * draw(jnp.int32(len(levels)), gmm.START)
+        x = noisy + self.noise_scale * draw(jnp.int32(len(levels)), gmm.START)
         x, _, noise = gmm.sample(lambda x, level: self.mixture(variables, x, noisy, level, num_samples), x, noisy,
                                  levels, draw, temperature=self.temperature, trajectory=True)
         found = {'one_step': noisy - noise[0], 'enhanced': x}
@@ -136,9 +136,9 @@ class DiffGmm(System):
         clean, noisy = batch['clean'] * gain, batch['noisy'] * gain
         shift, before, ratio, variance = (jnp.asarray(values, jnp.float32)[t] for values in (
             levels.shift, levels.previous, levels.ratio, levels.variance))
-        x_before = gmm.diffuse(clean, noisy, noise_before, before, self.jitter)
+        x_before = gmm.diffuse(clean, noisy, noise_before, before, self.noise_scale)
         further = (shift - before)[:, None]
-        x = x_before + further * (noisy - clean) + self.jitter * jnp.sqrt(further) * noise_step
+        x = x_before + further * (noisy - clean) + self.noise_scale * jnp.sqrt(further) * noise_step
         mix = self.mixture(variables, x, noisy, shift, num_samples)
         density = mask_frames(gmm.log_density(gmm.reverse(mix, x, noisy, ratio, variance), x_before), num_samples)
         estimate = noisy - gmm.expectation(mix)

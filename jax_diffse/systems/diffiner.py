@@ -15,7 +15,7 @@ from jax_diffse.networks.guided_unet import GuidedUNet, UNetConfig
 from jax_diffse.spectral import FrontEnd, istft, mask_frames, stft
 from jax_diffse.systems.base import LossOutput, System
 
-CHOICES = {'sampler': ('diffiner', 'diffiner+'), 'deviation': ddrm.DEVIATIONS, 'schedule': ('linear', 'cosine'),
+CHOICES = {'sampler': ('diffiner', 'diffiner+'), 'sigma_hat': ddrm.SIGMA_HATS, 'schedule': ('linear', 'cosine'),
            'step_sampling': ('uniform', 'loss_second_moment')}
 VALIDATION_GRID = 8  # steps t at which the prior is validated, one per utterance
 OVERLAP = 32  # frames that two blocks share
@@ -40,7 +40,7 @@ class Diffiner(System):
     diffiner: ddrm.Diffiner = ddrm.Diffiner()  # their etas
     diffiner_plus: ddrm.DiffinerPlus = ddrm.DiffinerPlus()
     respacing: str = 'ddim200'  # of sampling, see `schedule.spaced`; a caller's number of steps replaces this one
-    deviation: str = 'modulus'  # of noisy - processed, for the noise of each component; 'component': / sqrt(2)
+    sigma_hat: str = 'modulus'  # of noisy - processed, for the noise of each component; 'component': / sqrt(2)
     floor: float = 0.0  # smallest sigma_hat, in units of the spectrogram; the paper's sampler has sqrt(1e-5)
     ceiling: float = 0.0  # largest one, the paper's sqrt(97); 0: none
     observed_below: float = 0.0  # Hz; what lies above is drawn from the prior alone; 0: everything is observed
@@ -139,14 +139,14 @@ class Diffiner(System):
         levels, total = self._levels(steps), noisy.shape[1]
         length = blocks.padded(total, self.block_frames, OVERLAP)
         noisy, processed = (jnp.pad(x, ((0, 0), (0, length - total), (0, 0), (0, 0))) for x in (noisy, processed))
-        deviation = ddrm.noise_map(noisy, processed, self.deviation, self.floor, self.ceiling or float('inf'))
+        sigma_hat = ddrm.noise_map(noisy, processed, self.sigma_hat, self.floor, self.ceiling or float('inf'))
         mask = None
         if self.observed_below:
             mask = jnp.asarray(self._frequencies >= self.observed_below)[None, None, :, None]
-            deviation = jnp.where(mask, jnp.inf, deviation)
+            sigma_hat = jnp.where(mask, jnp.inf, sigma_hat)
         draw = ddpm.frame_draws(key, noisy.shape[1:])
         x = draw(jnp.int32(len(levels)), ddrm.START)
-        return ddrm.sample(self._denoise(variables, frames), x, levels, noisy, deviation, self._rule, draw,
+        return ddrm.sample(self._denoise(variables, frames), x, levels, noisy, sigma_hat, self._rule, draw,
                            mask=mask)[:, :total]
 
     @property

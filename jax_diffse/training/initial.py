@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from jax_diffse import runs
 from jax_diffse.errors import UserError
 from jax_diffse.systems.base import System, Variables, shapes
-from jax_diffse.training import checkpoints
 
 
 def initial_variables(system: System, key: jax.Array, init_from: str = '') -> Variables:
@@ -24,7 +24,7 @@ def initial_variables(system: System, key: jax.Array, init_from: str = '') -> Va
             raise UserError(f'config.init_from: this stage builds on trained {" and ".join(frozen)}: name the run of '
                             'the stage before it')
         return system.init(key)
-    run = checkpoints.load(init_from)
+    run = runs.load(init_from)
     if run.system.front_end != system.front_end:
         raise UserError(f'config.init_from={init_from}: was trained on {run.system.front_end}, this config asks for '
                         f'{system.front_end}')

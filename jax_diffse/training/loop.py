@@ -8,14 +8,14 @@ import pathlib
 import jax
 import numpy as np
 
-from jax_diffse import data, files, systems
+from jax_diffse import data, files, runs, systems
 from jax_diffse.config import from_config_dict, to_json
 from jax_diffse.errors import UserError
+from jax_diffse.runs.history import History
 from jax_diffse.systems.base import shapes
 from jax_diffse.training import parallel
 from jax_diffse.training import state as state_lib
-from jax_diffse.training.checkpoints import Checkpoints, history_of
-from jax_diffse.training.history import History
+from jax_diffse.training.checkpoints import Checkpoints
 from jax_diffse.training.initial import initial_variables
 from jax_diffse.training.logging import Clock, Logger
 from jax_diffse.training.stopping import Stop
@@ -125,7 +125,7 @@ def _train(config, workdir: pathlib.Path, change_config: bool, stack: contextlib
         variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes(system))
     else:
         variables = initial_variables(system, key, init_from)
-        earlier, source = {'history': {}}, history_of(init_from) if init_from else {}
+        earlier, source = {'history': {}}, runs.history_of(init_from) if init_from else {}
     state = state_lib.create(system, optimizer, settings.ema_decay, variables)
     if resumed:
         state = checkpoints.restore(state)
@@ -133,7 +133,7 @@ def _train(config, workdir: pathlib.Path, change_config: bool, stack: contextlib
     state = mapping.replicate(state)
     first_step = step = int(state.step)
     if primary:
-        with files.whole(workdir / 'config.json') as partial:
+        with files.atomic_write(workdir / 'config.json') as partial:
             partial.write_text(to_json(config), encoding='utf-8')
 
     # -------------------------------------------------------------------------------------------------------- batches

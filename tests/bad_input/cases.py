@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import soundfile
 
-from jax_diffse.training import checkpoints
+from jax_diffse import runs
 from tests import sounds
 from tests.bad_input.world import Case, cut, data, empty_folder, fifo, link, meta, pairs, sound, wav
 
@@ -49,7 +49,7 @@ def reported(files: int = 2) -> None:
 
 
 def trained() -> None:
-    assert checkpoints.load('runs/new').step == 2
+    assert runs.load('runs/new').step == 2
 
 
 # --------------------------------------------------------------------------------------------------- what is made
@@ -490,7 +490,7 @@ def spoil_cache(folder: str) -> None:
     from jax_diffse.evaluation.evaluate import evaluate
 
     source = open_source(DataConfig(test=Folders('clean', 'noisy')), 'test')
-    evaluate(checkpoints.load('runs/half'), source, 'first', metrics=['si_sdr'], workers=0, cache=folder)
+    evaluate(runs.load('runs/half'), source, 'first', metrics=['si_sdr'], workers=0, cache=folder)
     texts = ('', '{"scores":', '[]', '{"scores": {"noisy": 3}}')
     records = sorted(path for path in pathlib.Path(folder).glob('*/*.json') if path.name != 'setting.json')
     assert len(records) == len(texts)
@@ -603,7 +603,7 @@ def not_torch(path: str):
 
 CONVERSIONS = [
     Case("a generator of SEGAN's notebook", f'{CONVERT} segan=x.pt --workdir run', (segan_file('x.pt'),), 0,
-         'a run', lambda: checkpoints.load('run')),
+         'a run', lambda: runs.load('run')),
     bad_weights('no such file', several(), '^error: x.pt: cannot be read .*No such file'),
     bad_weights('a named pipe, which nothing is written to', fifo('x.pt'), r'x.pt: cannot be read \(not a file\)'),
     bad_weights('a folder', empty_folder('x.pt'), r'x.pt: cannot be read \(not a file\)'),

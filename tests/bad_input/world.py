@@ -26,11 +26,11 @@ import ml_collections
 import numpy as np
 import soundfile
 
-from jax_diffse import audio_files, systems
+from jax_diffse import audio_files, runs, systems
+from jax_diffse.runs import checksums
 from jax_diffse.spectral import mask_frames
 from jax_diffse.systems.base import System
 from jax_diffse.systems.dccrn import Dccrn
-from jax_diffse.training import checkpoints, checksums
 from tests import reference, toys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -141,10 +141,10 @@ class World:
         with self._systems():
             for name in TOYS:
                 config = ml_collections.ConfigDict({'system': name, 'model': {}})
-                checkpoints.save_run(folder / 'runs' / name, config, systems.build(name, {}).init(jax.random.key(0)))
+                runs.save(folder / 'runs' / name, config, systems.build(name, {}).init(jax.random.key(0)))
         config = ml_collections.ConfigDict({'system': 'dccrn', 'model': DCCRN})
         variables = reference.random_variables(jax.eval_shape(Dccrn(**DCCRN).init, jax.random.key(0)))
-        checkpoints.save_run(folder / 'runs' / 'dccrn', config, variables)
+        runs.save(folder / 'runs' / 'dccrn', config, variables)
 
     def outcome(self, case: Case) -> Outcome:
         """Makes what a case is given and runs its command."""

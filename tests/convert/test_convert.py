@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from jax_diffse import convert, systems
+from jax_diffse import convert, runs, systems
 from jax_diffse.convert import __main__ as entry_point
 from jax_diffse.convert import layouts
 from jax_diffse.errors import UserError
@@ -19,7 +19,6 @@ from jax_diffse.systems.dccrn import Dccrn
 from jax_diffse.systems.diffiner import Diffiner
 from jax_diffse.systems.dr_diffuse import DrDiffuse
 from jax_diffse.systems.segan import Segan
-from jax_diffse.training import checkpoints
 from tests import reference
 
 KIND = 'dr-diffuse-base'
@@ -132,7 +131,7 @@ def test_file_becomes_a_run(weights, tmp_path, bare):
     if bare:
         torch.save(torch.load(path, weights_only=True)['model_state_dict'], path)
     entry_point.main([f'{KIND}={path}', '--workdir', str(tmp_path / 'run')])
-    run = checkpoints.load(tmp_path / 'run')
+    run = runs.load(tmp_path / 'run')
     assert isinstance(run.system, DrDiffuse) and run.system.stage == 'c_gen' and run.step == 0
     jax.tree.map(np.testing.assert_array_equal, run.variables, convert.from_torch(KIND, weights))
 
@@ -142,7 +141,7 @@ def test_several_files_become_one_run(tmp_path):
     paths = [write(tmp_path / f'{kind}.pth', weights_of(kind)) for kind in kinds]
     pairs = [f'{kind}={path}' for kind, path in zip(kinds, paths, strict=True)]
     entry_point.main([*pairs, '--workdir', str(tmp_path / 'run')])
-    run = checkpoints.load(tmp_path / 'run')
+    run = runs.load(tmp_path / 'run')
     assert run.system == DrDiffuse('refiner', denoiser='diffuse', condition='c_gen', guidance='released')
     for kind in kinds:
         for collection, groups in convert.from_torch(kind, weights_of(kind)).items():
@@ -169,7 +168,7 @@ def test_a_released_dccrn_becomes_a_run(tmp_path):
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
     torch.save({'model': tensors, 'optimizer': {}, 'epoch': 3}, tmp_path / 'chkpt_3.pt')
     entry_point.main([f'dccrn={tmp_path}/chkpt_3.pt', '--workdir', str(tmp_path / 'run')])
-    run = checkpoints.load(tmp_path / 'run')
+    run = runs.load(tmp_path / 'run')
     assert run.system == Dccrn(clamp=True, mask_padding=False)
     kernel = run.variables['params']['dccrn']['encoder_0']['real']['kernel']
     np.testing.assert_array_equal(kernel[1, 4, 0], weights['encoder.0.0.real_conv.weight'][:, 0, 4, 1])
@@ -181,7 +180,7 @@ def test_the_averaged_weights_of_a_released_diffiner_become_a_run(tmp_path):
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
     torch.save(tensors, tmp_path / 'ema_0.9999_000010.pt')
     entry_point.main([f'diffiner={tmp_path}/ema_0.9999_000010.pt', '--workdir', str(tmp_path / 'run')])
-    run = checkpoints.load(tmp_path / 'run')
+    run = runs.load(tmp_path / 'run')
     assert run.system == Diffiner(network=UNetConfig(channels=32, multipliers=(1, 2), blocks=1, attention=(1, 2)))
     jax.tree.map(np.testing.assert_array_equal, run.variables['params'],
                  convert.from_torch('diffiner', weights)['params'])
@@ -197,7 +196,7 @@ def test_a_notebooks_checkpoint_holds_both_networks_of_segan(tmp_path):
                 'discriminator_state_dict': tensors['segan-discriminator']}, path)
     entry_point.main([f'segan={path}', f'segan-discriminator={path}', '--workdir', str(tmp_path / 'both')])
     entry_point.main([f'segan={path}', '--workdir', str(tmp_path / 'generator')])
-    both, alone = (checkpoints.load(tmp_path / name) for name in ('both', 'generator'))
+    both, alone = (runs.load(tmp_path / name) for name in ('both', 'generator'))
     assert both.system == Segan(l1_weight=0.001, released=True)
     assert alone.system == Segan(l1_weight=0.001, released=True, adversary=False)
     jax.tree.map(np.testing.assert_array_equal, both.variables['params']['generator'],

@@ -10,7 +10,7 @@ from flax import traverse_util
 from jax_diffse.convert import __main__ as entry_point
 from jax_diffse.convert import layouts, nisqa
 from jax_diffse.errors import UserError
-from jax_diffse.evaluation import nisqa as scorer
+from jax_diffse.metrics import nisqa as scorer
 from tests import reference
 
 PREFIXES = {'nisqa_v2': 'dim', 'nisqa_v2_mos_only': 'mos_only', 'nisqa_tts': 'tts'}

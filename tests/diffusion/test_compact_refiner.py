@@ -54,19 +54,19 @@ def denoiser(state_dict, activation):
 
 def refine(denoise, config, start, noisy, processed, noise):
     """sigma_hat, the result, what was met; the draws `noise` of each step in their order."""
-    used, deviation = config['timesteps'], noise_map(noisy, processed)
+    used, sigma_hat = config['timesteps'], noise_map(noisy, processed)
     full = guided('cosine', config.get('diffusion_steps', used), largest=0.9999)
     schedule = Schedule(full.beta[:used], full.t[:used])
     by_level = [jnp.asarray(turned(z)) for z in noise[::-1]]
     with jax.disable_jit():
-        return deviation, *notebook.sample(
-            denoise, jnp.asarray(start), schedule, processed, deviation, config['eta_a'], config['eta_b'],
+        return sigma_hat, *notebook.sample(
+            denoise, jnp.asarray(start), schedule, processed, sigma_hat, config['eta_a'], config['eta_b'],
             lambda level, which: by_level[int(level)], trajectory=True)
 
 
-def check_refined(fixture, key, deviation, out, x, x_0):
+def check_refined(fixture, key, sigma_hat, out, x, x_0):
     """Some bins are much larger than the rms: to 1e-5 of each as well."""
-    fixture.check(f'{key}/sigma_hat_squared', turned(deviation**2)[:, 0])
+    fixture.check(f'{key}/sigma_hat_squared', turned(sigma_hat**2)[:, 0])
     check_rows(fixture, f'{key}/x_t', x)
     check_rows(fixture, f'{key}/x0_pred', x_0)
     stride, expected = int(fixture[f'{key}/out/stride']), fixture[f'{key}/out/sub']
@@ -85,9 +85,9 @@ def test_every_step_from_noisy_waveforms_to_a_refined_one():
     fixture.check('refine/stft_noisy', turned(noisy))
     fixture.check('refine/stft_enhanced', turned(processed))
     start = turned(np.stack(inputs['draws/refine_init'], axis=1))
-    deviation, out, x, x_0 = refine(denoiser(fixture.state_dict(), config['activation']), config, start, noisy,
+    sigma_hat, out, x, x_0 = refine(denoiser(fixture.state_dict(), config['activation']), config, start, noisy,
                                     processed, inputs['draws/refine'])
-    check_refined(fixture, 'refine', deviation, out, x, x_0)
+    check_refined(fixture, 'refine', sigma_hat, out, x, x_0)
     fixture.check('refine/waveform', waveform(out))
 
 
@@ -119,9 +119,9 @@ def test_golden_refinement():
     config = {name: float(golden[name]) for name in ('eta_a', 'eta_b')}
     config |= {name: int(golden[name]) for name in ('timesteps', 'diffusion_steps')}
     denoise = denoiser(convert.read_state_dict(reference.golden('segan_diffiner_nb/unet_relu.pt')), 'relu')
-    deviation, out, x, x_0 = refine(denoise, config, turned(golden['init_noise']), noisy, processed,
+    sigma_hat, out, x, x_0 = refine(denoise, config, turned(golden['init_noise']), noisy, processed,
                                     golden['step_noise'])
-    check_first('sigma_hat_squared', turned(deviation**2)[:, 0])
+    check_first('sigma_hat_squared', turned(sigma_hat**2)[:, 0])
     golden.check('x_t', turned(x)[..., :int(golden['x_t_frames'])])
     check_first('x0_pred_last', turned(x_0[-1]))
     golden.check('out', turned(out)[..., :golden['out'].shape[-1]])
@@ -152,19 +152,19 @@ def drawn(shape, seed):
 def test_every_step_by_hand():
     """In float64, with a sigma_hat between any two levels and a linear network."""
     noise, start, processed = drawn((12, 2, 5), 0), drawn((2, 5), 1), 3 * drawn((2, 5), 2)
-    deviation = np.float32([[0.01, 0.3, 0.5, 0.8, 4]])
+    sigma_hat = np.float32([[0.01, 0.3, 0.5, 0.8, 4]])
     out, before, estimates = (np.asarray(v, np.float64) for v in jax.jit(lambda: notebook.sample(
-        lambda x, t: 0.1 * x + 0.01 * t[:, None], start, TWELVE, processed, deviation, 0.6, 0.9,
+        lambda x, t: 0.1 * x + 0.01 * t[:, None], start, TWELVE, processed, sigma_hat, 0.6, 0.9,
         lambda level, which: jnp.asarray(noise)[level], trajectory=True))())
-    np.testing.assert_allclose(before[0], np.sqrt(np.maximum(0.9999 - deviation**2, 0)) * start, rtol=1e-5)
+    np.testing.assert_allclose(before[0], np.sqrt(np.maximum(0.9999 - sigma_hat**2, 0)) * start, rtol=1e-5)
     assert before.shape == (10, 2, 5)
     for k, t in enumerate(range(9, -1, -1)):
         level, sigma = TWELVE.alpha_bar[t], np.sqrt(TWELVE.beta[t])
         x_0 = (before[k] - np.sqrt(1 - level) * (0.1 * before[k] + 0.01 * t)) / np.sqrt(level)
-        near = x_0 + 0.6 * sigma * (processed - x_0) / deviation + 0.8 * sigma * noise[t]
-        far = 0.1 * x_0 + 0.9 * processed + np.sqrt(np.maximum(sigma**2 - 0.81 * deviation**2, 0)) * noise[t]
+        near = x_0 + 0.6 * sigma * (processed - x_0) / sigma_hat + 0.8 * sigma * noise[t]
+        far = 0.1 * x_0 + 0.9 * processed + np.sqrt(np.maximum(sigma**2 - 0.81 * sigma_hat**2, 0)) * noise[t]
         np.testing.assert_allclose(estimates[k], x_0, rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(out if t == 0 else before[k + 1], np.where(sigma < deviation, near, far), rtol=1e-4,
+        np.testing.assert_allclose(out if t == 0 else before[k + 1], np.where(sigma < sigma_hat, near, far), rtol=1e-4,
                                    atol=1e-4)
 
 

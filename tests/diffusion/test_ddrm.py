@@ -17,11 +17,11 @@ SAFE = 1e-5
 ETA_C = DiffinerPlus(0.3, 0.6, 0.5)
 
 
-def refine(rule, y, deviation, draw, *, schedule=TEN, denoise=None, start=None, mask=None):
+def refine(rule, y, sigma_hat, draw, *, schedule=TEN, denoise=None, start=None, mask=None):
     """The result, the samples before each step and the estimates of x_0."""
     x = draw(len(schedule) - 1, ddrm.START) if start is None else start
     denoise = denoise or gaussian.denoiser(schedule, MEAN, VARIANCE)
-    return ddrm.sample(denoise, x, schedule, jnp.broadcast_to(y, x.shape), deviation, rule, draw, mask=mask,
+    return ddrm.sample(denoise, x, schedule, jnp.broadcast_to(y, x.shape), sigma_hat, rule, draw, mask=mask,
                        trajectory=True)
 
 
@@ -30,10 +30,10 @@ def drawn(shape, seed: int = 0):
     return np.random.default_rng(seed).standard_normal((10, 4, *shape)).astype(np.float32)
 
 
-def refined(rule, y, deviation, noise, **settings):
+def refined(rule, y, sigma_hat, noise, **settings):
     """`refine` with given draws, as one program."""
     noise = jnp.asarray(noise)
-    return jax.jit(lambda: refine(rule, y, deviation, lambda level, which: noise[level, which], **settings))()
+    return jax.jit(lambda: refine(rule, y, sigma_hat, lambda level, which: noise[level, which], **settings))()
 
 
 # ------------------------------------------------------------------------------------------- the steps, in float64
@@ -45,18 +45,18 @@ def estimated(level: float, x):
     return (x - np.sqrt(1 - level) * eps) / np.sqrt(level), eps
 
 
-def step_by_hand(rule, s: int, x, y, deviation, z, mask=False):
+def step_by_hand(rule, s: int, x, y, sigma_hat, z, mask=False):
     """One step of the algorithm, bins `[B, D]`, from level s to s - 1. `z`: its draws by purpose."""
     below = TEN.alpha_bar[s - 1] if s else 1.0
     sigma = np.sqrt((1 - below) / below)
     x_0, eps = estimated(TEN.alpha_bar[s], x)
     far = (1 - rule.eta_b) * x_0 + rule.eta_b * y
-    far += np.sqrt(np.maximum(sigma**2 - rule.eta_b**2 * deviation**2, 0)) * z[ddrm.FAR]
-    to_y = sigma * (y - x_0) / (deviation + SAFE)
+    far += np.sqrt(np.maximum(sigma**2 - rule.eta_b**2 * sigma_hat**2, 0)) * z[ddrm.FAR]
+    to_y = sigma * (y - x_0) / (sigma_hat + SAFE)
     if isinstance(rule, Diffiner):
         near = x_0 + np.sqrt(1 - rule.eta_a**2) * to_y + rule.eta_a * sigma * z[ddrm.NEAR]
     else:
-        counts = np.broadcast_to(sigma <= deviation, x.shape)
+        counts = np.broadcast_to(sigma <= sigma_hat, x.shape)
         dot, a, b = (np.sum(np.where(counts, product, 0), axis=1, keepdims=True)
                      for product in (eps * to_y, eps**2, to_y**2))
         cosine = np.divide(dot, np.sqrt(a * b), where=a * b > 0, out=np.zeros_like(dot))
@@ -64,23 +64,23 @@ def step_by_hand(rule, s: int, x, y, deviation, z, mask=False):
         near = x_0 + rule.eta_a * sigma * eps + rule.eta_c * to_y + sigma * np.sqrt(left) * z[ddrm.NEAR]
         free = x_0 + rule.eta_d * sigma * eps + sigma * np.sqrt(1 - rule.eta_d**2) * z[ddrm.MASKED]
         near = np.where(mask, free, near)
-    return np.sqrt(below) * np.where(sigma > deviation, far, near)
+    return np.sqrt(below) * np.where(sigma > sigma_hat, far, near)
 
 
 RULES = [Diffiner(), Diffiner(0.2, 1.0), DiffinerPlus(), DiffinerPlus(1.0, 0.0), ETA_C, DiffinerPlus(0.0, 1.0, 1.0)]
-DEVIATIONS = np.float32([[1e-3, 0.03, 0.4, 2.5, 20, 300]])
+SIGMA_HATS = np.float32([[1e-3, 0.03, 0.4, 2.5, 20, 300]])
 
 
 @pytest.mark.parametrize('rule, mask', [*((rule, None) for rule in RULES), (ETA_C, np.arange(6)[None] % 2 == 0)])
 def test_every_step_by_hand(rule, mask):
-    """With a deviation between any two levels, and three different examples."""
+    """With a sigma_hat between any two levels, and three different examples."""
     noise, y = drawn((3, 6)), 5 * drawn((3, 6), seed=1)[0, 0]
     settings = {} if mask is None else {'mask': jnp.asarray(mask)}
-    out, before, x_0 = (np.asarray(v, np.float64) for v in refined(rule, y, DEVIATIONS, noise, **settings))
+    out, before, x_0 = (np.asarray(v, np.float64) for v in refined(rule, y, SIGMA_HATS, noise, **settings))
     after = [*before[1:], out]
     np.testing.assert_array_equal(before[0], noise[-1, ddrm.START])
     for k, s in enumerate(reversed(range(10))):
-        expected = step_by_hand(rule, s, before[k], y, DEVIATIONS, noise[s], False if mask is None else mask)
+        expected = step_by_hand(rule, s, before[k], y, SIGMA_HATS, noise[s], False if mask is None else mask)
         np.testing.assert_allclose(after[k], expected, rtol=1e-4, atol=1e-4, err_msg=f'level {s}')
         np.testing.assert_allclose(x_0[k], estimated(TEN.alpha_bar[s], before[k])[0], rtol=1e-3, atol=1e-4)
 
@@ -89,7 +89,7 @@ def recursion(rule, y):
     """Mean and variance `[6]` after every step from N(0, 1): steps are affine in the sample and in the draws."""
     mean, variance, none = np.zeros((1, 6)), np.ones((1, 6)), np.zeros(4)
     for s in reversed(range(10)):
-        after, further, noisier = (step_by_hand(rule, s, x, y, DEVIATIONS, z)
+        after, further, noisier = (step_by_hand(rule, s, x, y, SIGMA_HATS, z)
                                    for x, z in ((mean, none), (mean + 1, none), (mean, none + 1)))
         mean, variance = after, (further - after)**2 * variance + (noisier - after)**2
         yield mean[0], variance[0]
@@ -98,7 +98,7 @@ def recursion(rule, y):
 @pytest.mark.parametrize('rule', [Diffiner(), DiffinerPlus(), DiffinerPlus(0.0, 0.3, 0.8)])
 def test_moments_of_refined_gaussians(rule):
     def visit(draw):
-        out, before, _ = refine(rule, 1.5, DEVIATIONS, draw)
+        out, before, _ = refine(rule, 1.5, SIGMA_HATS, draw)
         return jnp.concatenate([before[1:], out[None]])
 
     expected = np.stack(list(recursion(rule, 1.5)), axis=1)
@@ -115,16 +115,16 @@ def ladder(num_levels: int, largest: float, ratio: float) -> Schedule:
     return Schedule(1 - alpha_bar / np.append(1.0, alpha_bar[:-1]), np.arange(num_levels + 1.0))
 
 
-def refined_posterior(num_levels: int, y: float, deviation: float):
+def refined_posterior(num_levels: int, y: float, sigma_hat: float):
     """Mean and variance of the result, down to a thousandth of the observation's noise, of the ancestral sampler.
 
     eta_b = 1 starts it from the observation, at the level of the observation's noise. eta_a = sigma_{s-1} / sigma_s
     makes every further step that of q(x_{s-1} | x_s, x_0).
     """
     ratio = 1e-3**(1 / num_levels)
-    schedule = ladder(num_levels, deviation * (1 + 1e-6), ratio)  # above it: the first step is still a far one
+    schedule = ladder(num_levels, sigma_hat * (1 + 1e-6), ratio)  # above it: the first step is still a far one
     rule = DiffinerPlus(eta_a=ratio, eta_b=1.0)
-    found = gaussian.moments(lambda draw: refine(rule, y, jnp.float32(deviation), draw, schedule=schedule)[0][None],
+    found = gaussian.moments(lambda draw: refine(rule, y, jnp.float32(sigma_hat), draw, schedule=schedule)[0][None],
                              len(schedule), 4)
     return np.concatenate(found)
 
@@ -164,11 +164,11 @@ def test_without_information_it_is_unconditional_sampling():
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('deviation', [1e3, np.inf])
-def test_fresh_noise_alone_forgets_the_observation(deviation):
+@pytest.mark.parametrize('sigma_hat', [1e3, np.inf])
+def test_fresh_noise_alone_forgets_the_observation(sigma_hat):
     """Diffiner, eta_a = 1: x_0 + sigma z at every level, whatever was observed."""
     noise = drawn((2, 5))
-    (out, before, x_0), (other, *_) = (refined(Diffiner(eta_a=1.0), y, jnp.float32(deviation), noise) for y in (0, 1e6))
+    (out, before, x_0), (other, *_) = (refined(Diffiner(eta_a=1.0), y, jnp.float32(sigma_hat), noise) for y in (0, 1e6))
     np.testing.assert_array_equal(other, out)
     below = TEN.alpha_bar_previous[:0:-1, None, None]
     expected = np.sqrt(below) * x_0[:-1] + np.sqrt(1 - below) * noise[:0:-1, ddrm.NEAR]
@@ -180,13 +180,13 @@ def test_fresh_noise_alone_forgets_the_observation(deviation):
 
 
 def test_masked_bins_do_not_depend_on_what_was_observed_there():
-    """No observation: an infinite deviation. The cosine of the others is not affected either."""
+    """No observation: an infinite sigma_hat. The cosine of the others is not affected either."""
     mask, noise = jnp.array([[True, False, True, False]]), drawn((2, 4))
-    deviation = jnp.where(mask, jnp.inf, 30.0)
+    sigma_hat = jnp.where(mask, jnp.inf, 30.0)
     y = np.float32([[1, 2, 3, 4]])
-    one, two = (refined(ETA_C, observed, deviation, noise, mask=mask)[0] for observed in (y, np.where(mask, 1e5, y)))
+    one, two = (refined(ETA_C, observed, sigma_hat, noise, mask=mask)[0] for observed in (y, np.where(mask, 1e5, y)))
     np.testing.assert_array_equal(one, two)
-    three = refined(ETA_C, np.where(mask, y, 2 * y), deviation, noise, mask=mask)[0]
+    three = refined(ETA_C, np.where(mask, y, 2 * y), sigma_hat, noise, mask=mask)[0]
     np.testing.assert_array_equal(three[:, ::2], one[:, ::2])
     assert np.all(np.abs(three - one)[:, 1::2] > 1e-2)
 
@@ -194,11 +194,11 @@ def test_masked_bins_do_not_depend_on_what_was_observed_there():
 def test_an_example_does_not_depend_on_its_neighbours():
     """The authors' cosine, over the whole batch, does."""
     noise, y = drawn((3, 8)), 3 * drawn((3, 8), seed=2)[0, 0]
-    deviation = np.abs(drawn((3, 8), seed=3)[0, 0])
+    sigma_hat = np.abs(drawn((3, 8), seed=3)[0, 0])
     for as_released in (False, True):
         rule = DiffinerPlus(0.5, 0.6, 0.4, released=as_released)
-        together = refined(rule, y, deviation, noise)[0][1]
-        alone = refined(rule, y[1:2], deviation[1:2], noise[:, :, 1:2])[0][0]
+        together = refined(rule, y, sigma_hat, noise)[0][1]
+        alone = refined(rule, y[1:2], sigma_hat[1:2], noise[:, :, 1:2])[0][0]
         assert np.allclose(together, alone, atol=1e-5) == (not as_released)
 
 
@@ -263,9 +263,9 @@ def run_released(source: str, kind: str, etas, noisy, processed, noise, mask, sc
     rule = Diffiner(*etas) if kind == 'v1' else DiffinerPlus(*etas, released=True)
     noisy, processed, noise = (released.turned(x) for x in (noisy, processed, np.stack(noise)))
     by_level = noise[1:].reshape(len(schedule), -1, *noise.shape[1:])[::-1]
-    deviation = ddrm.noise_map(noisy, processed)
+    sigma_hat = ddrm.noise_map(noisy, processed)
     with jax.disable_jit():
-        return deviation, *refine(rule, noisy, deviation, lambda level, which: by_level[level, 1 + which],
+        return sigma_hat, *refine(rule, noisy, sigma_hat, lambda level, which: by_level[level, 1 + which],
                                   schedule=schedule, denoise=released.denoiser(source), start=jnp.asarray(noise[0]),
                                   mask=None if mask is None else jnp.asarray(released.turned(mask) > 0))
 
@@ -276,9 +276,9 @@ def test_every_step_of_the_released_samplers(case):
     fixture, kind = reference.load('diffiner_sampling'), CASES[case]
     inputs, settings = fixture.inputs, fixture.json('config')[kind][case]
     mask = inputs[settings['inp_mask']] if 'inp_mask' in settings else None
-    deviation, out, x, x_0 = run_released('diffiner_sampling', kind, [settings[name] for name in NAMES[kind]],
+    sigma_hat, out, x, x_0 = run_released('diffiner_sampling', kind, [settings[name] for name in NAMES[kind]],
                                           inputs['noisy'], inputs['proc'], inputs[f'draws/{case}'], mask)
-    fixture.check('noise_map', released.turned(deviation)[:, 0])
+    fixture.check('noise_map', released.turned(sigma_hat)[:, 0])
     fixture.check(f'{case}/out', released.turned(out))
     released.check_rows(fixture, f'{case}/x_t', x)
     released.check_rows(fixture, f'{case}/pred_xstart', x_0)
@@ -292,9 +292,9 @@ def test_every_step_of_the_golden_samplers(name):
     mask = golden['arg_inp_mask'] if 'arg_inp_mask' in golden and golden['arg_inp_mask'].size else None
     _, fields = released.golden_network()
     schedule = spaced(guided(fields['schedule'], fields['training_steps']), f'ddim{len(golden["x_t"])}')
-    deviation, out, x, x_0 = run_released('golden', kind, [float(golden[f'arg_{eta}']) for eta in NAMES[kind]],
+    sigma_hat, out, x, x_0 = run_released('golden', kind, [float(golden[f'arg_{eta}']) for eta in NAMES[kind]],
                                           golden['noisy'], golden['proc'], golden['noise'], mask, schedule)
-    found = {'noise_map': released.turned(deviation)[:, 0], 'out': released.turned(out), 'x_t': released.turned(x),
+    found = {'noise_map': released.turned(sigma_hat)[:, 0], 'out': released.turned(out), 'x_t': released.turned(x),
              'pred_xstart_last': released.turned(x_0[-1])}
     for key, actual in found.items():
         expected = golden[key]

@@ -33,7 +33,7 @@ def test_levels_of_the_chain():
 def test_fewer_steps_are_levels_of_training(steps, expected):
     levels = gmm.respaced(gmm.chain(10, 2.0, 0.1), steps)
     np.testing.assert_allclose(levels.shift, [(t / 10)**2 for t in expected], rtol=1e-15)
-    assert levels.jitter == 0.1 and len(levels) == steps
+    assert levels.noise_scale == 0.1 and len(levels) == steps
 
 
 @pytest.mark.parametrize('call', [
@@ -44,16 +44,17 @@ def test_impossible_chains_are_refused(call):
         call()
 
 
-@pytest.mark.parametrize('jitter', [0.0, 0.4])
-def test_forward_moments_are_those_of_the_chain_step_by_step(jitter):
+@pytest.mark.parametrize('noise_scale', [0.0, 0.4])
+def test_forward_moments_are_those_of_the_chain_step_by_step(noise_scale):
     """200 000 walks x_t = x_{t-1} + (a_t - a_{t-1}) n + kappa sqrt(a_t - a_{t-1}) z in float64."""
-    chain, rng = gmm.chain(4, 1.5, jitter), np.random.default_rng(0)
+    chain, rng = gmm.chain(4, 1.5, noise_scale), np.random.default_rng(0)
     x, noise = np.full(200_000, CLEAN), rng.standard_normal((4, 200_000))
     keys = jnp.asarray(rng.standard_normal((1, 200_000)), jnp.float32)
     for t in range(4):
         step = chain.shift[t] - chain.previous[t]
-        x = x + step * (NOISY - CLEAN) + jitter * np.sqrt(step) * noise[t]
-        ours = gmm.diffuse(jnp.full((1, 1), CLEAN), jnp.full((1, 1), NOISY), keys, jnp.float32(chain.shift[t]), jitter)
+        x = x + step * (NOISY - CLEAN) + noise_scale * np.sqrt(step) * noise[t]
+        ours = gmm.diffuse(jnp.full((1, 1), CLEAN), jnp.full((1, 1), NOISY), keys, jnp.float32(chain.shift[t]),
+                           noise_scale)
         assert float(jnp.mean(ours)) == pytest.approx(np.mean(x), abs=5e-3)
         assert float(jnp.var(ours)) == pytest.approx(np.var(x), abs=2e-3)
 
@@ -88,9 +89,9 @@ def test_reverse_kernel_is_the_posterior_with_the_noise_drawn_from_the_mixture()
     rng, (x, ratio, variance) = np.random.default_rng(3), (0.4, 0.35, 0.02)
     kernel = gmm.reverse(spread(MIX, (1, 1)), jnp.full((1, 1), x), jnp.full((1, 1), NOISY), jnp.array([ratio]),
                          jnp.array([variance]))
-    weight, mean, deviation = (np.asarray(part, np.float64) for part in MIX)
+    weight, mean, sigma = (np.asarray(part, np.float64) for part in MIX)
     k = rng.choice(3, 1_000_000, p=np.exp(weight) / np.exp(weight).sum())
-    noise = mean[k] + deviation[k] * rng.standard_normal(len(k))
+    noise = mean[k] + sigma[k] * rng.standard_normal(len(k))
     drawn = ratio * x + (1 - ratio) * (NOISY - noise) + np.sqrt(variance) * rng.standard_normal(len(k))
     assert float(gmm.expectation(kernel)[0, 0]) == pytest.approx(np.mean(drawn), abs=3e-3)
     assert float(gmm.variance(kernel)[0, 0]) == pytest.approx(np.var(drawn), abs=3e-3)
@@ -107,8 +108,8 @@ def test_densities_are_those_of_scipy_and_integrate_to_one(components):
     mix = gmm.mixture(jnp.asarray(parameters, jnp.float32))
     weight = scipy.special.softmax(parameters[0])
     places = np.linspace(-60, 60, 60_001)
-    expected = sum(w * scipy.stats.norm.pdf(places, mean, deviation)
-                   for w, mean, deviation in zip(weight, parameters[1], np.asarray(mix.deviation, np.float64)))
+    expected = sum(w * scipy.stats.norm.pdf(places, mean, sigma)
+                   for w, mean, sigma in zip(weight, parameters[1], np.asarray(mix.sigma, np.float64)))
     found = jnp.exp(gmm.log_density(spread(mix, (1,)), jnp.asarray(places, jnp.float32)))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert float(np.trapezoid(np.asarray(found, np.float64), places)) == pytest.approx(1, abs=1e-5)
@@ -126,7 +127,7 @@ def test_deviations_are_clamped_softly():
     """Within the bounds, at most off by ln 2 near them; the slope is positive everywhere that float32 can tell."""
     raw = jnp.linspace(-14.0, 8.0, 45)
     log_deviation, slope = jax.vmap(jax.value_and_grad(
-        lambda r: jnp.log(gmm.mixture(jnp.stack([jnp.zeros(1), jnp.zeros(1), r[None]])).deviation[0])))(raw)
+        lambda r: jnp.log(gmm.mixture(jnp.stack([jnp.zeros(1), jnp.zeros(1), r[None]])).sigma[0])))(raw)
     low, high = gmm.LOG_DEVIATION
     assert (log_deviation >= low).all() and (log_deviation <= high + 1e-3).all() and (slope > 0).all()
     inside = (raw > low + 3) & (raw < high - 3)
@@ -136,7 +137,7 @@ def test_deviations_are_clamped_softly():
 @pytest.mark.parametrize('raw', [1e4, -1e4])
 @pytest.mark.parametrize('value', [0.0, 1e3])
 def test_likelihood_and_its_gradient_are_finite_at_extremes(raw, value):
-    """Also at level 0 of a chain without jitter, where nothing but the mixture's own deviation is left."""
+    """Also at level 0 of a chain without noise_scale, where nothing but the mixture's own sigma is left."""
     def loss(parameters):
         kernel = gmm.reverse(gmm.mixture(parameters), jnp.zeros((1, 1)), jnp.full((1, 1), value), jnp.zeros(1),
                              jnp.zeros(1))
@@ -171,12 +172,12 @@ def test_two_components_beat_one_on_bimodal_noise_by_the_analytic_margin():
 
 
 @pytest.mark.parametrize('steps', [1, 2, 4, 6, 10])
-@pytest.mark.parametrize('jitter', [0.0, 0.3])
-def test_the_true_noise_leads_back_to_clean_speech(steps, jitter):
-    """And without jitter, past y + a_t n at every level."""
+@pytest.mark.parametrize('noise_scale', [0.0, 0.3])
+def test_the_true_noise_leads_back_to_clean_speech(steps, noise_scale):
+    """And without noise_scale, past y + a_t n at every level."""
     rng = np.random.default_rng(5)
     clean, noisy = (jnp.asarray(rng.standard_normal((2, 500)), jnp.float32) for _ in range(2))
-    levels, told = gmm.respaced(gmm.chain(10, 1.5, jitter), steps), []
+    levels, told = gmm.respaced(gmm.chain(10, 1.5, noise_scale), steps), []
 
     def oracle(x, level):
         jax.debug.callback(lambda value: told.append(float(value)), level[0])
@@ -187,7 +188,7 @@ def test_the_true_noise_leads_back_to_clean_speech(steps, jitter):
     np.testing.assert_allclose(found, clean, atol=1e-5)
     np.testing.assert_allclose(noise, jnp.broadcast_to((noisy - clean)[None], (steps, 2, 500)), atol=1e-6)
     np.testing.assert_allclose(told, levels.shift[::-1], rtol=1e-6)  # each level once, the noisiest first
-    if not jitter:
+    if not noise_scale:
         for x, shift in zip(visited, levels.previous[::-1]):
             np.testing.assert_allclose(x, clean + np.float32(shift) * (noisy - clean), atol=1e-5)
 
@@ -208,7 +209,7 @@ def test_jitter_of_the_reverse_chain_has_the_moments_of_the_forward_one():
 @pytest.mark.parametrize('temperature', [1.0, 0.5])
 def test_draws_have_the_moments_of_the_mixture(temperature):
     """One sampled step down to level 0 takes x - n for clean: its moments are those of n, cooled down."""
-    cooled = MIX._replace(deviation=temperature * MIX.deviation)
+    cooled = MIX._replace(sigma=temperature * MIX.sigma)
     shape = (2, 200_000)
     draw = ddpm.draws(jax.random.split(jax.random.key(2), 2), shape[1:])
     found = gmm.sample(lambda *_: spread(MIX, shape), jnp.zeros(shape), jnp.full(shape, NOISY), gmm.chain(1, 1.5, 0.0),
@@ -225,6 +226,6 @@ def test_draws_take_each_component_as_often_as_its_weight_says():
 
 def test_the_mean_is_what_is_subtracted_by_default():
     mix, shape = spread(MIX, (1, 3)), (1, 3)
-    draw = functools.partial(jnp.full, shape)  # not looked at: there is no jitter
+    draw = functools.partial(jnp.full, shape)  # not looked at: there is no noise_scale
     found = gmm.sample(lambda *_: mix, jnp.ones(shape), jnp.full(shape, NOISY), gmm.chain(1, 1.5, 0.0), draw)
     np.testing.assert_allclose(found, np.full(shape, NOISY - (0.2 * -1 + 0.5 * 0.1 + 0.3 * 0.8)), rtol=1e-6)

@@ -2,8 +2,6 @@
 
 import pytest
 
-from jax_diffse.evaluation.report import figures
-
 pytest.register_assert_rewrite('tests.evaluation.browser')
 
 
@@ -25,22 +23,3 @@ def page(browser, report):
     browser.get((report / 'index.html').as_uri())
     yield browser
     check_quiet(browser)
-
-
-@pytest.fixture(scope='module')
-def drawn_once():
-    """Spectrograms of one size are all the same picture, where a test makes pages and does not look at the pictures.
-
-    Drawing them takes longer than all else that these tests do.
-    """
-    draw, drawn = figures.spectrogram, {}
-
-    def spectrogram(power, loudest, sample_rate):
-        key = power.shape, sample_rate
-        if key not in drawn:
-            drawn[key] = draw(power, loudest, sample_rate)
-        return drawn[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, 'spectrogram', spectrogram)
-        yield

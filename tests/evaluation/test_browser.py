@@ -13,7 +13,6 @@ from selenium.webdriver.support.select import Select
 
 from jax_diffse.evaluation.evaluate import evaluate
 from tests import toys
-from tests.evaluation import rater
 from tests.evaluation.browser import (
     check_fits,
     check_images,
@@ -22,6 +21,7 @@ from tests.evaluation.browser import (
     click_header,
     rows,
 )
+from tests.metrics import rater
 
 METRICS = ('si_sdr', 'llr', 'nisqa_v2_mos')  # higher is better, lower is better, and one that clean speech has
 FILES = '#file-table'

@@ -10,10 +10,9 @@ import soundfile
 from numpy.testing import assert_allclose
 from PIL import Image
 
-from jax_diffse.evaluation import nisqa
-from jax_diffse.evaluation.metrics import METRICS, Scores
 from jax_diffse.evaluation.report import figures, page
 from jax_diffse.evaluation.results import Results
+from jax_diffse.metrics import METRICS, Scores, nisqa
 
 HOSTILE = '</script><script>alert(1)</script>"\'&<img src=x onerror=alert(2)>'
 NAN = float('nan')

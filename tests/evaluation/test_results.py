@@ -6,8 +6,8 @@ import numpy as np
 from numpy.testing import assert_allclose
 
 from jax_diffse.evaluation import results as tables
-from jax_diffse.evaluation.metrics import Scores
 from jax_diffse.evaluation.results import Results
+from jax_diffse.metrics import Scores
 
 METRICS = ('si_sdr', 'llr')
 NAN = math.nan

@@ -13,14 +13,14 @@ from numpy.testing import assert_allclose
 from configs import diffgmm, diffiner
 from jax_diffse import systems
 from jax_diffse.errors import UserError
-from jax_diffse.evaluation import bootstrap, measure
-from jax_diffse.evaluation.cache import nulled
-from jax_diffse.evaluation.enhancer import Enhancer
-from jax_diffse.evaluation.metrics import score
+from jax_diffse.evaluation import bootstrap, evaluator
+from jax_diffse.evaluation.cache import json_safe
 from jax_diffse.evaluation.report import curves
 from jax_diffse.evaluation.sweep import grid, parse_setting, sweep
 from jax_diffse.evaluation.sweep_results import Point, SweepResults
-from jax_diffse.training.checkpoints import Run
+from jax_diffse.inference.enhancer import Enhancer
+from jax_diffse.metrics import score
+from jax_diffse.runs import Run
 from tests import toys
 from tests.evaluation.test_evaluate import ToySource, strict_json, toy_run
 
@@ -95,7 +95,7 @@ def test_files_without_a_value_are_left_out_and_seeds_are_spread():
     values = np.array([[1.0, 2.0, math.nan, 4.0], [3.0, 2.0, 7.0, 8.0]])
     found = bootstrap.estimate(values)
     assert (found.files, found.mean) == (3, 20 / 6)
-    assert_allclose(found.seed_deviation, np.std([7 / 3, 13 / 3], ddof=1))
+    assert_allclose(found.seed_std, np.std([7 / 3, 13 / 3], ddof=1))
 
 
 def test_differences_are_paired():
@@ -113,9 +113,10 @@ def test_differences_are_paired():
 
 def test_the_grid_is_a_product_and_runs_without_a_sampler_stand_once():
     config = diffgmm.get_config('quick')
-    variants = grid([real_run(config), toy_run(toys.LowPass())], (1, 4), {'temperature': ['0', '0.5'], 'jitter': [0.1]})
+    variants = grid([real_run(config), toy_run(toys.LowPass())], (1, 4),
+                    {'temperature': ['0', '0.5'], 'noise_scale': [0.1]})
     assert [(v.steps, v.changes) for v in variants] == [
-        (steps, {'temperature': temperature, 'jitter': 0.1}) for temperature in (0.0, 0.5) for steps in (1, 4)
+        (steps, {'temperature': temperature, 'noise_scale': 0.1}) for temperature in (0.0, 0.5) for steps in (1, 4)
     ] + [(None, {})]
     assert [v.run.system.temperature for v in variants[:4]] == [0.0, 0.0, 0.5, 0.5]
 
@@ -167,7 +168,7 @@ def test_settings_in_wrong_words(text):
 def test_every_setting_is_measured_on_the_same_files(tmp_path):
     source, other = ToySource(list('abc')), named_run(toys.LowPass(), 'runs/low_pass')
     summary = run_sweep(tmp_path, grid([toy_run(toys.Stepped()), other], (2, 1, 5)), source)
-    assert nulled(summary) == strict_json(tmp_path / 'out' / 'sweep.json')
+    assert json_safe(summary) == strict_json(tmp_path / 'out' / 'sweep.json')
     points = summary['points']
     assert [point['label'] for point in points] == ['toy, 2 steps', 'toy, 1 step', 'toy, 5 steps', 'low_pass']
     expected = [_sdrs(source, divisor) for divisor in (2, 1, 5)]
@@ -196,8 +197,8 @@ def test_tables_hold_the_numbers(tmp_path):
                            for seed in '05'])
         assert values.shape == (2, 3)
         assert_allclose(float(means[steps, 'enhanced', 'sdr']['mean']), values.mean(), rtol=1e-12)
-        assert_allclose(entry['seed_deviation'], values.mean(axis=1).std(ddof=1), rtol=1e-9)
-        assert entry['seed_deviation'] > 0
+        assert_allclose(entry['seed_std'], values.mean(axis=1).std(ddof=1), rtol=1e-9)
+        assert entry['seed_std'] > 0
         assert f'{entry["mean"]:.2f} [{entry["low"]:.2f}, {entry["high"]:.2f}]' in (out / 'sweep.md').read_text()
     assert '## Spread over seeds' in (out / 'sweep.md').read_text()
 
@@ -212,7 +213,7 @@ def test_seeds_draw_other_noise_and_the_first_is_that_of_any_other_call(tmp_path
 
 def test_systems_that_do_not_sample_run_once_whatever_the_seeds(tmp_path):
     summary = run_sweep(tmp_path, grid([toy_run(Drawn()), named_run(toys.LowPass(), 'low_pass')], (2,)), seeds=(0, 1))
-    assert math.isnan(summary['points'][1]['stages']['enhanced']['sdr']['seed_deviation'])
+    assert math.isnan(summary['points'][1]['stages']['enhanced']['sdr']['seed_std'])
     assert len([row for row in _rows(tmp_path / 'out' / 'scores.csv') if row['run'] == 'low_pass']) == 3
 
 
@@ -288,7 +289,7 @@ def test_another_seed_checkpoint_recording_or_metric_is_measured(tmp_path, enhan
 
 def test_what_was_cut_off_goes_on(tmp_path, enhanced, monkeypatch):
     source, variants = ToySource(list('abc'), lengths=(4000, 20000, 40000)), grid([toy_run(toys.Stepped())], (2,))
-    original, seen = measure.scoring.score, []
+    original, seen = evaluator.scoring.score, []
 
     def dies(clean, rows, *rest):
         if 'enhanced' in rows:
@@ -298,7 +299,7 @@ def test_what_was_cut_off_goes_on(tmp_path, enhanced, monkeypatch):
         return original(clean, rows, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(measure.scoring, 'score', dies)
+        patch.setattr(evaluator.scoring, 'score', dies)
         with pytest.raises(KeyboardInterrupt):
             run_sweep(tmp_path, variants, source)
     enhanced.clear()
@@ -339,7 +340,7 @@ def _results(**points):
     """Settings with given mean values: label -> (run, changes, steps, factor, value per file)."""
     def point(run, changes, steps, factor, values):
         values = np.array(values, float)[:, None, None] + np.array([0.0, 1.0, 2.0])[None, :, None]
-        found = measure.Results([{'id': str(i)} for i in range(len(values))], ('noisy', 'condition', 'refined'),
+        found = evaluator.Results([{'id': str(i)} for i in range(len(values))], ('noisy', 'condition', 'refined'),
                                 ('sdr',), values, [[{}] * 3] * len(values))
         return Point(run, changes, steps, {}, ('condition', 'refined'), ('condition',), (found,), factor, ('cpu',))
 

@@ -95,7 +95,8 @@ def _run(summed: bool) -> Kind:
 
     Without checksums, as an earlier version left it, nobody can tell.
     """
-    from jax_diffse.training import checkpoints, checksums
+    from jax_diffse import runs
+    from jax_diffse.runs import checksums
 
     made, saved = {}, {}
 
@@ -109,7 +110,7 @@ def _run(summed: bool) -> Kind:
 
     def read(folder):
         for step in ('best', 'latest'):
-            found = checkpoints.load(folder, step=step).hash
+            found = runs.load(folder, step=step).hash
             if summed and found != saved.setdefault('hash', found):  # the first that is read is intact
                 raise AssertionError('other weights than those that were saved')
 

@@ -97,13 +97,13 @@ def test_any_betas_are_a_schedule_or_refused(beta):
 
 @settings(max_examples=100)
 @given(st.integers(-2, 300), st.floats(-1, 5), st.floats(-0.1, 2), st.integers(-2, 305))
-def test_any_chain_of_a_mixture_leads_from_clean_to_noisy_or_is_refused(whole, power, jitter, num_steps):
-    valid = whole >= 1 and power > 0 and jitter >= 0
+def test_any_chain_of_a_mixture_leads_from_clean_to_noisy_or_is_refused(whole, power, noise_scale, num_steps):
+    valid = whole >= 1 and power > 0 and noise_scale >= 0
     if not (valid and 1 <= num_steps <= whole):
         with pytest.raises(ValueError, match='expected'):
-            gmm.respaced(gmm.chain(whole, power, jitter), num_steps)
+            gmm.respaced(gmm.chain(whole, power, noise_scale), num_steps)
         return
-    levels = gmm.respaced(gmm.chain(whole, power, jitter), num_steps)
+    levels = gmm.respaced(gmm.chain(whole, power, noise_scale), num_steps)
     assert len(levels) == num_steps and levels.shift[-1] == 1 and levels.previous[0] == 0
     assert np.all(np.diff(levels.shift) >= 0) and np.all(levels.shift > 0)
     assert np.all((0 <= levels.ratio) & (levels.ratio <= 1)) and np.all(levels.variance >= 0)
@@ -152,8 +152,8 @@ def implicit(eta):
 def restored(rule, schedule):
     def sample(num_steps, x_0, x, other, draw):
         levels = spaced(schedule, f'ddim{num_steps}')
-        deviation = jnp.abs(jnp.roll(other, 1, axis=1))
-        return ddrm.sample(knowing(levels, x_0), x, levels, other, deviation, rule, draw)
+        sigma_hat = jnp.abs(jnp.roll(other, 1, axis=1))
+        return ddrm.sample(knowing(levels, x_0), x, levels, other, sigma_hat, rule, draw)
 
     return sample
 

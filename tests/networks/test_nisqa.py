@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from jax_diffse.convert import nisqa as convert_nisqa
-from jax_diffse.evaluation import nisqa as scorer
+from jax_diffse.metrics import nisqa as scorer
 from jax_diffse.networks import nisqa
 from jax_diffse.networks.nisqa import Nisqa
 from tests import reference

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from jax_diffse.evaluation.metrics import METRICS, score
+from jax_diffse.metrics import METRICS, score
 from tests.reference import waveform
 
 # What published definitions allow: P.862.1 and P.862.2, correlations, clips of Hansen and Pellom and of Hu and Loizou.

@@ -20,7 +20,7 @@ from tests import reference
 
 jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
 NETWORK = GmmUNetConfig(components=2, widths=(4, 8), blocks=1, kernel=5, groups=2)
-TINY = DiffGmm(network=NETWORK, training_steps=4, steps=3, jitter=0.3, nll_warmup=12)
+TINY = DiffGmm(network=NETWORK, training_steps=4, steps=3, noise_scale=0.3, nll_warmup=12)
 REGRESSION = dataclasses.replace(TINY, network=dataclasses.replace(NETWORK, components=1), training_steps=1, steps=1)
 
 
@@ -70,11 +70,11 @@ def test_one_component_and_one_level_are_the_regression_of_the_noise():
     clean, noisy = at_unit_rms(data)
     single = jnp.asarray(noisy, jnp.float32)
     mix = mixture(REGRESSION)(single + 0.3 * step, single, jnp.ones(2), data['num_samples'])  # all noise in one step
-    mean, deviation = (np.asarray(part[:, :, 0], np.float64) for part in (mix.mean, mix.deviation))
+    mean, sigma = (np.asarray(part[:, :, 0], np.float64) for part in (mix.mean, mix.sigma))
     for i, length in enumerate(data['num_samples']):
         real = (i, slice(length))
         noise = (noisy - clean)[real]
-        log_density = scipy.stats.norm.logpdf(noise, mean[real], deviation[real])
+        log_density = scipy.stats.norm.logpdf(noise, mean[real], sigma[real])
         assert float(terms['nll'][i]) == pytest.approx(-np.mean(log_density), rel=1e-4)
         assert float(terms['l1'][i]) == pytest.approx(np.mean(np.abs(noise - mean[real])), rel=1e-4)
     expected = multi_resolution(jnp.asarray(noisy - mean, jnp.float32), jnp.asarray(clean, jnp.float32),
@@ -183,7 +183,7 @@ def test_a_single_step_subtracts_the_mean_of_the_mixture():
     several = enhance(TINY, 3)(data['noisy'], data['num_samples'], keys())
     assert set(several) == {'one_step', 'enhanced'}
     assert float(jnp.max(jnp.abs(several['one_step'] - several['enhanced']))) > 1e-3
-    still = dataclasses.replace(TINY, jitter=0.0)
+    still = dataclasses.replace(TINY, noise_scale=0.0)
     noisy = jnp.asarray(at_unit_rms(data)[1], jnp.float32)
     mix = mixture(TINY)(noisy, noisy, jnp.ones(2), data['num_samples'])
     gain = still.gain(data['noisy'], data['num_samples'])[:, None]
@@ -218,11 +218,11 @@ def test_draws_depend_on_the_key_of_the_recording_alone():
 
 
 def test_temperature_draws_from_the_mixture():
-    data, warm = batch(), dataclasses.replace(TINY, jitter=0.0, temperature=1.0)
+    data, warm = batch(), dataclasses.replace(TINY, noise_scale=0.0, temperature=1.0)
     one, two = (enhance(warm)(data['noisy'], data['num_samples'], keys())['enhanced'] for _ in range(2))
     np.testing.assert_array_equal(one, two)
     other = enhance(warm)(data['noisy'], data['num_samples'], keys()[::-1])['enhanced']
-    assert float(jnp.max(jnp.abs(one - other))) > 1e-3  # without jitter all of it comes from the mixture
+    assert float(jnp.max(jnp.abs(one - other))) > 1e-3  # without noise_scale all of it comes from the mixture
     cold = dataclasses.replace(warm, temperature=0.0)
     means = [enhance(cold)(data['noisy'], data['num_samples'], k)['enhanced'] for k in (keys(), keys()[::-1])]
     np.testing.assert_array_equal(*means)

@@ -203,7 +203,7 @@ def test_the_sampler_is_chosen_by_name(simple):
     """One prior serves all: with the same draws, their results differ."""
     noisy, lengths = noise(1, 8000), jnp.array([8000])
     found = [refine(dataclasses.replace(TINY, **fields))(None, noisy, lengths, keys(1), noisy / 2) for fields in (
-        {}, {'diffiner_plus': ddrm.DiffinerPlus(eta_b=0.4)}, {'sampler': 'diffiner'}, {'deviation': 'component'},
+        {}, {'diffiner_plus': ddrm.DiffinerPlus(eta_b=0.4)}, {'sampler': 'diffiner'}, {'sigma_hat': 'component'},
         {'floor': 0.5}, {'ceiling': 0.1})]
     for i, one in enumerate(found):
         assert all(np.abs(one - other).max() > 1e-4 for other in found[:i])

@@ -6,10 +6,10 @@ import pytest
 import soundfile
 from ml_collections import ConfigDict
 
-from jax_diffse import systems
+from jax_diffse import runs, systems
 from jax_diffse.errors import UserError
 from jax_diffse.spectral import FrontEnd
-from jax_diffse.training import chain, checkpoints
+from jax_diffse.training import chain
 from jax_diffse.training.initial import initial_variables
 from jax_diffse.training.loop import train
 from tests.toys import Trainable
@@ -58,7 +58,7 @@ def whole(corpus, tmp_path_factory):
 def test_the_last_run_holds_every_stage(whole):
     workdir, results = whole
     assert list(results) == ['toy', 'late'] and all(result['finished'] for result in results.values())
-    first, last = checkpoints.load(workdir / 'toy'), checkpoints.load(workdir)
+    first, last = runs.load(workdir / 'toy'), runs.load(workdir)
     assert last.system.stage == 'late' and last.config.init_from == str(workdir / 'toy')
     for collection in ('params', 'batch_stats'):
         assert set(last.variables[collection]) == {'toy', 'late'}
@@ -71,7 +71,7 @@ def test_stage_by_stage_gives_the_same(whole, corpus, tmp_path):
     with config.unlocked():
         config.init_from = str(whole[0] / 'toy')
     train(config, tmp_path)
-    assert_same(checkpoints.load(tmp_path).variables, checkpoints.load(whole[0]).variables)
+    assert_same(runs.load(tmp_path).variables, runs.load(whole[0]).variables)
 
 
 def test_a_finished_chain_does_nothing_more(whole, corpus):
@@ -94,8 +94,8 @@ def test_an_interrupted_chain_goes_on_where_it_was(whole, corpus, tmp_path):
         assert results[stage]['finished'] == (results[stage]['step'] == 2)
     # A stage's last step finishes it in the same call in which the next one makes its first.
     assert reached == [('toy', 1), ('late', 1), ('late', 2)]
-    assert_same(checkpoints.load(tmp_path, step='latest').variables,
-                checkpoints.load(whole[0], step='latest').variables)
+    assert_same(runs.load(tmp_path, step='latest').variables,
+                runs.load(whole[0], step='latest').variables)
 
 
 def test_a_stage_that_stopped_early_is_finished(corpus, tmp_path):
@@ -112,7 +112,7 @@ def test_a_trained_group_starts_from_its_origin(whole):
     system = Trainable(stage='late')
     from_first = initial_variables(system, jax.random.key(0), str(whole[0] / 'toy'))
     assert_same(from_first['params']['late'], from_first['params']['toy'])
-    last = checkpoints.load(whole[0]).variables
+    last = runs.load(whole[0]).variables
     assert_same(initial_variables(system, jax.random.key(0), str(whole[0])), last)
     assert_same(initial_variables(Trainable(), jax.random.key(0), str(whole[0]))['params']['toy'],
                 last['params']['toy'])

@@ -13,10 +13,11 @@ import pytest
 import soundfile
 from ml_collections import ConfigDict
 
-from jax_diffse import files, systems
+from jax_diffse import files, runs, systems
 from jax_diffse.data import pipeline
 from jax_diffse.errors import UserError
-from jax_diffse.training import checkpoints, history, loop, parallel
+from jax_diffse.runs import history
+from jax_diffse.training import checkpoints, loop, parallel
 from jax_diffse.training.loop import train
 from tests.toys import Trainable
 
@@ -46,7 +47,7 @@ def make_config(corpus, **train_keys) -> ConfigDict:
 
 
 def weights(workdir, step):
-    return jax.device_get(checkpoints.load(workdir, step=step).variables)
+    return jax.device_get(runs.load(workdir, step=step).variables)
 
 
 def assert_same(a, b):
@@ -184,9 +185,9 @@ def test_a_truncated_checkpoint_is_set_aside_and_the_one_before_used(item, whole
     shutil.copytree(whole_run[0], tmp_path, dirs_exist_ok=True)
     path = next((tmp_path / 'checkpoints' / '6').glob(item))
     os.truncate(path, path.stat().st_size // 2)
-    assert checkpoints.load(tmp_path, step='latest').step == 3
+    assert runs.load(tmp_path, step='latest').step == 3
     with pytest.raises(UserError, match='the checkpoint of step 6 is damaged'):
-        checkpoints.load(tmp_path, step=6)
+        runs.load(tmp_path, step=6)
     assert train(make_config(corpus), tmp_path) == whole_run[1]
     assert_same(weights(tmp_path, 6), weights(whole_run[0], 6))
     assert sum('step 6 is damaged' in message for message in caplog.messages) == 2
@@ -215,36 +216,36 @@ def test_workdir_holds_logs_and_the_best_and_latest_checkpoints(whole_run):
     assert any('"validation/toy/loss"' in line for line in lines) and any('"toy/twice"' in line for line in lines)
     assert list((workdir / 'tensorboard').iterdir())
     assert (workdir / 'config.json').exists()
-    run = checkpoints.load(workdir)
+    run = runs.load(workdir)
     assert run.step in (3, 6) and run.config.train.steps == 6
-    assert checkpoints.load(workdir, step='latest').step == result['step'] == 6
+    assert runs.load(workdir, step='latest').step == result['step'] == 6
     with pytest.raises(UserError, match='no checkpoint of step 5'):
-        checkpoints.load(workdir, step=5)
+        runs.load(workdir, step=5)
 
 
 def test_fields_of_the_model_can_be_replaced_on_loading(whole_run):
-    run = checkpoints.load(whole_run[0], model={'stage': 'toy'})
+    run = runs.load(whole_run[0], model={'stage': 'toy'})
     assert run.config.model.stage == run.system.stage == 'toy'
     with pytest.raises(UserError, match='config.model.stge: unknown key'):
-        checkpoints.load(whole_run[0], model={'stge': 'toy'})
+        runs.load(whole_run[0], model={'stge': 'toy'})
     with pytest.raises(UserError, match='does not fit its config'):
-        checkpoints.load(whole_run[0], model={'width': 5})
+        runs.load(whole_run[0], model={'width': 5})
 
 
 def test_a_value_of_another_type_is_named_on_loading(tmp_path):
     config = ConfigDict({'system': 'toy', 'model': {'width': 4}})
-    checkpoints.save_run(tmp_path, config, Trainable().init(jax.random.key(0)))
+    runs.save(tmp_path, config, Trainable().init(jax.random.key(0)))
     with pytest.raises(UserError, match="config.model.width='x': "):
-        checkpoints.load(tmp_path, model={'width': 'x'})
+        runs.load(tmp_path, model={'width': 'x'})
 
 
 def test_a_run_that_was_cut_off_while_it_was_written_can_be_written_again(tmp_path):
     (tmp_path / 'checkpoints' / '0.orbax-checkpoint-tmp-1').mkdir(parents=True)
     config = ConfigDict({'system': 'toy', 'model': {'width': 4}})
-    checkpoints.save_run(tmp_path, config, Trainable().init(jax.random.key(0)))
+    runs.save(tmp_path, config, Trainable().init(jax.random.key(0)))
     assert [path.name for path in (tmp_path / 'checkpoints').iterdir()] == ['0']
     with pytest.raises(UserError, match='holds checkpoints already'):
-        checkpoints.save_run(tmp_path, config, Trainable().init(jax.random.key(0)))
+        runs.save(tmp_path, config, Trainable().init(jax.random.key(0)))
 
 
 def test_a_diverging_run_names_the_step_and_keeps_the_checkpoint(half_run, corpus, tmp_path):
@@ -281,7 +282,7 @@ def test_another_config_is_taken_where_that_is_asked_for(half_run, corpus, tmp_p
         config.optimizer.learning_rate = 1e-2
     train(config, tmp_path, change_config=True)
     assert 'the config was changed: optimizer.learning_rate was 0.001, is 0.01' in capsys.readouterr().out
-    assert checkpoints.load(tmp_path).config.optimizer.learning_rate == 0.01
+    assert runs.load(tmp_path).config.optimizer.learning_rate == 0.01
     train(config, tmp_path)  # it is the run's own now
 
 
@@ -340,7 +341,7 @@ def test_misspelt_and_mistyped_keys_are_named(corpus, tmp_path):
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match='not a run'):
-        checkpoints.load(tmp_path)
+        runs.load(tmp_path)
 
 
 def test_weights_and_biases_gets_the_scalars_where_a_project_is_named(corpus, tmp_path, monkeypatch):
@@ -374,10 +375,10 @@ def test_a_run_keeps_how_it_was_made(half_run, corpus, tmp_path, monkeypatch):
         with config.unlocked():
             config.init_from = str(half_run) if workdir.name == 'next' else ''
         train(config, workdir, change_config=True)
-        return checkpoints.load(workdir, step='latest').history
+        return runs.load(workdir, step='latest').history
 
     shutil.copytree(half_run, tmp_path / 'run')
-    before = checkpoints.load(half_run).history
+    before = runs.load(half_run).history
     assert before['seconds'] > 0 and before['from'] == {}
     assert before['data'] == f'clean {corpus / "clean"}, noisy {corpus / "noisy"}; 7 utterances'
     after = call(tmp_path / 'run', 'abc')

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jax_diffse.evaluation.measure import NOISY
+from jax_diffse.evaluation.evaluator import NOISY
 from jax_diffse.evaluation.results import heading
 from jax_diffse.evaluation.sweep_results import Point, SweepResults
 

@@ -11,9 +11,10 @@ import jinja2
 import markupsafe
 import numpy as np
 
-from jax_diffse.evaluation.metrics.scores import Scores
 from jax_diffse.evaluation.report import figures
-from jax_diffse.evaluation.results import CLEAN, DECIMALS, KINDS_NOTE, LOWER_IS_BETTER, NOT_APPLICABLE, Results, number
+from jax_diffse.evaluation.results import DECIMALS, KINDS_NOTE, LOWER_IS_BETTER, NOT_APPLICABLE, Results, number
+from jax_diffse.metrics.scores import Scores
+from jax_diffse.metrics.scoring import CLEAN
 
 HERE = pathlib.Path(__file__).parent
 MAX_SECONDS = 30  # of an example; beyond that the page would grow too large

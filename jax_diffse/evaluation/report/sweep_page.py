@@ -6,23 +6,23 @@ from collections.abc import Sequence
 
 from jax_diffse.evaluation import bootstrap
 from jax_diffse.evaluation.bootstrap import Difference, Estimate
-from jax_diffse.evaluation.cache import Shelf
-from jax_diffse.evaluation.measure import Bench
+from jax_diffse.evaluation.cache import ResultCache
+from jax_diffse.evaluation.evaluator import Evaluator
 from jax_diffse.evaluation.report import page
 from jax_diffse.evaluation.report.curves import Figure
 from jax_diffse.evaluation.sweep_results import Point, SweepResults
 
 
-def examples(bench: Bench, results: SweepResults, shelves: Sequence[Shelf]) -> list[page.Example]:
+def examples(evaluator: Evaluator, results: SweepResults, shelves: Sequence[ResultCache]) -> list[page.Example]:
     """Files with the best, the median and the worst gain at the first point, in every setting, with the first seed."""
-    return [page.Example(label, i, _waveforms(bench, results, shelves, i))
+    return [page.Example(label, i, _waveforms(evaluator, results, shelves, i))
             for label, i in results.points[0].seeds[0].ends().items()]
 
 
-def _waveforms(bench, results, shelves, i):
+def _waveforms(evaluator, results, shelves, i):
     found = {}
-    for point, shelf in zip(results.points, shelves, strict=True):
-        made = bench.waveforms(shelf, i, (*point.baselines, point.last))
+    for point, cache in zip(results.points, shelves, strict=True):
+        made = evaluator.waveforms(cache, i, (*point.baselines, point.last))
         last = made.pop(point.last)
         found = {**made, **found, point.label: last}
     order = [name for name in found if name not in {point.label for point in results.points}]

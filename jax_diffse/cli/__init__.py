@@ -1,0 +1,1 @@
+"""The commands: `jax-diffse COMMAND`, one module each."""

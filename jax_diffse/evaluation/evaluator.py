@@ -1,0 +1,193 @@
+"""Runs a system in one setting over a list of files and scores every stage; what the cache has is not done again.
+
+Several processes take every so many-th file each, and find what the others did in the cache.
+"""
+
+import dataclasses
+import os
+import pathlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from jax_diffse import launch, runs
+from jax_diffse.errors import UserError
+from jax_diffse.evaluation.cache import Record, ResultCache
+from jax_diffse.evaluation.progress import track
+from jax_diffse.evaluation.results import Results
+from jax_diffse.evaluation.utterances import Utterance
+from jax_diffse.inference.enhancer import Batch, Enhancer
+from jax_diffse.inference.setting import Setting
+from jax_diffse.metrics import Pool, Scores, nisqa, scoring
+from jax_diffse.metrics.scoring import CLEAN
+
+NOISY = 'noisy'
+INPUTS = (CLEAN, NOISY)  # rows that are the same in every setting
+POLL_SECONDS = 0.5
+TOGETHER = 32  # files that are rated at once where there is nothing to enhance
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A setting's results on a list of files."""
+
+    results: Results
+    seconds: float  # of enhancement, of all files; without compilation
+    new_seconds: float  # of these, spent now
+    compile_seconds: float  # likewise, and not part of them
+    devices: tuple[str, ...]  # that enhanced the files
+    cache: ResultCache
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Those of the system, without the input."""
+        return tuple(self.results.stages[1:])
+
+
+class Evaluator:
+    """A list of files, the metrics to score in and the cache: what settings are measured on.
+
+    Args:
+      utterances: the files.
+      sample_rate: Hz.
+      metrics: names that `scoring.check` accepts.
+      cache: folder of what was measured already.
+      pool: for scoring.
+    """
+
+    def __init__(self, utterances: Sequence[Utterance], sample_rate: int, metrics: Sequence[str],
+                 cache: str | os.PathLike, pool: Pool):
+        self.utterances, self.sample_rate, self.metrics = utterances, sample_rate, tuple(metrics)
+        self._cache, self._pool = pathlib.Path(cache), pool
+        self._inputs: dict[str, list[Scores]] | None = None
+
+    def measure(self, setting: Setting, label: str = 'enhancing') -> Measured:
+        """Enhances and scores what the cache lacks, batch by batch, and collects everything.
+
+        Prints how far it is. Enhancement and scoring take turns, so that the times of the former are its own.
+
+        Raises:
+          UserError: a system that does not take the steps, gives NaN or cannot refine what it is given.
+        """
+        inputs, cache = self._scored_inputs(), ResultCache(self._cache, setting.record())
+        records = [self._stored(cache, utterance) for utterance in self.utterances]
+        before = sum(record is not None for record in records)
+        if before:
+            print(f'{label}: {before} of {len(records)} files were measured before', flush=True)
+        compile_seconds, todo = 0.0, _share(records)
+        if todo:
+            enhancer = Enhancer(setting.run, preceding=setting.preceding, seed=setting.seed)
+            for i, record in track(self._new(enhancer, setting, cache, todo), len(todo), label):
+                records[i] = record
+            compile_seconds = enhancer.compile_seconds
+        self._wait_for_others(records, cache, label)
+        rows = inputs | {stage: [record.scores[stage] for record in records] for stage in records[0].scores}
+        return Measured(
+            Results.of([u.info for u in self.utterances], (NOISY, *records[0].scores), self.metrics, rows),
+            sum(record.seconds for record in records), sum(records[i].seconds for i in todo), compile_seconds,
+            tuple(dict.fromkeys(record.device for record in records)), cache)
+
+    def waveforms(self, cache: ResultCache, i: int, stages: Sequence[str]) -> dict[str, np.ndarray]:
+        """'clean', 'noisy' and what the stages made of file i -> `[N]`; to 16 bits."""
+        utterance = self.utterances[i]
+        made = {stage: cache.waveform(utterance.key, stage) for stage in stages}
+        return {CLEAN: utterance.clean, NOISY: utterance.noisy, **made}
+
+    def _new(self, enhancer: Enhancer, setting: Setting, cache: ResultCache,
+             todo: list[int]) -> Iterator[tuple[int, Record]]:
+        """Enhances and scores files -> the number and the record of each, as they are done."""
+        files = [self.utterances[i] for i in todo]
+        processed = None if files[0].processed is None else [utterance.processed for utterance in files]
+        batches = enhancer.in_batches([utterance.noisy for utterance in files],
+                                      [utterance.info['id'] for utterance in files], setting.steps, processed)
+        try:
+            for batch in batches:
+                yield from self._scored(batch, files, todo, cache)
+        except ValueError as error:
+            if setting.steps is None:
+                raise
+            raise UserError(f'steps={setting.steps}: {error}') from error
+
+    def _scored(self, batch: Batch, files, todo, cache: ResultCache) -> Iterator[tuple[int, Record]]:
+        members = [files[k] for k in batch.indices]
+        total = sum(len(utterance.noisy) for utterance in members)
+        scores = self._score([utterance.clean for utterance in members], batch.stages)
+        for place, (k, utterance) in enumerate(zip(batch.indices, members, strict=True)):
+            record = Record({stage: found[place] for stage, found in scores.items()},
+                            batch.seconds * len(utterance.noisy) / total, _device())
+            made = {stage: found[place] for stage, found in batch.stages.items()}
+            cache.write(utterance.key, record, made, self.sample_rate)
+            yield todo[k], record
+
+    def _scored_inputs(self) -> dict[str, list[Scores]]:
+        """Row of `INPUTS` -> per file its scores; that of clean speech only where a metric needs no reference."""
+        if self._inputs is None:
+            cache = ResultCache(self._cache, {'input': True, 'versions': runs.versions()})
+            rows = INPUTS if any(name in nisqa.METRICS for name in self.metrics) else (NOISY,)
+            records = [self._stored(cache, utterance, rows) for utterance in self.utterances]
+            missing = _share(records)
+            for start in range(0, len(missing), TOGETHER):
+                for i, record in self._score_inputs(missing[start:start + TOGETHER], rows, cache):
+                    records[i] = record
+            self._wait_for_others(records, cache, 'scoring of the input', rows)
+            self._inputs = {row: [record.scores[row] for record in records] for row in rows}
+        return self._inputs
+
+    def _score_inputs(self, indices: Sequence[int], rows, cache: ResultCache) -> Iterator[tuple[int, Record]]:
+        files = [self.utterances[i] for i in indices]
+        waveforms = {row: [getattr(utterance, row) for utterance in files] for row in rows}
+        scores = self._score([utterance.clean for utterance in files], waveforms)
+        for place, (i, utterance) in enumerate(zip(indices, files, strict=True)):
+            record = Record({row: found[place] for row, found in scores.items()}, 0.0, '')
+            cache.write(utterance.key, record, {}, self.sample_rate)
+            yield i, record
+
+    def _score(self, clean, rows: Mapping[str, Sequence[np.ndarray]]) -> dict[str, list[Scores]]:
+        return scoring.score(clean, rows, self.sample_rate, self.metrics, self._pool)
+
+    def _wait_for_others(self, records: list[Record | None], cache: ResultCache, label: str,
+                         rows: Sequence[str] = ()) -> None:
+        """Fills in what other processes measure, who are at it: should one end, JAX ends this one."""
+        missing = [i for i, record in enumerate(records) if record is None]
+        if missing:
+            print(f'{label}: waiting for {len(missing)} files of the other processes', flush=True)
+        while missing:
+            time.sleep(POLL_SECONDS)
+            for i in missing:
+                records[i] = self._stored(cache, self.utterances[i], rows)
+            missing = [i for i in missing if records[i] is None]
+
+    def _stored(self, cache: ResultCache, utterance: Utterance, rows: Sequence[str] = ()) -> Record | None:
+        """The record of a file, if it has all that is asked for."""
+        record = cache.read(utterance.key)
+        if record is None or not all(row in record.scores for row in rows):
+            return None
+        for row, scores in record.scores.items():
+            wanted = [name for name in self.metrics if row != CLEAN or name in nisqa.METRICS]
+            if not all(_is_final(name, scores) for name in wanted):
+                return None
+            if row not in INPUTS and not cache.has_audio(utterance.key, row):
+                return None
+        return record
+
+
+def _share(records: Sequence[Record | None]) -> list[int]:
+    """The files without a record that this process measures."""
+    return [i for i in range(jax.process_index(), len(records), jax.process_count()) if records[i] is None]
+
+
+def _device() -> str:
+    """What enhances, in words."""
+    device = jax.local_devices()[0]
+    name = f'{launch.cpu()}, {launch.cores()}' if device.platform == 'cpu' else device.device_kind
+    return name + (f', {jax.local_device_count()} devices' if jax.local_device_count() > 1 else '')
+
+
+def _is_final(name: str, scores: Scores) -> bool:
+    """Whether a metric was computed; one whose model was missing then, and is there now, was not."""
+    if name not in scores.values:
+        return False
+    model = nisqa.METRICS.get(name)
+    return not (model and scores.reasons.get(name) == nisqa.how_to_get(model) and nisqa.is_available(model))

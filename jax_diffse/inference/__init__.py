@@ -1,0 +1,1 @@
+"""What happens to recordings: whole files, batches, streams, exported functions."""

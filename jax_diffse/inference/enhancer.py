@@ -1,0 +1,334 @@
+"""A trained system applied to recordings of any length, rate and number of channels."""
+
+import collections
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jax_diffse import audio, runs
+from jax_diffse.errors import UserError
+from jax_diffse.inference import streams
+from jax_diffse.inference.programs import Chunk, Programs
+from jax_diffse.inference.streaming import StreamingEnhancer
+from jax_diffse.runs import Run
+from jax_diffse.systems.base import System
+
+
+class Batch(NamedTuple):
+    """Utterances that were enhanced together."""
+
+    indices: list[int]
+    stages: dict[str, list[np.ndarray]]  # stage -> [N] each
+    seconds: float  # that it took, compilation left out
+
+
+def load(workdir: str | os.PathLike, *, step: int | str = 'best',
+         preceding: str | os.PathLike | None = None) -> 'Enhancer':
+    """The enhancer of a run.
+
+    Args:
+      workdir: what training or conversion wrote.
+      step: of the checkpoint: 'best', 'latest' or a number.
+      preceding: the run whose output is refined, at its best checkpoint, for a run that refines.
+
+    Raises:
+      UserError: no such run or step, or the two runs do not go together.
+    """
+    run = runs.load(workdir, step=step)
+    return Enhancer(run, preceding=None if preceding is None else runs.load(preceding, step='best'))
+
+
+class Enhancer:
+    """Enhances arrays and files with the system of a run.
+
+    What is longer than `chunk_seconds` is enhanced in chunks that overlap by `overlap_seconds` and are cross-faded.
+    All chunks of a recording are brought to the level of the whole recording, channel by channel: by `System.gain` of a
+    signal with its root mean square, which is all that a gain may depend on.
+
+    Random draws depend on the utterance's id, the channel and the chunk alone, so the output does not depend on what is
+    enhanced beside it.
+
+    A system that refines the output of another enhancer gets it chunk by chunk from the system of `preceding`, at its
+    default steps, or is given it (`processed`) at each call. `seed`, 0 or more, draws the noise of systems that sample.
+
+    Raises:
+      UserError: chunks too short for their overlap, a seed out of range, or a preceding run that does not go together
+        with `run`.
+    """
+
+    def __init__(self, run: Run, *, preceding: Run | None = None, chunk_seconds: float = 16.0,
+                 overlap_seconds: float = 2.0, seed: int = 0):
+        if not 0 <= 2 * overlap_seconds <= chunk_seconds < math.inf or chunk_seconds < 1:
+            raise UserError(f'chunk_seconds={chunk_seconds:g}: expected a number of at least 1 and at least twice '
+                            f'the overlap of {overlap_seconds:g} s')
+        if not 0 <= seed < 2**32:
+            raise UserError(f'seed {seed}: expected a number from 0 to {2**32 - 1}')
+        if preceding is not None:
+            check_preceding(run, preceding)
+        self.run = run
+        self.sample_rate = run.system.sample_rate
+        self.seed = seed
+        self._chunk = round(chunk_seconds * self.sample_rate)
+        self._overlap = round(overlap_seconds * self.sample_rate)
+        self._preceding = None if preceding is None else Programs(preceding, None, self._chunk, seed)
+        self._programs = Programs(run, self._preceding, self._chunk, seed)
+
+    @property
+    def compile_seconds(self) -> float:
+        """Spent on compilation so far, that of the preceding system included."""
+        return self._programs.compile_seconds
+
+    def check_processed(self, given: bool) -> None:
+        """Checks that a system that refines gets one input to refine, and another system none.
+
+        Args:
+          given: whether the calls are to get `processed`.
+
+        Raises:
+          UserError: they should, or should not.
+        """
+        workdir, system = self.run.workdir, self.run.system
+        if given and not system.refines:
+            raise UserError(_refines_nothing(self.run))
+        if given and self._preceding:
+            raise UserError(f'{workdir}: refines one input, got files (--processed) and a run (--preceding): leave one '
+                            'of them out')
+        if system.refines and not given and not self._preceding:
+            raise UserError(f'{workdir}: refines the output of another enhancer: give the files (--processed DIR) or a '
+                            'run (--preceding RUN)')
+
+    def __call__(self, noisy: np.ndarray, sample_rate: int, *, strength: float = 1.0, utterance: str = '',
+                 steps: int | None = None, processed: np.ndarray | None = None) -> np.ndarray:
+        """Enhances one recording.
+
+        Args:
+          noisy: `[N]` or `[N, C]`, floating point.
+          sample_rate: of `noisy`, Hz. The system works at its own rate: at strength 1 nothing is left above half of it.
+          strength: share of the enhanced signal in the output, 0 to 1; the rest is the input.
+          utterance: id that the random draws of a sampling system follow from.
+          steps: sampling steps (network evaluations) of a system that samples.
+          processed: what an earlier enhancer made of `noisy`, in its shape, for a system that refines.
+
+        Returns:
+          float32, the shape of `noisy`.
+
+        Raises:
+          UserError: `noisy` is empty, not finite, not floating point or not `[N]` or `[N, C]`; strength beyond [0, 1];
+            `processed` likewise, of another shape, missing, or given to a system that has no use for it.
+        """
+        source, beside = streams.from_samples(noisy, sample_rate, utterance or 'noisy'), None
+        if processed is not None:
+            beside = streams.from_samples(processed, sample_rate, f'{utterance} processed'.lstrip())
+        self._check_pair(source, beside)
+        pieces = [wet for _, wet in self._stream(source, beside, strength, utterance, steps)]
+        return np.concatenate(pieces).reshape(np.shape(noisy))
+
+    def enhance_file(self, path: str | os.PathLike, output: str | os.PathLike, *,
+                     noise: str | os.PathLike | None = None, processed: str | os.PathLike | None = None,
+                     strength: float = 1.0, utterance: str = '', steps: int | None = None,
+                     streaming: StreamingEnhancer | None = None,
+                     on_progress: Callable[[float], None] = lambda seconds: None) -> float:
+        """Enhances a file of any length in bounded memory; the output has its rate, channels, format and subtype.
+
+        Args:
+          path: the noisy file.
+          output: where the enhanced one goes; it appears when it is whole.
+          noise: where what was removed (input - output) goes, if wanted.
+          processed: what an earlier enhancer made of the noisy file, for a system that refines.
+          strength, utterance, steps: see `__call__`.
+          streaming: enhances hop by hop in place of chunk by chunk; of the same run, for the file's channels.
+          on_progress: is told how many seconds of the file were written.
+
+        Returns:
+          The duration in seconds.
+
+        Raises:
+          UserError: the file cannot be read, is empty or not finite, or an output cannot be written; the processed file
+            likewise, of another rate, length or number of channels, missing, or of no use to the system.
+        """
+        like, source = audio.info(path), streams.from_file(path)
+        beside = None if processed is None else streams.from_file(processed)
+        self._check_pair(source, beside)
+        with contextlib.ExitStack() as stack:
+            write = stack.enter_context(streams.write(output, like))
+            write_noise = stack.enter_context(streams.write(noise, like)) if noise else lambda samples: None
+            for dry, wet in self._stream(source, beside, strength, utterance, steps, streaming):
+                wet = audio.clipped(wet, like.subtype)
+                write(wet)
+                write_noise(dry - wet)
+                on_progress(len(wet) / like.sample_rate)
+        return like.num_samples / like.sample_rate
+
+    def many(self, waveforms: Sequence[np.ndarray], ids: Sequence[str], steps: int | None = None,
+             processed: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
+        """Enhances utterances in batches of similar length; each comes out as it would alone.
+
+        Args:
+          waveforms: `[N]` each, at the system's rate.
+          ids: of the utterances.
+          steps: see `__call__`.
+          processed: what an earlier enhancer made of each, as long as it, for a system that refines.
+
+        Returns:
+          float32 `[N]` each, in the order given.
+
+        Raises:
+          UserError: a waveform is empty or not finite; a processed one likewise, of another length, missing, or of no
+            use to the system.
+        """
+        outputs = {i: found[-1] for indices, group in self._grouped(waveforms, ids, steps, processed, False)
+                   for i, found in zip(indices, group, strict=True)}
+        return [outputs[i] for i in range(len(waveforms))]
+
+    def stages(self, waveforms: Sequence[np.ndarray], ids: Sequence[str], steps: int | None = None,
+               processed: Sequence[np.ndarray] | None = None) -> dict[str, list[np.ndarray]]:
+        """Like `many`, for all stages of the system (`System.enhance_stages`) at the cost of one.
+
+        Returns:
+          Stage -> what `many` returns, the stages in the system's order; the last one is that of `many`. Before those
+          of a system that refines comes 'preceding': what it was given.
+        """
+        outputs: dict[str, dict[int, np.ndarray]] = collections.defaultdict(dict)
+        for batch in self.in_batches(waveforms, ids, steps, processed):
+            for stage, found in batch.stages.items():
+                outputs[stage] |= zip(batch.indices, found, strict=True)
+        return {stage: [found[i] for i in range(len(waveforms))] for stage, found in outputs.items()}
+
+    def in_batches(self, waveforms: Sequence[np.ndarray], ids: Sequence[str], steps: int | None = None,
+                   processed: Sequence[np.ndarray] | None = None) -> Iterator[Batch]:
+        """Like `stages`, batch by batch as they are computed: of similar length, not in the order given."""
+        groups = self._grouped(waveforms, ids, steps, processed, True)
+        while True:
+            started = time.perf_counter() - self.compile_seconds
+            indices, group = next(groups, (None, None))
+            if indices is None:
+                return
+            seconds = time.perf_counter() - self.compile_seconds - started
+            names = ('preceding',) * self.run.system.refines + self._programs.stages
+            yield Batch(indices, {stage: [found[s] for found in group] for s, stage in enumerate(names)}, seconds)
+
+    def _grouped(self, waveforms, ids, steps, processed, all_stages) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+        """Indices of utterances, and what was made of each: `[K, N]`, K is 1, or the number of stages."""
+        buckets, pieces = collections.defaultdict(list), {}
+        given = [None] * len(waveforms) if processed is None else processed
+        for i, (waveform, name, made) in enumerate(zip(waveforms, ids, given, strict=True)):
+            source = streams.from_array(waveform[:, None], self.sample_rate, name)
+            beside = None if made is None else streams.from_array(made[:, None], self.sample_rate, f'{name} processed')
+            self._check_pair(source, beside)
+            if len(waveform) > self._chunk:
+                chunks = self._chunks(source, beside, name, steps, all_stages)
+                yield [i], [np.concatenate([x.T for x in chunks], axis=1)]
+            else:
+                buckets[self._programs.bucket(len(waveform))].append(i)
+                pieces[i] = Chunk(waveform, name, self._levels(source, beside)[0], processed=made)
+        for length, members in sorted(buckets.items()):
+            rows = self._programs.rows(length, len(members))
+            for start in range(0, len(members), rows):
+                group = members[start:start + rows]
+                batch = self._programs([pieces[i] for i in group], rows, length, steps, all_stages)
+                yield group, [batch[:, row, :len(waveforms[i])] for row, i in enumerate(group)]
+
+    def _check_pair(self, source: streams.Stream, processed: streams.Stream | None) -> None:
+        self.check_processed(processed is not None)
+        if processed is not None:
+            streams.check_alike(source, processed)
+
+    def _stream(self, source: streams.Stream, processed: streams.Stream | None, strength, utterance, steps,
+                streaming=None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Consecutive pieces (noisy, output) `[n, C]` of a recording."""
+        if not 0 <= strength <= 1:
+            raise UserError(f'strength={strength}: expected a number from 0 to 1')
+        if streaming is None:
+            enhanced = self._chunks(source, processed, utterance, steps)
+        else:
+            self._rms(source)  # for its checks
+            enhanced = streaming.through(self._at_own_rate(source))
+        start, noisy = 0, streams.Window(source.blocks())
+        for wet in streams.resampled(enhanced, self._length(source), self.sample_rate, source.sample_rate):
+            wet = wet[:source.num_samples - start]  # there and back may add a sample or two
+            dry = noisy.read(start, start + len(wet))
+            start += len(wet)
+            yield dry, strength * wet + (1 - strength) * dry
+
+    def _chunks(self, source: streams.Stream, processed: streams.Stream | None, utterance, steps,
+                all_stages=False) -> Iterator[np.ndarray]:
+        """Consecutive pieces `[n, C * K]` of a recording, enhanced, at the system's rate; K stages of each channel."""
+        rms, channels = self._levels(source, processed), source.num_channels
+
+        def process(chunk, number):
+            length = self._programs.bucket(len(chunk))
+            made = [None] * channels if processed is None else chunk.T[channels:]
+            pieces = [Chunk(chunk[:, c], utterance, rms[c], c, number, made[c]) for c in range(channels)]
+            return np.concatenate([self._programs([piece], 1, length, steps, all_stages)[:, 0, :len(chunk)].T
+                                   for piece in pieces], axis=1)
+
+        # Side by side both go through the same resampling and the same cuts.
+        both = source if processed is None else streams.beside(source, processed)
+        window = streams.Window(self._at_own_rate(both))
+        yield from streams.cross_faded(window.read, self._length(source), self._chunk, self._overlap, process)
+
+    def _length(self, source: streams.Stream) -> int:
+        """Samples at the system's rate."""
+        return streams.num_resampled(source.num_samples, source.sample_rate, self.sample_rate)
+
+    def _at_own_rate(self, source: streams.Stream) -> Iterator[np.ndarray]:
+        return streams.resampled(source.blocks(), source.num_samples, source.sample_rate, self.sample_rate)
+
+    def _levels(self, source: streams.Stream, processed: streams.Stream | None) -> np.ndarray:
+        """Root mean square `[C]` of a recording, and the checks of both."""
+        rms = self._rms(source)
+        if processed is not None:
+            self._rms(processed)
+        return rms
+
+    def _rms(self, source: streams.Stream) -> np.ndarray:
+        """Root mean square `[C]` at the system's rate, and the check that there is something and all of it finite."""
+        if not source.num_samples:
+            raise UserError(f'{source.name}: no samples')
+        energy, count = np.zeros(source.num_channels), 0
+        for block in self._at_own_rate(source):
+            energy += np.sum(np.square(block, dtype=np.float64), axis=0)
+            count += len(block)
+        if not np.all(np.isfinite(energy)):
+            raise UserError(f'{source.name}: holds samples that are NaN or infinite')
+        return np.sqrt(energy / count)
+
+def check_preceding(run: Run, preceding: Run) -> None:
+    """Checks that `run` can refine what `preceding` makes.
+
+    Raises:
+      UserError: it refines nothing, the other one refines as well, or they differ in their sample rate.
+    """
+    ours, theirs = run.system.sample_rate, preceding.system.sample_rate
+    if not run.system.refines:
+        raise UserError(_refines_nothing(run))
+    if preceding.system.refines:
+        raise UserError(f'{preceding.workdir}: refines the output of another enhancer itself, expected a run that '
+                        'enhances noisy speech as the preceding one')
+    if theirs != ours:
+        raise UserError(f'{preceding.workdir}: works at {theirs} Hz, but {run.workdir} at {ours} Hz; expected a '
+                        'preceding run of the same rate')
+
+
+def check_steps(system: System, steps: int | None) -> None:
+    """Checks a number of sampling steps; None, the system's own, is right for all.
+
+    Raises:
+      UserError: the system does not take it.
+    """
+    if steps is None:
+        return
+    try:
+        system.check_steps(steps)
+    except ValueError as error:
+        raise UserError(f'--steps={steps}: {error}') from error
+
+
+def _refines_nothing(run: Run) -> str:
+    return (f'{run.workdir}: {type(run.system).__name__} enhances noisy speech by itself and refines nothing: leave '
+            '--processed and --preceding out')

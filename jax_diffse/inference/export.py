@@ -1,0 +1,151 @@
+"""Exports a run as one file that JAX alone can load and call, on the platforms it was exported for.
+
+    python -m jax_diffse.inference.export RUN OUT [--platforms cpu,cuda,tpu] [--chunk-seconds 4] [--batch 1]
+
+In Python, where OUT is used:
+
+    enhance = jax.export.deserialize(open('OUT', 'rb').read()).call
+    enhanced = enhance(noisy, num_samples, np.uint32(0))  # [B, N] float32, [B] int32, a seed
+
+A run that refines another enhancer's output takes that as a fourth argument, unless --preceding puts the run that makes
+it into the same file. docs/export.md has the rest.
+"""
+
+import argparse
+import contextlib
+import math
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO
+
+import jax
+import jax.export
+import jax.numpy as jnp
+
+from jax_diffse import errors, files, platforms, runs
+from jax_diffse.config import checkpoint, setting
+from jax_diffse.errors import UserError
+from jax_diffse.inference.enhancer import check_preceding, check_steps
+from jax_diffse.inference.programs import enhance_chunks
+from jax_diffse.runs import Run
+from jax_diffse.spectral import mask_frames
+
+PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
+
+
+def export(run: Run, targets: Sequence[str] = ('cpu', 'cuda', 'tpu'), *, chunk_seconds: float = 4.0, batch: int = 1,
+           steps: int | None = None, preceding: Run | None = None) -> jax.export.Exported:
+    """Traces the enhancer of a run for signals of one length and lowers it for several platforms, weights included.
+
+    The function is `(noisy [B, N] float32, num_samples [B] int32, seed uint32) -> enhanced [B, N] float32`. Each row is
+    a recording of its own, of 1 to N samples, enhanced at its own level; what lies beyond `num_samples` is not read,
+    and zero in the output. The noise of systems that sample follows from the seed and the row, as that of
+    `Enhancer(run, seed=seed)` does for chunk number `row` of a recording without a name.
+
+    Args:
+      run: to be exported.
+      targets: some of `PLATFORMS`; none of them is needed here.
+      chunk_seconds: N, in seconds.
+      batch: B, rows.
+      steps: sampling steps of a system that samples.
+      preceding: the run whose output is refined, at its default steps, for a run that refines. Without it such a
+        run's function takes that output as a fourth argument, `[B, N]` float32.
+
+    Raises:
+      UserError: an unknown platform or number of steps, no rows, no samples, or runs that do not go together.
+    """
+    system = run.system
+    for name in targets:
+        if name not in PLATFORMS:
+            raise UserError(f'--platforms: unknown platform {name!r}, expected some of {",".join(PLATFORMS)}')
+    if batch < 1:
+        raise UserError(f'--batch={batch}: expected at least 1')
+    if not math.isfinite(chunk_seconds) or round(chunk_seconds * system.sample_rate) < 1:
+        raise UserError(f'--chunk-seconds={chunk_seconds:g}: expected a length of at least one sample')
+    check_steps(system, steps)
+    if preceding is not None:
+        check_preceding(run, preceding)
+
+    shape = (batch, round(chunk_seconds * system.sample_rate))
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct((batch,), jnp.int32),
+                 jax.ShapeDtypeStruct((), jnp.uint32)]
+    if system.refines and preceding is None:
+        arguments.append(arguments[0])
+    with platforms.exporting(targets):
+        return jax.export.export(jax.jit(_function(run, preceding, steps)), platforms=targets)(*arguments)
+
+
+def _function(run: Run, preceding: Run | None, steps: int | None) -> Callable[..., jax.Array]:
+    """What is exported; its name, which JAX's messages show, has the sample rate."""
+    def enhance(noisy, num_samples, seed, processed=None):
+        noisy = mask_frames(noisy, num_samples)
+        level = jnp.sqrt(jnp.sum(noisy**2, axis=1) / jnp.maximum(num_samples, 1))
+        rows = jnp.arange(len(noisy), dtype=jnp.uint32)
+        zeros = jnp.zeros_like(rows)  # the hash of no name, and the first channel
+        seeds = jnp.stack([jnp.broadcast_to(seed, rows.shape), zeros, zeros, rows], axis=1)
+
+        def enhanced(run, processed=None, steps=None):
+            stages = enhance_chunks(run.system, run.variables, noisy, num_samples, level, seeds, processed, steps)
+            return list(stages.values())[-1]
+
+        if preceding is not None:
+            processed = enhanced(preceding)
+        elif processed is not None:
+            processed = mask_frames(processed, num_samples)
+        return enhanced(run, processed, steps)
+
+    enhance.__name__ = f'enhance_at_{run.system.sample_rate}_hz'
+    return enhance
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the command line, exports and writes the file.
+
+    Raises:
+      UserError: no such run, settings that it does not take, or a file that cannot be written.
+    """
+    parser = errors.Parser(prog='python -m jax_diffse.inference.export', description=__doc__,
+                           formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('workdir', type=files.given, metavar='RUN', help='a trained or converted run')
+    parser.add_argument('output', type=files.given, metavar='OUT', help='the file to write')
+    parser.add_argument('--platforms', default='cpu,cuda,tpu', help='where it is to run (default: cpu,cuda,tpu)')
+    parser.add_argument('--chunk-seconds', type=float, default=4.0, metavar='SECONDS',
+                        help='length of what it takes (default: 4)')
+    parser.add_argument('--batch', type=int, default=1, metavar='B', help='how many it takes at once (default: 1)')
+    parser.add_argument('--steps', type=int, help="sampling steps, for systems that sample (default: the run's own)")
+    parser.add_argument('--checkpoint', type=checkpoint, default='best', metavar='best|latest|N',
+                        help='checkpoint (default: best)')
+    parser.add_argument('--model', type=setting, action='append', default=[], metavar='KEY=VALUE',
+                        help="in place of a value in the run's config.model, say guidance=none; may be repeated")
+    parser.add_argument('--preceding', type=files.given, metavar='RUN',
+                        help='a run that enhances first, in the same file, for a run that refines')
+    args = parser.parse_args(argv)
+    run = runs.load(args.workdir, step=args.checkpoint, model=dict(args.model))
+    preceding = None if args.preceding is None else runs.load(args.preceding, step='best')
+    targets = tuple(dict.fromkeys(args.platforms.split(',')))  # each once
+    with _written(args.output) as file:  # opened first: exporting takes long
+        exported = export(run, targets, chunk_seconds=args.chunk_seconds, batch=args.batch, steps=args.steps,
+                          preceding=preceding)
+        file.write(exported.serialize())
+        size = file.tell()
+    takes = dict(zip(('noisy', 'num_samples', 'seed', 'processed'), exported.in_avals))
+    takes = ', '.join(f'{name} {value.str_short(short_dtypes=True)}' for name, value in takes.items())
+    print(f'{args.output}: {size / 1e6:.1f} MB for {", ".join(exported.platforms)}: ({takes}) -> '
+          f'{exported.out_avals[0].str_short(short_dtypes=True)}, at {run.system.sample_rate} Hz')
+
+
+@contextlib.contextmanager
+def _written(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A file under a temporary name, which gets its own when all went well and is removed otherwise."""
+    if pathlib.Path(path).is_dir():
+        raise UserError(f'{path}: is a folder, expected the name of a file')
+    try:
+        with files.atomic_write(path) as partial, open(partial, 'wb') as file:
+            yield file
+    except OSError as error:
+        raise UserError(files.unwritable(path, error)) from error
+
+
+if __name__ == '__main__':
+    errors.exit_with(main)

@@ -1,0 +1,166 @@
+"""Pieces of recordings in batches of equal length, and the compiled programs that enhance them."""
+
+import functools
+import time
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+from jax_diffse.errors import UserError
+from jax_diffse.runs import Run
+from jax_diffse.systems.base import System, Variables
+
+
+class Chunk(NamedTuple):
+    """What a program enhances in one row: a chunk of a channel of an utterance."""
+
+    samples: np.ndarray  # [N]
+    utterance: str
+    rms: float  # of the whole channel
+    channel: int = 0
+    chunk: int = 0
+    processed: np.ndarray | None = None  # [N], where what an earlier enhancer made of it is at hand
+
+
+class Programs:
+    """The system of a run, compiled for one shape of batches after the other.
+
+    Args:
+      run: whose system it is.
+      preceding: of the run that makes what this one refines.
+      longest: samples of a chunk, at most.
+      seed: of the noise of systems that sample.
+    """
+
+    def __init__(self, run: Run, preceding: 'Programs | None', longest: int, seed: int):
+        self.run = run
+        self.stages: tuple[str, ...] = ()  # of the system, in order; known once it was compiled
+        self._preceding, self._longest, self._seed = preceding, longest, seed
+        self._compile_seconds = 0.0
+        self.compiled = {}  # (rows, samples, steps, whether of all stages) -> program
+
+    @property
+    def compile_seconds(self) -> float:
+        """Spent on compilation so far, that of the preceding system included."""
+        return self._compile_seconds + (self._preceding.compile_seconds if self._preceding else 0.0)
+
+    def rows(self, length: int, count: int) -> int:
+        """Rows of a batch: about as many samples on each device as the longest chunk has, equally many on all devices.
+
+        No more than spread `count` chunks evenly over the batches: rows without a chunk cost as much as others.
+        """
+        devices = jax.local_device_count()
+        batches = -(-count // (max(1, self._longest // length) * devices))
+        return -(-count // (batches * devices)) * devices
+
+    def bucket(self, num_samples: int) -> int:
+        """The padded length: 1, 2, 3, 4, 6, 9 ... seconds, up to the longest chunk; few, as each is compiled."""
+        seconds, rate = 1, self.run.system.sample_rate
+        while seconds * rate < num_samples:
+            seconds = max(seconds + 1, seconds * 3 // 2)
+        return min(seconds * rate, self._longest)
+
+    def __call__(self, chunks: Sequence[Chunk], rows: int, length: int, steps: int | None,
+                 all_stages: bool) -> np.ndarray:
+        """Enhances up to `rows` chunks of up to `length` samples.
+
+        Returns:
+          `[K, rows, length]`: the output, or all stages of it in order, before those what was refined.
+
+        Raises:
+          UserError: the output is not finite.
+        """
+        if not self.run.system.refines:
+            return self._enhanced(chunks, None, rows, length, steps, all_stages)
+        if self._preceding:
+            processed = self._preceding(chunks, rows, length, None, False)[0]
+        else:
+            processed = np.zeros((rows, length), np.float32)
+            for i, chunk in enumerate(chunks):
+                processed[i, :len(chunk.processed)] = chunk.processed
+        refined = self._enhanced(chunks, processed, rows, length, steps, all_stages)
+        return np.concatenate([processed[None], refined]) if all_stages else refined
+
+    def _enhanced(self, chunks: Sequence[Chunk], processed: np.ndarray | None, rows: int, length: int,
+                  steps: int | None, all_stages: bool) -> np.ndarray:
+        """What the run's own system makes of them with one program -> `[K, rows, length]`."""
+        noisy, num_samples = np.zeros((rows, length), np.float32), np.zeros(rows, np.int32)
+        seeds, level = np.zeros((rows, 4), np.uint32), np.zeros(rows, np.float32)
+        for i, chunk in enumerate(chunks):
+            noisy[i, :len(chunk.samples)], num_samples[i], level[i] = chunk.samples, len(chunk.samples), chunk.rms
+            seeds[i] = self._seed, zlib.crc32(chunk.utterance.encode()), chunk.channel, chunk.chunk
+        if not noisy.any() and (self.stages or not all_stages):  # else a program has to tell the stages
+            return np.zeros((len(self.stages) if all_stages else 1, rows, length), np.float32)
+        program = self._program(rows, length, steps, all_stages)
+        enhanced = np.array(program(noisy, num_samples, level, seeds, processed))
+        for i, chunk in enumerate(chunks):
+            if not np.all(np.isfinite(enhanced[:, i])):
+                raise UserError(f'{chunk.utterance or "noisy"}: the system gave NaN or infinity; is the checkpoint of '
+                                f'step {self.run.step} of {self.run.workdir} sound?')
+        return enhanced
+
+    def _program(self, rows: int, length: int, steps: int | None, all_stages: bool):
+        """The compiled system for `[rows, length]`; it returns all stages, or the last alone, `[K, rows, length]`."""
+        kind = rows, length, steps, all_stages
+        if kind not in self.compiled:
+            system, started = self.run.system, time.perf_counter()
+
+            def program(variables, noisy, num_samples, level, seeds, processed):
+                found = enhance_chunks(system, variables, noisy, num_samples, level, seeds, processed, steps)
+                self.stages = tuple(found)  # kept here, as jit would sort the keys of a dict
+                return jnp.stack(list(found.values())[0 if all_stages else -1:])
+
+            everywhere, split = _placement(rows)
+            variables = jax.device_put(self.run.variables, everywhere)
+            arguments = [jax.ShapeDtypeStruct(shape, dtype, sharding=split) for shape, dtype in (
+                ((rows, length), jnp.float32), ((rows,), jnp.int32), ((rows,), jnp.float32), ((rows, 4), jnp.uint32))]
+            processed = arguments[0] if system.refines else None
+            compiled = jax.jit(program).lower(variables, *arguments, processed).compile()
+            self.compiled[kind] = functools.partial(compiled, variables)
+            self._compile_seconds += time.perf_counter() - started
+        return self.compiled[kind]
+
+
+def enhance_chunks(system: System, variables: Variables, noisy: jax.Array, num_samples: jax.Array, level: jax.Array,
+                   seeds: jax.Array, processed: jax.Array | None, steps: int | None) -> dict[str, jax.Array]:
+    """`System.enhance_stages` on chunks of recordings; digital silence stays silent, whatever a network makes of it.
+
+    Args:
+      system, variables: of the run.
+      noisy: `[B, N]`, zero beyond `num_samples`.
+      num_samples: `[B]`.
+      level: `[B]`, root mean square of the whole recording that a chunk is of.
+      seeds: `[B, 4]` uint32, what its draws follow from: seed, hash of the utterance's id, channel and chunk.
+      processed: `[B, N]`, for systems that refine.
+      steps: sampling steps of systems that sample.
+
+    Returns:
+      Stage -> `[B, N]`, in the system's order.
+    """
+    found = system.enhance_stages(variables, noisy, num_samples, jax.vmap(_key)(seeds),
+                                  gain=system.gain(level[:, None], jnp.ones(len(noisy))), steps=steps,
+                                  processed=processed)
+    sound = jnp.any(noisy != 0, axis=1, keepdims=True)
+    return {stage: jnp.where(sound, waveform, 0.0) for stage, waveform in found.items()}
+
+
+def _placement(rows: int) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:
+    """Where variables and rows lie: on all local devices where the rows fall into equal parts, else on the first."""
+    devices = jax.local_devices()
+    if rows % len(devices):
+        return (SingleDeviceSharding(devices[0]),) * 2
+    mesh = jax.make_mesh((len(devices),), ('data',), (AxisType.Auto,), devices=devices)
+    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec('data'))
+
+
+def _key(seed: jax.Array) -> jax.Array:
+    """The key of (seed, utterance, channel, chunk) `[4]`."""
+    key = jax.random.key(seed[0])
+    for number in seed[1:]:
+        key = jax.random.fold_in(key, number)
+    return key

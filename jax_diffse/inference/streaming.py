@@ -1,0 +1,169 @@
+"""Enhancement while the recording goes on: blocks of samples in, blocks of samples out."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_diffse import runs
+from jax_diffse.errors import UserError
+from jax_diffse.runs import Run
+
+GOES_ON = 1 << 30  # hops of a recording whose end is not in sight: 77 days at 100 samples and 16 kHz
+
+
+class Timing(NamedTuple):
+    """How late a streaming system is by design, in seconds; computing a hop comes on top."""
+
+    look_ahead: float  # input further ahead changes an output sample by less than 1e-4
+    latency: float  # from a sample going in to its coming out, at most: the look-ahead, and waiting for whole hops
+
+
+def timing(run: Run) -> Timing:
+    """The delays of a run's system.
+
+    Raises:
+      UserError: the system cannot stream.
+    """
+    system = run.system
+    if system.delay is None:
+        raise UserError(f'{run.workdir}: {type(system).__name__} needs the whole recording and cannot enhance it as a '
+                        'stream; use a DCCRN run, or enhance whole files')
+    return Timing(system.look_ahead / system.sample_rate, (system.delay + 1) * system.hop / system.sample_rate)
+
+
+def load(workdir: str | os.PathLike, *, num_channels: int = 1, step: int | str = 'best') -> 'StreamingEnhancer':
+    """The streaming enhancer of a run.
+
+    Args:
+      workdir: what training or conversion wrote.
+      num_channels: of the recordings.
+      step: of the checkpoint: 'best', 'latest' or a number.
+
+    Raises:
+      UserError: no such run or step, or its system cannot stream.
+    """
+    return StreamingEnhancer(runs.load(workdir, step=step), num_channels)
+
+
+class StreamingEnhancer:
+    """Enhances a recording block by block, each channel on its own.
+
+    What `__call__` returned and what `flush` returns at the end, put together, is what `Enhancer` gives for the whole
+    recording, as long as that is not longer than a chunk: longer ones it cross-fades from chunks.
+
+    Attributes:
+      sample_rate: of the samples, Hz.
+      hop: samples that are enhanced at a time; blocks of other sizes are kept until hops are whole.
+      look_ahead_seconds, latency_seconds: see `Timing`.
+      compile_seconds: what the program took to compile, which is done here, before the first sample.
+      step_seconds: what enhancing hops has taken so far.
+    """
+
+    def __init__(self, run: Run, num_channels: int = 1):
+        self.look_ahead_seconds, self.latency_seconds = timing(run)
+        if num_channels < 1:
+            raise UserError(f'num_channels={num_channels}: expected 1 or more')
+        self.run, self.num_channels = run, num_channels
+        self.sample_rate, self.hop = run.system.sample_rate, run.system.hop
+        self.step_seconds = 0.0
+        started = time.perf_counter()
+        self._start = jax.jit(lambda: run.system.stream_start(num_channels))
+        self._program = _compiled(run, num_channels)
+        self.compile_seconds = time.perf_counter() - started
+        self.reset()
+
+    def __call__(self, block: np.ndarray) -> np.ndarray:
+        """Takes the next samples of the recording and returns the next ones that are final.
+
+        Args:
+          block: `[n]` (one channel) or `[n, C]`, floating point, n from 0 on.
+
+        Returns:
+          `[m]` or `[m, C]` float32, alike; m is 0 until the look-ahead is there, and all of it comes with `flush`.
+
+        Raises:
+          UserError: `block` is not finite, not floating point or of another shape. It is then as if it had not come.
+            Also where the system gives NaN or infinity.
+        """
+        block = self._checked(block)
+        samples = np.concatenate([self._pending, block.reshape(-1, self.num_channels)])
+        self._ndim, self._num_samples = block.ndim, self._num_samples + len(block)
+        whole = len(samples) - len(samples) % self.hop
+        self._pending = samples[whole:]
+        return self._enhanced(samples[:whole], GOES_ON)
+
+    def flush(self) -> np.ndarray:
+        """Ends the recording: returns what is left of it, shaped as by `__call__`, and is ready for the next one."""
+        delay, hops = self.run.system.delay, -(-self._num_samples // self.hop)
+        left = self._num_samples - max(0, self._hops - delay) * self.hop
+        rest = np.zeros(((hops + delay - self._hops) * self.hop if left else 0, self.num_channels), np.float32)
+        rest[:len(self._pending)] = self._pending
+        enhanced = self._enhanced(rest, hops)[:left]
+        self.reset()
+        return enhanced
+
+    def reset(self) -> None:
+        """Forgets the recording, whose rest is lost: the next block is the first of another one."""
+        self._state, self._hops = self._start(), 0
+        self._pending, self._num_samples = np.zeros((0, self.num_channels), np.float32), 0
+        self._ndim = 1 if self.num_channels == 1 else 2  # of what is returned: that of the last block
+
+    def through(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Enhances one whole recording: blocks `[n, C]` in, blocks with at least one sample out."""
+        self.reset()
+        for block in blocks:
+            enhanced = self(block)
+            if len(enhanced):
+                yield enhanced
+        rest = self.flush()
+        if len(rest):
+            yield rest
+
+    def _checked(self, block) -> np.ndarray:
+        block, shape = np.asarray(block), f'[samples, {self.num_channels}]'
+        if block.shape[1:] != (self.num_channels,) and not (block.ndim == self.num_channels == 1):
+            expected = f'[samples] or {shape}' if self.num_channels == 1 else shape
+            raise UserError(f'block: expected the shape {expected}, got {list(block.shape)}')
+        if not np.issubdtype(block.dtype, np.floating):
+            raise UserError(f'block: expected floating-point samples in [-1, 1], got {block.dtype}; divide integers by '
+                            'their full scale')
+        block = block.astype(np.float32, copy=False)
+        if not np.all(np.isfinite(block)):
+            raise UserError('block: holds samples that are NaN or infinite')
+        return block
+
+    def _enhanced(self, samples: np.ndarray, num_hops: int) -> np.ndarray:
+        """Whole hops of samples `[n, C]` -> what is final now."""
+        started, outputs = time.perf_counter(), [np.zeros((0, self.num_channels), np.float32)]
+        early = max(0, self.run.system.delay - self._hops) * self.hop  # what comes before the first sample
+        for hop in samples.reshape(-1, self.hop, self.num_channels):
+            output, self._state = self._program(self._state, np.ascontiguousarray(hop.T),
+                                                np.full(self.num_channels, num_hops, np.int32))
+            outputs.append(np.asarray(output).T)
+            self._hops += 1
+        self.step_seconds += time.perf_counter() - started
+        enhanced = np.concatenate(outputs)[early:]
+        if not np.all(np.isfinite(enhanced)):
+            raise UserError(f'{self.run.workdir}: the system gave NaN or infinity; is the checkpoint of step '
+                            f'{self.run.step} sound?')
+        return enhanced if self._ndim == 2 else enhanced[:, 0]
+
+
+def _compiled(run: Run, num_channels: int):
+    """(state, samples `[C, hop]`, num_hops `[C]`) -> samples `[C, hop]` and the state, which takes the old one's place.
+
+    The variables are constants of the program: the compiler then arranges them once instead of at every hop, which
+    halves the time.
+    """
+    def step(state, samples, num_hops):
+        return run.system.stream_step(run.variables, state, samples, num_hops)
+
+    state = jax.eval_shape(lambda: run.system.stream_start(num_channels))
+    return jax.jit(step, donate_argnums=0).lower(
+        state, jax.ShapeDtypeStruct((num_channels, run.system.hop), jnp.float32),
+        jax.ShapeDtypeStruct((num_channels,), jnp.int32)).compile()

@@ -1,0 +1,155 @@
+"""Metrics of many pairs in a pool of processes.
+
+Not `concurrent.futures.ProcessPoolExecutor`: the processes it starts run the caller's main module again, so they would
+import JAX, and the death of one ends all pending work. Here each worker is a plain Python process, fed by a thread.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import os
+import pathlib
+import pickle
+import queue
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+import jax_diffse
+from jax_diffse import interrupts
+from jax_diffse.errors import UserError
+from jax_diffse.metrics.scores import DEFAULT, Scores, check, score
+
+_PACKAGE_ROOT = str(pathlib.Path(jax_diffse.__file__).parents[1])
+_ONE_THREAD = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
+
+
+class Pool:
+    """Worker processes that score pairs; a context manager, whose end ends them.
+
+    Args:
+      workers: processes, by default one per CPU; 0 scores in this process.
+
+    Raises:
+      UserError: negative `workers`.
+    """
+
+    def __init__(self, workers: int | None = None):
+        count = (os.cpu_count() or 1) if workers is None else workers
+        if count < 0:
+            raise UserError(f'workers is {count}, expected 0 (no pool) or more')
+        self._workers = [_Worker() for _ in range(count)]
+        self._idle, self._ends = queue.SimpleQueue(), contextlib.ExitStack()
+        for worker in self._workers:
+            self._idle.put(worker)
+
+    def __enter__(self):
+        self._ends.enter_context(interrupts.on_leave(self._kill))
+        for worker in self._workers:
+            self._ends.callback(worker.stop)
+        return self
+
+    def __exit__(self, *_):
+        self._ends.close()
+
+    def _kill(self):
+        for worker in self._workers:
+            worker.kill()
+
+    def score_all(self, jobs: Iterable[tuple[np.ndarray, np.ndarray]], sample_rate: int,
+                  names: Sequence[str] = DEFAULT) -> Iterator[Scores]:
+        """Scores many pairs, a few at a time.
+
+        Args:
+          jobs: pairs (clean `[N]`, degraded `[N]`). Taken from as results are, at most `2 * workers + 1` ahead.
+          sample_rate: 8000 or 16000 Hz.
+          names: of `METRICS`.
+
+        Returns:
+          An iterator over `Scores` in the order of the jobs. A pair whose worker dies is NaN with that reason.
+
+        Raises:
+          UserError: a metric that does not exist, or a sample rate at which metrics are not defined.
+        """
+        check(sample_rate, names)
+        if not self._workers:
+            return (score(clean, degraded, sample_rate, names) for clean, degraded in jobs)
+        return self._pooled(jobs, sample_rate, tuple(names))
+
+    def _pooled(self, jobs, sample_rate, names):
+        def run(clean, degraded):
+            worker = self._idle.get()
+            try:
+                return worker.score(clean, degraded, sample_rate, names)
+            finally:
+                self._idle.put(worker)
+
+        threads = concurrent.futures.ThreadPoolExecutor(len(self._workers))
+        pending = collections.deque()
+        try:
+            for clean, degraded in jobs:
+                # as NumPy arrays: to unpickle JAX's, the worker would import it
+                pending.append(threads.submit(run, np.asarray(clean), np.asarray(degraded)))
+                if len(pending) > 2 * len(self._workers):
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+
+class _Worker:
+    """A process that scores one pair at a time; started when first used, and anew after a death."""
+
+    def __init__(self):
+        self._process = None
+
+    def score(self, clean, degraded, sample_rate, names):
+        try:
+            process = self._process = self._process or _start()
+            process.stdin.write(pickle.dumps((clean, degraded, sample_rate, names), protocol=5))
+            process.stdin.flush()
+            return pickle.load(process.stdout)
+        except (BrokenPipeError, EOFError, pickle.UnpicklingError):
+            return Scores.undefined(names, f'the scoring process died on this pair (exit status {self.stop()})')
+
+    def kill(self):
+        """Ends the process, if there is one, whatever it is at."""
+        if self._process is not None:
+            self._process.kill()
+
+    def stop(self):
+        """Ends the process, if there is one, and returns its exit status."""
+        if self._process is None:
+            return None
+        with contextlib.suppress(BrokenPipeError):  # of a dead process
+            self._process.stdin.close()  # a live one ends
+        self._process.stdout.close()
+        status, self._process = self._process.wait(), None
+        return status
+
+
+def _start():
+    search_path = os.pathsep.join(filter(None, (_PACKAGE_ROOT, os.environ.get('PYTHONPATH'))))
+    command = f'from {__name__} import serve; serve()'
+    # In a process group of its own, as an interrupt from the terminal is the parent's business.
+    return subprocess.Popen([sys.executable, '-P', '-c', command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                            env={**os.environ, **_ONE_THREAD, 'PYTHONPATH': search_path}, process_group=0)
+
+
+def serve() -> None:
+    """The worker: pickled arguments of `score` from stdin, pickled `Scores` to stdout, until stdin ends."""
+    jobs, results = sys.stdin.buffer, os.fdopen(os.dup(1), 'wb')
+    os.dup2(2, 1)  # whatever prints must not print into the results
+    while True:
+        try:
+            job = pickle.load(jobs)
+        except EOFError:
+            return
+        try:
+            pickle.dump(score(*job), results)
+            results.flush()
+        except BrokenPipeError:  # nobody waits for it any more
+            os._exit(1)  # else `results` would try again, and say so

@@ -1,0 +1,127 @@
+"""All metrics of one pair of signals."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jax_diffse.errors import UserError
+from jax_diffse.metrics import distortion, perceptual
+
+SAMPLE_RATES = (8000, 16000)  # Hz
+
+
+class Metric(NamedTuple):
+    """How a metric is computed."""
+
+    function: Callable[..., float]
+    of: tuple[str, ...] = ()  # the metrics it is a function of; none: of (clean, degraded, sample_rate)
+
+
+METRICS = {
+    'pesq_wb': Metric(perceptual.pesq_wb),
+    'pesq_nb': Metric(perceptual.pesq_nb),
+    'stoi': Metric(perceptual.stoi),
+    'estoi': Metric(perceptual.estoi),
+    'sdr': Metric(distortion.sdr),
+    'si_sdr': Metric(distortion.si_sdr),
+    'ssnr': Metric(distortion.ssnr),
+    'llr': Metric(distortion.llr),
+    'wss': Metric(distortion.wss),
+    'csig': Metric(perceptual.csig, of=('pesq_wb', 'llr', 'wss')),
+    'cbak': Metric(perceptual.cbak, of=('pesq_wb', 'wss', 'ssnr')),
+    'covl': Metric(perceptual.covl, of=('pesq_wb', 'llr', 'wss')),
+}
+DEFAULT = tuple(name for name in METRICS if name != 'sdr')  # that only where asked for
+
+
+class Scores(NamedTuple):
+    """The metrics of one pair: name -> value, and for every value that is NaN, name -> the reason."""
+
+    values: dict[str, float]
+    reasons: dict[str, str]
+
+    @classmethod
+    def undefined(cls, names: Sequence[str], reason: str) -> 'Scores':
+        """NaN for all `names`, for the same reason."""
+        return cls(dict.fromkeys(names, float('nan')), dict.fromkeys(names, reason))
+
+
+def check(sample_rate: int, names: Sequence[str]) -> None:
+    """Refuses what no pair of signals could be scored with.
+
+    Raises:
+      UserError: a metric that does not exist, or a sample rate at which metrics are not defined.
+    """
+    unknown = [name for name in names if name not in METRICS]
+    if unknown:
+        raise UserError(f'metric {unknown[0]!r} does not exist, expected some of: {", ".join(METRICS)}')
+    if sample_rate not in SAMPLE_RATES:
+        raise UserError(f'metrics are defined at 8000 and 16000 Hz, not at {sample_rate}: resample the signals first')
+
+
+def score(clean: np.ndarray, degraded: np.ndarray, sample_rate: int, names: Sequence[str] = DEFAULT) -> Scores:
+    """Scores a degraded or enhanced signal against the clean one.
+
+    Args:
+      clean: `[N]`, the reference.
+      degraded: `[N]`, in time with it.
+      sample_rate: 8000 or 16000 Hz.
+      names: of `METRICS`.
+
+    Returns:
+      `Scores` with the given names in the given order. A metric that cannot be computed for these signals is NaN with a
+      reason, and never raises.
+
+    Raises:
+      UserError: a metric that does not exist, or a sample rate at which metrics are not defined.
+    """
+    check(sample_rate, names)
+    clean, degraded = np.asarray(clean, np.float64), np.asarray(degraded, np.float64)
+    reason = _unusable(clean, degraded)
+    if reason:
+        return Scores.undefined(names, reason)
+    done = Scores({}, {})
+    for name in names:
+        _measure(name, (clean, degraded, sample_rate), done)
+    return Scores({name: done.values[name] for name in names},
+                  {name: done.reasons[name] for name in names if name in done.reasons})
+
+
+def _unusable(clean, degraded):
+    if clean.ndim != 1 or clean.shape != degraded.shape:
+        return f'the signals need one shape [N], clean is {list(clean.shape)} and degraded {list(degraded.shape)}'
+    for label, signal in (('clean', clean), ('degraded', degraded)):
+        if not np.all(np.isfinite(signal)):
+            return f'the {label} signal has NaN or infinite samples'
+        if not np.any(signal):
+            return f'the {label} signal is all zero'
+    return None
+
+
+def _measure(name, signals, done):
+    """Adds one metric, and those that it is made of, to `done`; each is computed once."""
+    if name in done.values:
+        return
+    function, of = METRICS[name]
+    for part in of:
+        _measure(part, signals, done)
+    missing = [part for part in of if part in done.reasons]
+    if missing:
+        value, reason = np.nan, f'needs {missing[0]}: {done.reasons[missing[0]]}'
+    else:
+        value, reason = _attempt(function, [done.values[part] for part in of] or signals)
+    done.values[name] = value
+    if np.isnan(value):
+        done.reasons[name] = reason
+
+
+def _attempt(function, arguments):
+    try:
+        with np.errstate(all='ignore'):  # what comes of it is looked at below
+            value = function(*arguments)
+    except distortion.UndefinedError as error:
+        return float('nan'), str(error)
+    except Exception as error:  # one file's odd failure must not end a run over thousands
+        return float('nan'), f'{type(error).__name__}: {error}'
+    return (value, '') if np.isfinite(value) else (float('nan'), f'the value is {value}')

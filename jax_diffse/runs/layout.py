@@ -1,0 +1,108 @@
+"""The folder of a run: its checkpoints, and what each says of itself.
+
+`WORKDIR/checkpoints/STEP/` holds four items: `variables`, `ema` (averaged weights of the trained groups, where kept),
+`optimizer` (what only training needs) and `meta` (JSON: resolved config, software versions, sample rate, history).
+Orbax writes each step under a temporary name and renames it when it is complete; a file of checksums tells whether it
+was damaged later.
+"""
+
+import math
+import os
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import absl.logging
+import jax
+import ml_collections
+import orbax.checkpoint as ocp
+
+from jax_diffse import files, systems
+from jax_diffse.errors import UserError
+from jax_diffse.runs.history import versions
+
+absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax raises its errors and also logs pages about them
+
+FORMAT = 2  # of this layout; raised when it changes
+RENAMED = {'jitter': 'noise_scale', 'deviation': 'sigma_hat'}  # keys of config.model, since format 1
+
+
+def directory(workdir: str | os.PathLike) -> pathlib.Path:
+    """The folder of the checkpoints."""
+    return pathlib.Path(files.given(workdir)).absolute() / 'checkpoints'
+
+
+def steps(checkpoints: pathlib.Path) -> list[int]:
+    """The finished steps in a folder of checkpoints, the latest first."""
+    found = checkpoints.glob('*') if checkpoints.is_dir() else ()
+    return sorted((int(path.name) for path in found if path.name.isdecimal() and
+                   ocp.utils.is_checkpoint_finalized(path)), reverse=True)
+
+
+def read_json(path: pathlib.Path, item: str) -> dict[str, Any]:
+    """The JSON item 'meta' or 'metrics' of a checkpoint."""
+    alone = this_process_only()
+    handler = ocp.JsonCheckpointHandler(item if item == 'metrics' else None, multiprocessing_options=alone)
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
+        return checkpointer.restore(path / item)
+
+
+def this_process_only() -> ocp.options.MultiprocessingOptions:
+    """Options for reading without waiting for other processes."""
+    this = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=this, active_processes={this},
+                                              barrier_sync_key_prefix=f'process_{this}')
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error; for nested TensorStore errors, the message of the operating system."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(':')
+    cause, *codes = re.split(r' \[(?:os_error_code|tensorstore_spec)=', line)
+    return cause.rpartition(': ')[2] if codes else line
+
+
+def validation_loss(path: pathlib.Path) -> float:
+    """The validation loss of a checkpoint; infinity if it has none."""
+    try:
+        return read_json(path, 'metrics')['validation_loss']
+    except (ValueError, KeyError, TypeError, OSError):
+        return math.inf
+
+
+def new_meta(config: ml_collections.ConfigDict, sample_rate: int, history: Mapping[str, Any]) -> dict[str, Any]:
+    """What a new checkpoint says of itself."""
+    return {'format': FORMAT, 'config': config.to_dict(), 'versions': versions(), 'sample_rate': sample_rate,
+            'history': dict(history)}
+
+
+def meta(path: pathlib.Path, workdir: str | os.PathLike) -> dict[str, Any]:
+    """What a checkpoint says of itself: 'config', 'versions', 'sample_rate' and 'history'.
+
+    Args:
+      path: of the checkpoint.
+      workdir: of its run, for messages.
+
+    Raises:
+      UserError: it is missing, damaged, or written by a newer version.
+    """
+    try:
+        found = {'history': {}, **read_json(path, 'meta')}
+        newer, system, model = found['format'] > FORMAT, found['config']['system'], found['config']['model']
+        if found['format'] < 2:
+            found['config']['model'] = {RENAMED.get(key, key): value for key, value in model.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f'{workdir}: the meta of its checkpoint of step {path.name} is missing or damaged '
+                        f'({type(error).__name__}: {error}); try another step, or train or convert again') from error
+    if newer:
+        raise UserError(f'{workdir}: written by a newer jax_diffse (format {found["format"]}, this one reads up to '
+                        f'{FORMAT}); upgrade jax_diffse')
+    if system not in systems.SYSTEMS:
+        raise UserError(f'{workdir}: a run of the system {system!r}, which this jax_diffse does not have')
+    return found
+
+
+def does_not_fit(workdir: str | os.PathLike, step: int | str, error: Exception) -> UserError:
+    """The error for a checkpoint whose arrays differ from those of its config's system."""
+    return UserError(f'{workdir}: the checkpoint of step {step} does not fit its config ({reason(error)}); another '
+                     'version of jax_diffse may have written it: use that one, or train or convert again')

@@ -1,0 +1,171 @@
+"""A trained run: loading, changing and saving it."""
+
+import dataclasses
+import hashlib
+import logging
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jax_diffse import files, systems
+from jax_diffse.config import override
+from jax_diffse.errors import UserError
+from jax_diffse.runs import checksums, layout
+from jax_diffse.systems.base import System, Variables, shapes
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained enhancer."""
+
+    system: System
+    variables: Variables  # averaged weights where the run kept them
+    config: ml_collections.ConfigDict
+    step: int
+    hash: str  # hexadecimal SHA-256 of the variables
+    workdir: pathlib.Path
+    history: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of its training, see `runs.history.History`
+
+
+def save(workdir, config: ml_collections.ConfigDict, variables: Variables, step: int = 0) -> None:
+    """Writes variables that were not trained here as a run that `load` accepts.
+
+    Raises:
+      UserError: `workdir` holds checkpoints already, or cannot be made.
+    """
+    system = systems.build(config.system, config.model)
+    if layout.steps(layout.directory(workdir)):
+        raise UserError(f'{workdir}: holds checkpoints already, choose another --workdir')
+    try:
+        layout.directory(workdir).mkdir(parents=True, exist_ok=True)  # it is there where an earlier call was cut off
+    except OSError as error:
+        raise UserError(f'{workdir}: cannot create the folder of the run ({error.strerror})') from error
+    options = ocp.CheckpointManagerOptions(cleanup_tmp_directories=True)
+    meta = layout.new_meta(config, system.sample_rate, {})
+    with ocp.CheckpointManager(layout.directory(workdir), options=options) as manager:
+        manager.save(step, args=ocp.args.Composite(
+            variables=ocp.args.StandardSave(variables), meta=ocp.args.JsonSave(meta)))
+    checksums.write(layout.directory(workdir) / str(step))
+
+
+def load(workdir, *, step: int | str = 'best', model: Mapping[str, Any] | None = None) -> Run:
+    """Loads an enhancer from a run; nothing but the workdir is needed.
+
+    Args:
+      workdir: what training or conversion wrote.
+      step: 'best' (lowest validation loss; the latest where none was validated), 'latest' or a number.
+      model: fields of config.model to use in place of the run's own, of the sampler, say.
+
+    Raises:
+      UserError: no such run or step, or a checkpoint that this version cannot read.
+    """
+    directory = layout.directory(workdir)
+    if not os.path.isdir(directory):
+        raise UserError(f'{workdir}: not a run (it has no checkpoints folder); train.py and convert make runs')
+    candidates = _candidates(directory, step, workdir)
+    for number in candidates:
+        reason = checksums.damage(directory / str(number))
+        if not reason:
+            break
+        if number == candidates[-1]:
+            raise UserError(f'{workdir}: the checkpoint of step {number} is damaged, or training replaced it just now: '
+                            f'try again, or another step ({reason})')
+        log.warning('%s: the checkpoint of step %d is damaged (%s); another one is used', workdir, number, reason)
+    try:
+        return _load(directory / str(number), workdir, model or {})
+    except UserError:
+        raise
+    except Exception as error:  # without checksums, Orbax and TensorStore stumble over damage in any way
+        raise layout.does_not_fit(workdir, number, error) from error
+
+
+def history_of(workdir) -> dict[str, Any]:
+    """The record of the training of a run, see `runs.history.History`; {} where it has none.
+
+    Raises:
+      UserError: no such run.
+    """
+    directory = layout.directory(workdir)
+    return layout.meta(directory / str(_candidates(directory, 'best', workdir)[0]), workdir)['history']
+
+
+def _load(path: pathlib.Path, workdir, model) -> Run:
+    meta = layout.meta(path, workdir)
+    config = ml_collections.ConfigDict(meta['config'])
+    override(config.model, model)
+    system = systems.build(config.system, config.model)
+    variables = _restore_variables(path, system)
+    return Run(system, variables, config.lock(), int(path.name), _hash(variables), pathlib.Path(files.given(workdir)),
+               meta['history'])
+
+
+def with_model(run: Run, model: Mapping[str, Any]) -> Run:
+    """The run with other fields of config.model, of its sampler, say; dotted keys as in `override`.
+
+    Raises:
+      UserError: a field that the system lacks, a value that it refuses, or one that its trained weights do not fit.
+    """
+    config = ml_collections.ConfigDict(run.config.to_dict())
+    override(config.model, model)
+    system = systems.build(config.system, config.model)
+    if shapes(system) != shapes(run.system):
+        raise UserError(f'{run.workdir}: {", ".join(model)}: changes the network, whose weights are trained; expected '
+                        'a key of its sampler, or another run')
+    return dataclasses.replace(run, system=system, config=config.lock())
+
+
+def _candidates(directory: pathlib.Path, step: int | str, workdir) -> list[int]:
+    """The step that is asked for, and those that take its place where it cannot be read."""
+    steps = layout.steps(directory)
+    if not steps:
+        raise UserError(f'{workdir}: holds no finished checkpoint')
+    if step == 'latest':
+        return steps
+    if step == 'best':
+        return sorted(steps, key=lambda number: (layout.validation_loss(directory / str(number)), -number))
+    if step not in steps:
+        raise UserError(f'{workdir}: no checkpoint of step {step}, there are {", ".join(map(str, sorted(steps)))}')
+    return [step]
+
+
+def _restore_variables(path: pathlib.Path, system: System) -> Variables:
+    # Onto one local device, whatever the number of devices it was trained on.
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes(system))
+    with ocp.StandardCheckpointer(multiprocessing_options=layout.this_process_only()) as checkpointer:
+        variables = _restore_arrays(checkpointer, path / 'variables', abstract)
+        if (path / 'ema').exists():
+            averaged = {group: abstract['params'][group] for group in system.losses}
+            variables['params'] = {**variables['params'], **_restore_arrays(checkpointer, path / 'ema', averaged)}
+    return variables
+
+
+def _restore_arrays(checkpointer, path: pathlib.Path, abstract):
+    """Arrays that have the shapes of `abstract`; a ValueError says which do not (Orbax would add pages to it)."""
+    found = _named_shapes(checkpointer.metadata(path).item_metadata.tree)
+    wanted = _named_shapes(abstract)
+    if found != wanted:
+        name = min(set(found.items()) ^ set(wanted.items()))[0]
+        raise ValueError(f'{name} is {found.get(name, "missing")}, expected {wanted.get(name, "none")}')
+    return checkpointer.restore(path, abstract)
+
+
+def _named_shapes(tree) -> dict[str, tuple[int, ...]]:
+    return {jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, 'shape'))}
+
+
+def _hash(variables) -> str:
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,258 @@
+import dataclasses
+import pathlib
+import runpy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from ml_collections import ConfigDict
+from numpy.testing import assert_allclose
+
+from jax_diffse import runs
+from jax_diffse.errors import UserError
+from tests import toys
+from tests.evaluation.test_evaluate import METRICS, ToySource, strict_json, toy_run
+from tests.metrics import rater
+
+pytestmark = pytest.mark.usefixtures('drawn_once')
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def _main(monkeypatch, *arguments, run=None):
+    """Runs evaluate.py on a toy run and returns its exit status."""
+    def load(workdir, step='best', model=None):
+        return dataclasses.replace(toy_run(), workdir=pathlib.Path(workdir)) if workdir == 'before' else (
+            run or toy_run(**model))
+
+    monkeypatch.setattr(runs, 'load', load)
+    named = [] if '--compare' in arguments else ['--workdir', 'toy']
+    monkeypatch.setattr(sys, 'argv', ['evaluate.py', *named, *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / 'evaluate.py'), run_name='__main__')
+    return stop.value.code
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """clean/ and noisy/ with two equally named files, and noise/ with two classes."""
+    source = ToySource(['a', 'b'], lengths=(8000, 9600))
+    for i, name in enumerate(('a', 'b')):
+        clean, noisy = source.read(i)
+        noise = 0.1 * np.random.default_rng(10 + i).standard_normal(16000)
+        for folder, samples in (('clean', clean), ('noisy', noisy), (f'noise/class_{name}', noise)):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            soundfile.write(tmp_path / folder / f'{name}.wav', samples, 16000)
+    return tmp_path
+
+
+def _made(folder):
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_main_evaluates_paired_folders(folders, monkeypatch, capsys):
+    status = _main(monkeypatch, '--output', folders / 'out', '--clean', folders / 'clean', '--noisy', folders / 'noisy',
+                   '--metrics', 'si_sdr,llr', '--workers', 1)
+    printed = capsys.readouterr().out
+    assert status == 0
+    assert printed.splitlines()[-1] == f'report: {folders / "out" / "index.html"}'
+    assert '| noisy ' in printed and '| enhanced ' in printed
+    summary = strict_json(folders / 'out' / 'summary.json')
+    assert (summary['files'], summary['metrics'], summary['groups']) == (2, list(METRICS), {})
+    assert str(folders / 'clean') in summary['data'] and str(folders / 'noisy') in summary['data']
+
+
+def test_main_resamples_folders_where_the_config_of_the_run_says_so(folders, monkeypatch):
+    for folder in ('clean', 'noisy'):
+        for path in (folders / folder).iterdir():
+            soundfile.write(path, np.repeat(soundfile.read(path)[0], 3), 48000)
+    run = dataclasses.replace(toy_run(), config=ConfigDict({'data': {'resample': True}}))
+    assert _main(monkeypatch, '--output', folders / 'out', '--clean', folders / 'clean', '--noisy', folders / 'noisy',
+                 '--metrics', 'sdr', '--workers', 0, '--save-audio', run=run) == 0
+    summary = strict_json(folders / 'out' / 'summary.json')
+    assert (summary['files'], summary['failures'], summary['metrics']) == (2, [], ['sdr'])
+    assert summary['audio_seconds'] == 17600 / 16000
+    saved = soundfile.info(folders / 'out' / 'audio' / 'enhanced' / 'b.wav')
+    assert (saved.samplerate, saved.frames) == (16000, 9600)
+
+
+def test_main_refuses_what_has_no_weights_before_it_reads_data(tmp_path, monkeypatch, capsys):
+    rater.install(monkeypatch, there=())
+    assert _main(monkeypatch, '--output', tmp_path / 'out', '--clean', tmp_path / 'gone', '--noisy', tmp_path / 'gone',
+                 '--metrics', 'nisqa_tts_mos') == 2
+    assert capsys.readouterr().err == 'error: get nisqa_tts\n' and not (tmp_path / 'out').exists()
+
+
+def test_main_mixes_folders(folders, monkeypatch):
+    assert _main(monkeypatch, '--output', folders / 'out', '--speech', folders / 'clean', '--noise', folders / 'noise',
+                 '--snr-db=-5,5', '--metrics', 'si_sdr', '--workers', 0) == 0
+    summary = strict_json(folders / 'out' / 'summary.json')
+    assert list(summary['groups']['snr_db']) == ['-5', '5']
+    assert list(summary['groups']['noise']) == ['class_a', 'class_b']
+    listed = (folders / 'out' / 'mixtures.tsv').read_text().splitlines()
+    assert listed[0].startswith('id\tspeech\tnoise') and len(listed) == 1 + summary['files']
+    assert_allclose(summary['groups']['snr_db']['5']['statistics']['noisy']['si_sdr']['mean'], 5, atol=0.3)
+    assert summary['noise_kinds'] == {}
+
+
+def test_main_refines_the_audio_that_an_earlier_evaluation_saved(folders, monkeypatch):
+    """Of mixtures, too, whose ids are no names of files; a run in its place gives the same."""
+    data = ['--speech', folders / 'clean', '--noise', folders / 'noise', '--snr-db=-2.5', '--metrics', 'si_sdr',
+            '--workers', 0]
+    assert _main(monkeypatch, '--output', folders / 'first', '--save-audio', *data, run=toy_run(toys.LowPass())) == 0
+    prior, scores = toy_run(toys.Refiner()), []
+    for flags in (['--processed', folders / 'first' / 'audio' / 'enhanced'], ['--preceding', 'before']):
+        assert _main(monkeypatch, '--output', folders / 'out', *flags, *data, run=prior) == 0
+        summary = strict_json(folders / 'out' / 'summary.json')
+        assert summary['stages'] == ['noisy', 'preceding', 'refined']
+        scores.append([summary['statistics'][stage]['si_sdr']['mean'] for stage in summary['stages']])
+    assert_allclose(scores[0], scores[1], atol=0.01)
+    assert summary['preceding']['workdir'] == 'before'
+
+
+@pytest.mark.parametrize(('workdir', 'arguments', 'words'), [
+    ('prior', [], ['refines the output of another enhancer', '--processed DIR', '--preceding RUN']),
+    ('prior', ['--processed', 'x', '--preceding', 'before'], ['refines one input']),
+    ('toy', ['--processed', 'x'], ['LowPass enhances noisy speech by itself']),
+    ('toy', ['--preceding', 'before'], ['LowPass enhances noisy speech by itself'])])
+def test_main_checks_what_is_refined_before_it_reads_data(tmp_path, monkeypatch, capsys, workdir, arguments, words):
+    run = toy_run(toys.Refiner() if workdir == 'prior' else toys.LowPass())
+    data = ['--clean', tmp_path / 'not_there', '--noisy', tmp_path / 'not_there']
+    assert _main(monkeypatch, '--output', tmp_path / 'out', *data, *arguments, run=run) == 2
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1 and all(word in error for word in words)
+
+
+@pytest.mark.parametrize(('name', 'flags', 'seconds', 'kinds'), [
+    ('folders', [], 0.4, ['seen', 'unseen']),
+    ('folders', ['--clip-seconds', 0.3], 0.3, ['seen', 'unseen']),
+    ('folders', ['--clip-seconds', 0], 0.55, ['seen', 'unseen']),
+    ('spoken_demo', [], 0.4, []),  # a run that was not trained on these folders
+])
+def test_main_mixes_clips_and_knows_the_noise_of_training(folders, monkeypatch, name, flags, seconds, kinds):
+    soundfile.write(_made(folders / 'trained' / 'class_b') / 'x.wav', np.full(16000, 0.1), 16000)
+    soundfile.write(_made(folders / 'trained' / 'class_c') / 'x.wav', np.full(16000, 0.1), 16000)
+    train = {'speech': 'gone', 'noise': str(folders / 'trained')}
+    data = {'name': name, 'train': train, 'validation': train, 'clip_seconds': 0.4}
+    run = dataclasses.replace(toy_run(), config=ConfigDict({'data': data}))
+    assert _main(monkeypatch, '--output', folders / 'out', '--speech', folders / 'clean', '--noise', folders / 'noise',
+                 '--snr-db=-5,5', '--metrics', 'si_sdr', '--workers', 0, *flags, run=run) == 0
+    summary = strict_json(folders / 'out' / 'summary.json')
+    assert_allclose(summary['audio_seconds'], summary['files'] * seconds)
+    assert list(summary['noise_kinds']) == kinds
+    assert ('id="kinds"' in (folders / 'out' / 'index.html').read_text()) == bool(kinds)
+    for kind, noise in zip(kinds, ('class_b', 'class_a')):
+        assert summary['noise_kinds'][kind]['Avg']['files'] == summary['groups']['noise'][noise]['files'] == 2
+        assert_allclose(summary['noise_kinds'][kind]['-5']['statistics']['noisy']['si_sdr']['mean'], -5, atol=0.5)
+
+
+@pytest.mark.parametrize(('arguments', 'words'), [
+    (['--clean', 'x'], ['--clean', '--noisy']),
+    (['--clean', 'x', '--noise', 'y'], ['--clean --noise given']),
+    (['--snr-db', '0'], ['--snr-db', '--speech']),
+    (['--clean', 'x', '--noisy', 'y', '--clip-seconds', '3'], ['--clip-seconds', '--speech']),
+    (['--speech', 'x', '--noise', 'y', '--clip-seconds', '0.1'], ['clip-seconds', '0.25']),
+    (['--clean', 'x', '--noisy', 'y', '--split', 'test'], ['--split=test']),
+    (['--clean', 'no_such_folder', '--noisy', 'y'], ['no_such_folder']),
+    (['--metrics', 'pesq'], ['pesq', 'pesq_wb']),
+    ([], ['toy: ', 'no test data', '--clean and --noisy']),
+])
+def test_main_reports_what_it_was_given_wrong_in_one_line(tmp_path, monkeypatch, capsys, arguments, words):
+    assert _main(monkeypatch, '--output', tmp_path / 'out', *arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('error: ') and error.count('\n') == 1 and all(word in error for word in words)
+
+
+def test_main_hands_on_what_replaces_the_model(monkeypatch, capsys):
+    def load(workdir, step, model):
+        raise UserError(repr(model))
+
+    arguments = ['--output', 'out', '--model', 'guidance=none', '--model', 'guidance_weight=0.25', '--model', 'steps=3']
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, 'argv', ['evaluate.py', '--workdir', 'toy', *arguments])
+        patch.setattr(runs, 'load', load)
+        with pytest.raises(SystemExit):
+            runpy.run_path(str(ROOT / 'evaluate.py'), run_name='__main__')
+    assert capsys.readouterr().err == "error: {'guidance': 'none', 'guidance_weight': '0.25', 'steps': '3'}\n"
+
+
+def test_evaluating_folders_leaves_tensorflow_alone(folders):
+    script = f"""
+import runpy, sys
+sys.path.insert(0, {str(ROOT)!r})
+from ml_collections import ConfigDict
+import dataclasses
+from jax_diffse import runs
+from tests import toys
+runs.load = lambda workdir, step, model: dataclasses.replace(toys.run(toys.Toy()), config=ConfigDict())
+sys.argv = ['evaluate.py', '--workdir', 'toy', '--output', 'out', '--clean', 'clean', '--noisy', 'noisy', '--metrics',
+            'si_sdr', '--workers', '0']
+try:
+    runpy.run_path({str(ROOT / 'evaluate.py')!r}, run_name='__main__')
+except SystemExit as stop:
+    assert stop.code == 0, stop.code
+assert 'jax' in sys.modules and not {{'tensorflow', 'tensorflow_datasets', 'torch'}} & sys.modules.keys()
+"""
+    done = subprocess.run([sys.executable, '-c', script], cwd=folders, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+# ---- studies ----
+
+
+def _study(folders, monkeypatch, *arguments, run=None):
+    status = _main(monkeypatch, '--output', folders / 'out', '--clean', folders / 'clean', '--noisy', folders / 'noisy',
+                   '--metrics', 'sdr', '--workers', 0, *arguments, run=run or toy_run(toys.Stepped()))
+    return strict_json(folders / 'out' / 'sweep.json') if status == 0 else status
+
+
+def test_main_studies_steps_and_seeds(folders, monkeypatch):
+    summary = _study(folders, monkeypatch, '--steps=1,2', '--seeds', '0,7')
+    assert [point['sampling_steps'] for point in summary['points']] == [1, 2]
+    assert summary['seeds'] == [0, 7] and str(folders / 'clean') in summary['data']
+    assert (folders / 'out' / 'index.html').exists()
+
+
+def test_main_puts_several_runs_side_by_side(folders, monkeypatch):
+    summary = _study(folders, monkeypatch, '--workdir', 'before', '--steps', '2')
+    assert [point['label'] for point in summary['points']] == ['toy, 2 steps', 'before']
+
+
+def test_main_compares_two_settings(folders, monkeypatch):
+    summary = _study(folders, monkeypatch, '--compare', 'toy@steps=1', 'before')
+    assert [point['label'] for point in summary['points']] == ['toy, 1 step', 'before']
+    found = summary['points'][1]['differences']['sdr']
+    assert (found['better'], found['worse'], found['files']) == (0, 2, 2) and found['high'] < 0
+
+
+def test_main_evaluates_one_setting_with_a_seed_as_ever(folders, monkeypatch):
+    assert _main(monkeypatch, '--output', folders / 'out', '--clean', folders / 'clean', '--noisy', folders / 'noisy',
+                 '--metrics', 'sdr', '--workers', 0, '--steps', 4, '--seeds', 3, '--cache', folders / 'kept',
+                 run=toy_run(toys.Stepped())) == 0
+    summary = strict_json(folders / 'out' / 'summary.json')
+    assert (summary['sampling_steps'], summary['seed']) == (4, 3)
+    assert (folders / 'kept').is_dir() and not (folders / 'out' / 'cache').exists()
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['--steps', '1,2', '--save-audio'], '--save-audio: is for one setting'),
+    (['--compare', 'toy', 'before', '--steps', '3'], '--compare: does not go together'),
+    (['--compare', 'toy@six', 'before'], "toy@six: 'six' has no value"),
+    (['--compare', 'before@steps=3', 'toy'], 'before: does not sample'),
+    (['--compare', 'toy', 'toy'], 'toy, 3 steps: asked for twice'),
+    (['--seeds=0,0'], 'seeds 0, 0: expected different')])
+def test_main_refuses_studies_that_make_no_sense(folders, monkeypatch, capsys, arguments, message):
+    assert _study(folders, monkeypatch, *arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f'error: {message}') and error.count('\n') == 1 and not (folders / 'out').exists()
+
+
+@pytest.mark.parametrize('arguments', [[], ['--workdir', 'a', '--compare', 'b', 'c'],
+                                       ['--workdir', 'a', '--sweep', 'x']])
+def test_main_needs_runs_one_way_or_the_other(monkeypatch, capsys, arguments):
+    monkeypatch.setattr(sys, 'argv', ['evaluate.py', '--output', 'out', *arguments])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / 'evaluate.py'), run_name='__main__')
+    assert stop.value.code == 2 and 'expected' in capsys.readouterr().err.splitlines()[-1]

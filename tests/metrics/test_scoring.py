@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from jax_diffse.errors import UserError
+from jax_diffse.evaluation.results import Results
+from jax_diffse.metrics import DEFAULT, METRICS, Pool, nisqa, score, scoring
+from tests.metrics import rater
+
+RATED, NATURALNESS = 'nisqa_v2_mos', 'nisqa_tts_mos'
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Metrics without a reference that are easily known, see `rater`, and the calls of them."""
+    return rater.install(monkeypatch)
+
+
+def noise(*lengths, seed=0):
+    rng = np.random.default_rng(seed)
+    return [0.1 * rng.standard_normal(length) for length in lengths]
+
+
+def scored(infos, clean, stages, sample_rate, names, workers=0):
+    """The results of files at every stage, the clean speech rated along."""
+    with Pool(workers) as pool:
+        rows = scoring.score(clean, {'clean': clean, **stages}, sample_rate, names, pool)
+    if not rows['clean'][0].values:
+        del rows['clean']
+    return Results.of(infos, tuple(stages), names, rows)
+
+
+def test_rated_and_compared_metrics_stand_in_the_order_named(calls):
+    clean, noisy = noise(4000, 6000), noise(4000, 6000, seed=1)
+    stages = {'noisy': noisy, 'enhanced': [0.5 * (c + n) for c, n in zip(clean, noisy, strict=True)]}
+    infos, names = [{'id': 'a'}, {'id': 'b'}], ('ssnr', RATED, 'si_sdr', NATURALNESS)
+    results = scored(infos, clean, stages, 16000, names, workers=0)
+    assert (results.infos, results.stages, results.metrics) == (infos, ('noisy', 'enhanced'), names)
+    for i in range(2):
+        for s, stage in enumerate(stages):
+            against = score(clean[i], stages[stage][i], 16000, ('ssnr', 'si_sdr')).values
+            loudness = np.sum(np.abs(stages[stage][i])) / len(stages[stage][i])
+            assert_allclose(results.values[i, s], [against['ssnr'], loudness, against['si_sdr'], loudness])
+        assert_allclose(list(results.clean[i].values.values()), 2 * [np.sum(np.abs(clean[i])) / len(clean[i])])
+        assert list(results.clean[i].values) == [RATED, NATURALNESS]
+    assert calls == [(2, 16000, [RATED, NATURALNESS])] * 3  # clean, noisy, enhanced: all their files in one
+
+
+def test_nothing_is_rated_where_all_metrics_compare(calls):
+    results = scored([{'id': 'a'}], noise(4000), {'noisy': noise(4000, seed=1)}, 8000, ('si_sdr',), workers=0)
+    assert not calls and not results.clean and results.failures() == []
+
+
+def test_what_cannot_be_rated_is_nan_with_its_reason(calls):
+    clean, noisy = noise(4000, 900), noise(4000, 900, seed=1)
+    results = scored([{'id': 'a'}, {'id': 'b'}], clean, {'noisy': noisy}, 8000, (RATED, 'si_sdr'), workers=0)
+    assert_array_equal(np.isnan(results.values), [[[False, False]], [[True, False]]])
+    assert results.failures() == [{'id': 'b', 'stage': stage, 'metric': RATED, 'reason': 'too short'}
+                                  for stage in ('clean', 'noisy')]
+
+
+def test_a_model_that_breaks_does_not_stop_the_run(monkeypatch):
+    def broken(waveforms, sample_rate, names):
+        raise UserError('weights.npz: damaged')
+
+    monkeypatch.setattr(nisqa, 'score_all', broken)
+    results = scored([{'id': 'a'}], noise(4000), {'noisy': noise(4000, seed=1)}, 16000, ('si_sdr', RATED), 0)
+    assert_array_equal(np.isnan(results.values), [[[False, True]]])
+    assert [(f['stage'], f['reason']) for f in results.failures()] == [
+        (row, 'UserError: weights.npz: damaged') for row in ('clean', 'noisy')]
+
+
+def test_metrics_that_need_no_reference_take_any_rate(calls):
+    scoring.check((RATED,), 48000)
+    results = scored([{'id': 'a'}], noise(4000), {'noisy': noise(4000)}, 48000, (RATED,))
+    assert calls == [(1, 48000, [RATED])] * 2 and np.isfinite(results.values).all()
+    with pytest.raises(UserError, match='not at 48000'):
+        scoring.check((RATED, 'si_sdr'), 48000)
+
+
+@pytest.mark.parametrize(('names', 'there', 'chosen', 'printed'), [
+    (None, {'nisqa_v2', 'nisqa_tts'}, (*DEFAULT, *nisqa.DEFAULT), []),
+    (None, {'nisqa_tts'}, DEFAULT, ['get nisqa_v2']),
+    (('llr', RATED, 'nisqa_v2_noi', NATURALNESS), {'nisqa_tts'}, ('llr', RATED, 'nisqa_v2_noi', NATURALNESS),
+     ['get nisqa_v2']),
+    ((RATED, NATURALNESS), {'nisqa_v2'}, (RATED, NATURALNESS), ['get nisqa_tts']),
+    (('llr',), set(), ('llr',), [])])
+def test_the_choice_of_metrics_and_what_is_said_of_missing_weights(monkeypatch, capsys, names, there, chosen, printed):
+    rater.install(monkeypatch, there)
+    scoring.check(names, 16000)
+    assert scoring.choose(names) == chosen
+    assert capsys.readouterr().out.splitlines() == printed
+
+
+def test_nothing_but_metrics_without_weights_is_refused(monkeypatch):
+    rater.install(monkeypatch, there=())
+    with pytest.raises(UserError) as error:
+        scoring.check((RATED, 'nisqa_v2_col', NATURALNESS), 16000)
+    assert str(error.value) == 'get nisqa_v2; get nisqa_tts'
+
+
+@pytest.mark.parametrize(('names', 'start'), [
+    (('pesq_wb', 'nisqa_mos'), "metric 'nisqa_mos' does not exist, "), ((), 'no metric named, ')])
+def test_wrong_names_are_answered_with_all_that_there_are(names, start):
+    with pytest.raises(UserError) as error:
+        scoring.check(names, 16000)
+    message, _, known = str(error.value).partition('expected some of: ')
+    assert message == start and known.split(', ') == [*METRICS, *nisqa.METRICS]
