@@ -1,19 +1,48 @@
 """Speech enhancement with diffusion and predictive networks, in JAX.
 
-`jax_diffse.load(workdir)(noisy, sample_rate)` enhances an array with a trained run, and
-`jax_diffse.load_streaming(workdir)` makes what enhances it block by block, as it comes in.
+    enhance = jax_diffse.load('runs/dccrn')
+    enhanced = enhance(noisy, sample_rate)  # [N] or [N, C], at any rate
+
+Every name below is documented where it is defined. Importing this package imports nothing heavy: JAX is loaded when a
+name is used first.
 """
 
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
 
-def load(workdir, *, step='best', preceding=None):
-    """The `Enhancer` of a run; see `jax_diffse.inference.enhancer.load`."""
-    from jax_diffse.inference import enhancer  # imports JAX, which whoever only wants the package need not wait for
+if TYPE_CHECKING:
+    from jax_diffse.api import convert, evaluate, train
+    from jax_diffse.evaluation.options import EvaluationData, EvaluationOptions
+    from jax_diffse.inference.enhancer import Enhancer, load
+    from jax_diffse.inference.streaming import StreamingEnhancer
+    from jax_diffse.inference.streaming import load as load_streaming
+    from jax_diffse.systems.base import LossOutput, System
 
-    return enhancer.load(workdir, step=step, preceding=preceding)
+__all__ = ['Enhancer', 'EvaluationData', 'EvaluationOptions', 'LossOutput', 'StreamingEnhancer', 'System', 'convert',
+           'evaluate', 'load', 'load_streaming', 'train']
+
+_MODULES = {
+    'Enhancer': 'inference.enhancer', 'load': 'inference.enhancer',
+    'StreamingEnhancer': 'inference.streaming', 'load_streaming': 'inference.streaming:load',
+    'train': 'api', 'evaluate': 'api', 'convert': 'api',
+    'EvaluationData': 'evaluation.options', 'EvaluationOptions': 'evaluation.options',
+    'System': 'systems.base', 'LossOutput': 'systems.base',
+}
+
+try:
+    __version__ = importlib.metadata.version('jax_diffse')
+except importlib.metadata.PackageNotFoundError:  # a clone that was not installed
+    __version__ = '0+unknown'
 
 
-def load_streaming(workdir, *, num_channels=1, step='best'):
-    """The `StreamingEnhancer` of a run; see `jax_diffse.inference.streaming.load`."""
-    from jax_diffse.inference import streaming
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    module, _, attribute = _MODULES[name].partition(':')
+    value = globals()[name] = getattr(importlib.import_module(f'{__name__}.{module}'), attribute or name)
+    return value
 
-    return streaming.load(workdir, num_channels=num_channels, step=step)
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import platform
+import shlex
 import sys
 from importlib import metadata
 
@@ -22,6 +23,15 @@ def tune() -> None:
     _use_huge_pages()
     _use_threaded_convolutions()
     _keep_programs()
+
+
+def command() -> str:
+    """The command line of this process as a user would type it again."""
+    script, *arguments = sys.argv
+    name = os.path.basename(script)
+    if name == '__main__.py':
+        return shlex.join(['python', '-m', 'jax_diffse', *arguments])
+    return shlex.join([name, *arguments] if name == 'jax-diffse' else ['python', script, *arguments])
 
 
 def cache() -> pathlib.Path:

@@ -77,12 +77,12 @@ class DataConfig:
         if self.sample_rate <= 0:
             raise UserError(f'config.data.sample_rate: expected a positive number of Hz, got {self.sample_rate}')
         if self.clip_seconds and not self.min_seconds <= self.clip_seconds < math.inf:
-            raise UserError(f'config.data.clip_seconds (evaluate.py: --clip-seconds): expected 0 (whole utterances) or '
+            raise UserError(f'config.data.clip_seconds (evaluate: --clip-seconds): expected 0 (whole utterances) or '
                             f'at least {self.min_seconds:g} (config.data.min_seconds), got {self.clip_seconds:g}')
         for key in ('snr_db', 'test_snr_db'):
             levels = getattr(self, key)
             if not levels or not all(type(level) in (int, float) and math.isfinite(level) for level in levels):
-                flag = ' (evaluate.py: --snr-db)' if key == 'test_snr_db' else ''
+                flag = ' (evaluate: --snr-db)' if key == 'test_snr_db' else ''
                 raise UserError(f'config.data.{key}{flag}: expected one or more numbers (dB), got {levels!r}')
 
     def describe(self, split: str) -> str:

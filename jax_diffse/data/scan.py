@@ -82,7 +82,7 @@ def report_bad_files(bad: dict[str, str], total: int, skip_bad: bool) -> None:
     if not bad:
         return
     lines = '\n'.join(f'  {path}: {reason}' for path, reason in sorted(bad.items()))
-    advice = 'leave {} out with --config.data.skip_bad=True (evaluate.py: --skip-bad)'
+    advice = 'leave {} out with --config.data.skip_bad=True (evaluate: --skip-bad)'
     if not skip_bad and len(bad) == 1:
         raise UserError(f'{lines.strip()}; mend or remove it, or {advice.format("it")}')
     if not skip_bad:
@@ -110,7 +110,7 @@ def _examine(path, name, sample_rate, min_seconds, resample, size, changed) -> A
         same = header.sample_rate == sample_rate
         if not same and not resample:
             return (f'{header.sample_rate} Hz, expected {sample_rate} Hz, to which --config.data.resample=True '
-                    '(evaluate.py: --resample) resamples it')
+                    '(evaluate: --resample) resamples it')
         if header.num_channels != 1:
             return f'{header.num_channels} channels, expected 1'
         num_samples = -(-header.num_samples * sample_rate // header.sample_rate)

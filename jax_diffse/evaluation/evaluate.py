@@ -1,4 +1,4 @@
-"""Scores a run on a data set and writes the report: what `evaluate.py` does."""
+"""Scores a run on a data set and writes the report: what `jax-diffse evaluate` does."""
 
 import contextlib
 import datetime
@@ -17,9 +17,10 @@ from jax_diffse.errors import UserError
 from jax_diffse.evaluation import results as tables
 from jax_diffse.evaluation.cache import json_safe
 from jax_diffse.evaluation.evaluator import Evaluator, Measured
+from jax_diffse.evaluation.options import EvaluationOptions, EvaluationSet
 from jax_diffse.evaluation.report import page
-from jax_diffse.evaluation.utterances import Utterance, file_name, read_all
-from jax_diffse.inference.enhancer import Enhancer
+from jax_diffse.evaluation.utterances import file_name, read_all
+from jax_diffse.inference.enhancer import check_processed
 from jax_diffse.inference.setting import Setting
 from jax_diffse.metrics import Pool, scoring
 from jax_diffse.runs import Run
@@ -28,66 +29,53 @@ CACHE = 'cache'  # below the output, where no other folder is given
 AUDIO = 'audio'  # below the output, where it is saved
 
 
-def evaluate(run: Run, source: Source, output: str | os.PathLike, *, preceding: Run | None = None,
-             processed: str | os.PathLike | None = None, data: str = '', metrics: Sequence[str] | None = None,
-             steps: int | None = None, seed: int = 0, limit: int | None = None, workers: int | None = None,
-             save_audio: bool = False, skip_bad: bool = False, cache: str | os.PathLike | None = None,
-             command: str = '') -> dict:
+def evaluate(setting: Setting, data: EvaluationSet, output: str | os.PathLike,
+             options: EvaluationOptions = EvaluationOptions()) -> dict:
     """Enhances and scores every utterance, writes the report, and prints progress and the table of means.
 
-    What was measured already, by this call cut off or by another one, is taken from the cache. Clean and noisy speech
-    are held in memory, 0.23 GB each per hour at 16 kHz.
+    Results of earlier evaluations are read from the cache. Clean and noisy speech are held in memory, 0.23 GB each per
+    hour at 16 kHz.
 
-    A run that refines takes what another enhancer made from the run `preceding` or from the folder `processed`. Stages
-    are then 'noisy', 'preceding', 'refined'.
+    A system that refines gets the output of `setting.preceding` or the files in `options.processed`. The stages are
+    then 'noisy', 'preceding', 'refined'.
 
     Args:
-      run: whose system is evaluated.
-      source: pairs of clean and noisy speech at the system's rate.
-      preceding: the run whose output is refined, at its default steps.
-      processed: the folder with what is refined, see `utterances.read_all`.
-      output: the folder that gets `scores.csv` (a row per file and stage, and for its clean speech where
-        metrics need no reference), `summary.json`, `summary.md`, `index.html` (one page, needs nothing else) and, with
-        `save_audio`, `audio/STAGE/ID.wav`.
-      data: what the source is, for the report.
-      metrics: by name, default: see `scoring.choose`.
-      steps: sampling steps (network evaluations) of a system that samples; default: its own choice.
-      seed: of the noise that a sampler draws.
-      limit: at most so many utterances, spread evenly over the source (of those with a partner in `processed`).
-      workers: scoring processes, by default one per CPU; 0 scores in this process.
-      save_audio: also write what every stage made of every file.
-      skip_bad: leave out utterances without a partner of their length, and say how many, rather than stop.
-      cache: the folder of what was measured already (default: `cache` in `output`), see `evaluation/cache.py`.
-      command: that can be typed to have it done again, for the record.
+      setting: the run and how it is used.
+      data: pairs of clean and noisy speech at the system's rate.
+      output: the folder for `scores.csv` (a row per file and stage, and for its clean speech where metrics need no
+        reference), `summary.json`, `summary.md`, `index.html` (one self-contained page) and, with
+        `options.save_audio`, `audio/STAGE/ID.wav`.
+      options: metrics, cache and so on.
 
     Returns:
-      What `summary.json` holds; NaN, where a mean is over no file, is null there.
+      The content of `summary.json`; NaN (a mean over no files) is null there.
 
     Raises:
-      UserError: metrics that `scoring.check` refuses, a rate that does not fit, an empty source, a system that does
-        not take `steps` or gives NaN, an output that cannot be written, nothing to refine or partners that do not fit
-        (all in one message).
+      UserError: metrics that `scoring.check` refuses, a sample rate that does not fit, an empty source, a system that
+        does not take `setting.steps` or gives NaN, an output that cannot be written, nothing to refine, or processed
+        files that do not fit (all in one message).
     """
-    check(run, source, metrics)
-    metrics = scoring.choose(metrics)
+    run, source = setting.run, data.source
+    check(run, source, options.metrics)
+    check_processed(run, setting.preceding, options.processed is not None)
+    metrics = scoring.choose(options.metrics)
     output, started = pathlib.Path(files.given(output)), time.perf_counter()
-    Enhancer(run, preceding=preceding, seed=seed).check_processed(processed is not None)
-    if save_audio and processed is not None:
-        check_apart(output, processed)
+    if options.save_audio and options.processed is not None:
+        check_apart(output, options.processed)
     seconds: dict[str, float] = {}
     with _timed(seconds, 'reading'):
-        utterances = read_all(source, processed, limit, skip_bad)
+        utterances = read_all(source, options.processed, data.limit, data.skip_bad)
     make_folder(output)
 
-    with _timed(seconds, 'scoring'), Pool(workers) as pool:
-        evaluator = Evaluator(utterances, source.sample_rate, metrics, cache or output / CACHE, pool)
-        measured = evaluator.measure(Setting(run, steps, seed, preceding), 'enhancing and scoring')
+    with _timed(seconds, 'scoring'), Pool(options.workers) as pool:
+        evaluator = Evaluator(utterances, source.sample_rate, metrics, options.cache or output / CACHE, pool)
+        measured = evaluator.measure(setting, 'enhancing and scoring')
     seconds |= {'enhancing': measured.seconds, 'compiling': measured.compile_seconds}
     seconds['scoring'] = max(0.0, seconds['scoring'] - measured.compile_seconds - measured.new_seconds)
 
-    summary = _summarise(run, measured, utterances, source.sample_rate, data, steps, seed, seconds)
-    refined = {'folder': str(processed)} if processed else preceding and named(preceding)
-    summary |= {'command': command, 'preceding': refined}
+    summary = _summarise(setting, measured, evaluator, seconds)
+    summary |= {'data': data.description, 'command': options.command,
+                'preceding': refined(setting.preceding, options.processed)}
     if jax.process_index():
         return summary  # the first process writes the report
     with _timed(seconds, 'report'):
@@ -98,9 +86,16 @@ def evaluate(run: Run, source: Source, output: str | os.PathLike, *, preceding: 
     files.write_text(output / 'summary.md', tables.to_markdown(measured.results, 'Evaluation', _notes(summary)))
     files.write_text(output / 'index.html', html)
     print(f'\n{tables.summary_tables(measured.results)}\n\nreport: {output / "index.html"}', flush=True)
-    if save_audio:  # last, so that audio that cannot be saved costs nothing else
+    if options.save_audio:  # last, so that audio that cannot be saved costs nothing else
         _save_audio(output / AUDIO, evaluator, measured)
     return summary
+
+
+def refined(preceding: Run | None, processed: str | os.PathLike | None) -> dict | None:
+    """What a system refined, for a summary: a folder, a run or nothing."""
+    if processed is not None:
+        return {'folder': str(processed)}
+    return preceding and named(preceding)
 
 
 def check(run: Run, source: Source, metrics: Sequence[str] | None) -> None:
@@ -130,18 +125,17 @@ def check_apart(output: str | os.PathLike, folder: str | os.PathLike) -> None:
                         'another --output')
 
 
-def _summarise(run, measured: Measured, utterances: Sequence[Utterance], sample_rate, data, steps, seed,
-               seconds) -> dict:
-    results, duration = measured.results, sum(len(utterance.noisy) for utterance in utterances) / sample_rate
+def _summarise(setting: Setting, measured: Measured, evaluator: Evaluator, seconds: dict[str, float]) -> dict:
+    results = measured.results
+    duration = sum(len(utterance.noisy) for utterance in evaluator.utterances) / evaluator.sample_rate
     return {
-        'data': data,
-        'files': len(utterances),
+        'files': len(evaluator.utterances),
         'audio_seconds': duration,
-        'sample_rate': sample_rate,
+        'sample_rate': evaluator.sample_rate,
         'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-        'checkpoint': named(run),
-        'sampling_steps': run.system.default_steps if steps is None else steps,
-        'seed': seed,
+        'checkpoint': named(setting.run),
+        'sampling_steps': setting.sampling_steps,
+        'seed': setting.seed,
         'stages': list(results.stages),
         'metrics': list(results.metrics),
         'statistics': results.statistics(),
@@ -153,7 +147,7 @@ def _summarise(run, measured: Measured, utterances: Sequence[Utterance], sample_
         'real_time_factor': seconds['enhancing'] / duration,
         'device': ', '.join(measured.devices),
         'versions': all_versions(),
-        'config': run.config.to_dict(),
+        'config': setting.run.config.to_dict(),
     }
 
 
@@ -217,7 +211,7 @@ def make_folder(path: pathlib.Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f'{path}: cannot be made a folder for the report ({error.strerror})') from error
+        raise UserError(f'{path}: cannot create the report folder ({error.strerror})') from error
 
 
 @contextlib.contextmanager

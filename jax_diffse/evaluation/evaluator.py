@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 from jax_diffse import launch, runs
-from jax_diffse.errors import UserError
 from jax_diffse.evaluation.cache import Record, ResultCache
 from jax_diffse.evaluation.progress import track
 from jax_diffse.evaluation.results import Results
@@ -78,8 +77,8 @@ class Evaluator:
             print(f'{label}: {before} of {len(records)} files were measured before', flush=True)
         compile_seconds, todo = 0.0, _share(records)
         if todo:
-            enhancer = Enhancer(setting.run, preceding=setting.preceding, seed=setting.seed)
-            for i, record in track(self._new(enhancer, setting, cache, todo), len(todo), label):
+            enhancer = Enhancer(setting.run, preceding=setting.preceding, steps=setting.steps, seed=setting.seed)
+            for i, record in track(self._new(enhancer, cache, todo), len(todo), label):
                 records[i] = record
             compile_seconds = enhancer.compile_seconds
         self._wait_for_others(records, cache, label)
@@ -95,20 +94,14 @@ class Evaluator:
         made = {stage: cache.waveform(utterance.key, stage) for stage in stages}
         return {CLEAN: utterance.clean, NOISY: utterance.noisy, **made}
 
-    def _new(self, enhancer: Enhancer, setting: Setting, cache: ResultCache,
-             todo: list[int]) -> Iterator[tuple[int, Record]]:
+    def _new(self, enhancer: Enhancer, cache: ResultCache, todo: list[int]) -> Iterator[tuple[int, Record]]:
         """Enhances and scores files -> the number and the record of each, as they are done."""
         files = [self.utterances[i] for i in todo]
         processed = None if files[0].processed is None else [utterance.processed for utterance in files]
         batches = enhancer.in_batches([utterance.noisy for utterance in files],
-                                      [utterance.info['id'] for utterance in files], setting.steps, processed)
-        try:
-            for batch in batches:
-                yield from self._scored(batch, files, todo, cache)
-        except ValueError as error:
-            if setting.steps is None:
-                raise
-            raise UserError(f'steps={setting.steps}: {error}') from error
+                                      [utterance.info['id'] for utterance in files], processed)
+        for batch in batches:
+            yield from self._scored(batch, files, todo, cache)
 
     def _scored(self, batch: Batch, files, todo, cache: ResultCache) -> Iterator[tuple[int, Record]]:
         members = [files[k] for k in batch.indices]

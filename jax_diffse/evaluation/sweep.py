@@ -1,6 +1,6 @@
 """Studies of sampling settings: many settings over one list of files, with intervals, figures and a page.
 
-What `evaluate.py` does for several numbers of steps, values, seeds or runs. Everything measured is cached, so a sweep
+What `jax-diffse evaluate` does for several numbers of steps, values, seeds or runs. Everything measured is cached, so a sweep
 that was cut off, or is extended, computes what is missing.
 """
 
@@ -17,12 +17,12 @@ from typing import NamedTuple
 import jax
 
 from jax_diffse import files
-from jax_diffse.data.source import Source
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation import bootstrap
 from jax_diffse.evaluation.cache import json_safe
-from jax_diffse.evaluation.evaluate import CACHE, all_versions, check, make_folder, named
+from jax_diffse.evaluation.evaluate import CACHE, all_versions, check, make_folder, named, refined
 from jax_diffse.evaluation.evaluator import Evaluator
+from jax_diffse.evaluation.options import EvaluationOptions, EvaluationSet
 from jax_diffse.evaluation.report import curves, sweep_page
 from jax_diffse.evaluation.sweep_results import (
     Point,
@@ -33,11 +33,11 @@ from jax_diffse.evaluation.sweep_results import (
     to_csv,
     to_markdown,
 )
-from jax_diffse.evaluation.utterances import Utterance, read_all
-from jax_diffse.inference.enhancer import Enhancer
+from jax_diffse.evaluation.utterances import read_all
+from jax_diffse.inference.enhancer import check_processed
 from jax_diffse.inference.setting import Setting
 from jax_diffse.metrics import Pool, scoring
-from jax_diffse.runs import Run
+from jax_diffse.runs import Run, with_model
 
 SAMPLER = 'sampler.'  # before a key: of the sampler that the run has chosen
 PRECEDING = 'preceding'  # the stage of what a run refines
@@ -70,7 +70,7 @@ def grid(runs: Sequence[Run], steps: Sequence[int | None] = (None,),
             continue
         for chosen in itertools.product(*values.values()):
             changes = {_key(key, run): value for key, value in zip(values, chosen, strict=True)}
-            changed = runs.with_model(run, changes) if changes else run
+            changed = with_model(run, changes) if changes else run
             changes = {key: _value(changed, key) for key in changes}
             variants += [Variant(changed, changes, _checked(changed, count)) for count in steps]
     if (values or tuple(steps) != (None,)) and all(variant.steps is None for variant in variants):
@@ -122,45 +122,44 @@ def parse_setting(text: str) -> tuple[str, dict[str, str], int | None]:
     return files.given(workdir), changes, steps if steps is None else int(steps)
 
 
-def sweep(variants: Sequence[Variant], source: Source, output: str | os.PathLike, *, seeds: Sequence[int] = (0,),
-          preceding: Run | None = None, processed: str | os.PathLike | None = None, data: str = '',
-          metrics: Sequence[str] | None = None, limit: int | None = None, workers: int | None = None,
-          skip_bad: bool = False, cache: str | os.PathLike | None = None, command: str = '') -> dict:
+def sweep(variants: Sequence[Variant], data: EvaluationSet, output: str | os.PathLike,
+          options: EvaluationOptions = EvaluationOptions(), *, seeds: Sequence[int] = (0,),
+          preceding: Run | None = None) -> dict:
     """Measures all variants on the same files and writes tables, figures and a page.
 
     Args:
-      variants: of `grid`; differences are to the first.
-      source: pairs of clean and noisy speech at the systems' rate.
-      output: the folder that gets `sweep.json`, `sweep.csv` (means, with intervals), `scores.csv` (every file),
-        `sweep.md`, `figures/` (PNG and PDF) and `index.html` (one page, needs nothing else).
-      seeds: of the noise that samplers draw.
-      preceding, processed: what runs that refine get; others get nothing.
-      data, metrics, limit, workers, skip_bad, cache, command: see `evaluate.evaluate`.
+      variants: from `grid`; differences are to the first.
+      data: pairs of clean and noisy speech at the systems' rate.
+      output: the folder for `sweep.json`, `sweep.csv` (means with intervals), `scores.csv` (every file), `sweep.md`,
+        `figures/` (PNG and PDF) and `index.html` (one self-contained page).
+      options: see `evaluate.evaluate`; audio is not saved.
+      seeds: of the samplers' noise.
+      preceding: the run whose output the refining runs refine.
 
     Returns:
-      What `sweep.json` holds, where NaN is null.
+      The content of `sweep.json`, where NaN is null.
 
     Raises:
       UserError: see `evaluate.evaluate`; seeds that are negative or named twice.
     """
     if min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise UserError(f'seeds {", ".join(map(str, seeds))}: expected different numbers of 0 or more')
-    refining = [variant.run for variant in variants if variant.run.system.refines]
-    for run in refining or [variants[0].run]:
-        Enhancer(run, preceding=preceding).check_processed(processed is not None)
+    check_refining(variants, preceding, options.processed is not None)
     for variant in variants:
-        check(variant.run, source, metrics)
+        check(variant.run, data.source, options.metrics)
     points = _points(variants)
-    output, started, metrics = pathlib.Path(output), time.perf_counter(), scoring.choose(metrics)
-    utterances = read_all(source, processed, limit, skip_bad)
+    output, started, metrics = pathlib.Path(output), time.perf_counter(), scoring.choose(options.metrics)
+    utterances = read_all(data.source, options.processed, data.limit, data.skip_bad)
     make_folder(output)
-    with Pool(workers) as pool:
-        evaluator = Evaluator(utterances, source.sample_rate, metrics, cache or output / CACHE, pool)
+    with Pool(options.workers) as pool:
+        evaluator = Evaluator(utterances, data.source.sample_rate, metrics, options.cache or output / CACHE, pool)
         measured = [_measure(evaluator, point, variant, seeds, preceding) for point, variant in zip(points, variants)]
     results = SweepResults(tuple(metrics), tuple(seeds), tuple(point for point, _ in measured))
-    summary = _summarise(results, utterances, source.sample_rate, data, preceding, processed)
-    summary |= {'command': command, 'configs': {point.run: variant.run.config.to_dict()
-                                                for point, variant in reversed(list(zip(points, variants)))}}
+    summary = _summarise(results, evaluator)
+    summary |= {'data': data.description, 'command': options.command,
+                'preceding': refined(preceding, options.processed),
+                'configs': {point.run: variant.run.config.to_dict()
+                            for point, variant in reversed(list(zip(points, variants)))}}
     if jax.process_index():
         return summary  # the first process writes the report
     drawn = curves.draw(results, output / 'figures')
@@ -170,12 +169,23 @@ def sweep(variants: Sequence[Variant], source: Source, output: str | os.PathLike
     files.write_text(output / 'sweep.csv', to_csv(results))
     files.write_text(output / 'scores.csv', scores_csv(results))
     files.write_text(output / 'sweep.md', to_markdown(results, 'Sweep', _notes(summary)))
-    files.write_text(output / 'index.html', sweep_page.render(results, summary, drawn, examples, source.sample_rate))
+    files.write_text(output / 'index.html', sweep_page.render(results, summary, drawn, examples, evaluator.sample_rate))
     print(f'\n{means_table(results)}\n', flush=True)
     if len(results.points) > 1:
         print(f'to {results.points[0].label}:\n\n{differences_table(results)}\n')
     print(f'report: {output / "index.html"}', flush=True)
     return summary
+
+
+def check_refining(variants: Sequence[Variant], preceding: Run | None, given: bool) -> None:
+    """Checks that the runs that refine get one input to refine, and that there are such runs if one is given.
+
+    Raises:
+      UserError: see `check_processed`.
+    """
+    refining = [variant.run for variant in variants if variant.run.system.refines]
+    for run in refining or [variants[0].run]:
+        check_processed(run, preceding, given)
 
 
 def _points(variants: Sequence[Variant]) -> list[Point]:
@@ -206,17 +216,15 @@ def _measure(evaluator: Evaluator, point: Point, variant: Variant, seeds: Sequen
         devices=tuple(dict.fromkeys(device for measured in found for device in measured.devices))), found[0].cache
 
 
-def _summarise(results: SweepResults, utterances: Sequence[Utterance], sample_rate, data, preceding, processed) -> dict:
+def _summarise(results: SweepResults, evaluator: Evaluator) -> dict:
     return {
-        'data': data,
-        'files': len(utterances),
-        'audio_seconds': sum(len(utterance.noisy) for utterance in utterances) / sample_rate,
-        'sample_rate': sample_rate,
+        'files': len(evaluator.utterances),
+        'audio_seconds': sum(len(utterance.noisy) for utterance in evaluator.utterances) / evaluator.sample_rate,
+        'sample_rate': evaluator.sample_rate,
         'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         'metrics': list(results.metrics),
         'seeds': list(results.seeds),
         'confidence': bootstrap.CONFIDENCE,
-        'preceding': {'folder': str(processed)} if processed else preceding and named(preceding),
         'inputs': {row: {metric: found._asdict() for metric, found in zip(results.metrics, estimates) if found}
                    for row, estimates in results.inputs.items()},
         'points': results.tree(),

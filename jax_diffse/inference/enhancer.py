@@ -5,8 +5,8 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,9 +14,11 @@ from jax_diffse import audio, runs
 from jax_diffse.errors import UserError
 from jax_diffse.inference import streams
 from jax_diffse.inference.programs import Chunk, Programs
-from jax_diffse.inference.streaming import StreamingEnhancer
+from jax_diffse.inference.streaming import StreamingEnhancer, timing
 from jax_diffse.runs import Run
 from jax_diffse.systems.base import System
+
+CHUNK_SECONDS = 16.0
 
 
 class Batch(NamedTuple):
@@ -27,42 +29,56 @@ class Batch(NamedTuple):
     seconds: float  # that it took, compilation left out
 
 
-def load(workdir: str | os.PathLike, *, step: int | str = 'best',
-         preceding: str | os.PathLike | None = None) -> 'Enhancer':
-    """The enhancer of a run.
+def load(run: str | os.PathLike, *, checkpoint: int | str = 'best', model: Mapping[str, Any] | None = None,
+         preceding: str | os.PathLike | None = None, steps: int | None = None, seed: int = 0,
+         chunk_seconds: float = CHUNK_SECONDS) -> 'Enhancer':
+    """Loads the enhancer of a trained or converted run.
 
     Args:
-      workdir: what training or conversion wrote.
-      step: of the checkpoint: 'best', 'latest' or a number.
-      preceding: the run whose output is refined, at its best checkpoint, for a run that refines.
+      run: the folder that training or conversion wrote.
+      checkpoint: 'best', 'latest' or a step.
+      model: fields of config.model to use instead of the run's own, of its sampler for example.
+      preceding: the run whose output is refined (its best checkpoint), for a run that refines.
+      steps: sampling steps (network evaluations), for a system that samples; default: the run's own.
+      seed: of the sampler's noise.
+      chunk_seconds: longer recordings are enhanced in overlapping chunks of this length; less needs less memory.
 
     Raises:
-      UserError: no such run or step, or the two runs do not go together.
+      UserError: no such run or checkpoint, settings that the system does not take, or two runs that do not go together.
     """
-    run = runs.load(workdir, step=step)
-    return Enhancer(run, preceding=None if preceding is None else runs.load(preceding, step='best'))
+    loaded = runs.load(run, step=checkpoint, model=model)
+    before = None if preceding is None else runs.load(preceding)
+    return Enhancer(loaded, preceding=before, steps=steps, seed=seed, chunk_seconds=chunk_seconds)
 
 
 class Enhancer:
     """Enhances arrays and files with the system of a run.
 
-    What is longer than `chunk_seconds` is enhanced in chunks that overlap by `overlap_seconds` and are cross-faded.
-    All chunks of a recording are brought to the level of the whole recording, channel by channel: by `System.gain` of a
-    signal with its root mean square, which is all that a gain may depend on.
+    Recordings longer than `chunk_seconds` are enhanced in chunks that overlap by `overlap_seconds` and are cross-faded.
+    All chunks of a recording are scaled to the level of the whole recording, channel by channel: by `System.gain` of a
+    signal with the same root mean square, which is all that a gain may depend on.
 
-    Random draws depend on the utterance's id, the channel and the chunk alone, so the output does not depend on what is
-    enhanced beside it.
+    Random draws depend only on the seed, the utterance's id, the channel and the chunk, so the output does not depend
+    on what is enhanced beside it.
 
-    A system that refines the output of another enhancer gets it chunk by chunk from the system of `preceding`, at its
-    default steps, or is given it (`processed`) at each call. `seed`, 0 or more, draws the noise of systems that sample.
+    A system that refines the output of another enhancer gets it chunk by chunk from the system of `preceding`, at that
+    system's default steps, or is given it (`processed`) at each call.
+
+    Args:
+      run: the run.
+      preceding: the run whose output is refined.
+      steps: sampling steps of a system that samples; default: the system's own.
+      seed: of the sampler's noise, 0 or more.
+      chunk_seconds, overlap_seconds: see above.
+      stream: enhance recordings hop by hop, as a live stream, for a system that can stream.
 
     Raises:
-      UserError: chunks too short for their overlap, a seed out of range, or a preceding run that does not go together
-        with `run`.
+      UserError: chunks too short for their overlap, a seed out of range, steps that the system does not take, a system
+        that cannot stream, or a preceding run that does not go together with `run`.
     """
 
-    def __init__(self, run: Run, *, preceding: Run | None = None, chunk_seconds: float = 16.0,
-                 overlap_seconds: float = 2.0, seed: int = 0):
+    def __init__(self, run: Run, *, preceding: Run | None = None, steps: int | None = None, seed: int = 0,
+                 chunk_seconds: float = CHUNK_SECONDS, overlap_seconds: float = 2.0, stream: bool = False):
         if not 0 <= 2 * overlap_seconds <= chunk_seconds < math.inf or chunk_seconds < 1:
             raise UserError(f'chunk_seconds={chunk_seconds:g}: expected a number of at least 1 and at least twice '
                             f'the overlap of {overlap_seconds:g} s')
@@ -70,40 +86,33 @@ class Enhancer:
             raise UserError(f'seed {seed}: expected a number from 0 to {2**32 - 1}')
         if preceding is not None:
             check_preceding(run, preceding)
-        self.run = run
+        check_steps(run.system, steps)
+        self.run, self.preceding = run, preceding
         self.sample_rate = run.system.sample_rate
-        self.seed = seed
+        self.steps = steps
+        self.stream_timing = timing(run) if stream else None
+        self._streams: dict[int, StreamingEnhancer] = {}  # number of channels -> its program
         self._chunk = round(chunk_seconds * self.sample_rate)
         self._overlap = round(overlap_seconds * self.sample_rate)
-        self._preceding = None if preceding is None else Programs(preceding, None, self._chunk, seed)
-        self._programs = Programs(run, self._preceding, self._chunk, seed)
+        before = None if preceding is None else Programs(preceding, None, self._chunk, seed)
+        self._programs = Programs(run, before, self._chunk, seed)
 
     @property
     def compile_seconds(self) -> float:
-        """Spent on compilation so far, that of the preceding system included."""
-        return self._programs.compile_seconds
+        """Time spent on compilation so far, the preceding system's and streams' included."""
+        return self._programs.compile_seconds + sum(stream.compile_seconds for stream in self._streams.values())
 
-    def check_processed(self, given: bool) -> None:
-        """Checks that a system that refines gets one input to refine, and another system none.
+    def busy_seconds(self) -> float:
+        """A clock of the time spent on enhancement; only differences mean anything.
 
-        Args:
-          given: whether the calls are to get `processed`.
-
-        Raises:
-          UserError: they should, or should not.
+        It leaves out compilation and, for streams, everything but the steps themselves.
         """
-        workdir, system = self.run.workdir, self.run.system
-        if given and not system.refines:
-            raise UserError(_refines_nothing(self.run))
-        if given and self._preceding:
-            raise UserError(f'{workdir}: refines one input, got files (--processed) and a run (--preceding): leave one '
-                            'of them out')
-        if system.refines and not given and not self._preceding:
-            raise UserError(f'{workdir}: refines the output of another enhancer: give the files (--processed DIR) or a '
-                            'run (--preceding RUN)')
+        if self.stream_timing is not None:
+            return sum(stream.step_seconds for stream in self._streams.values())
+        return time.perf_counter() - self.compile_seconds
 
     def __call__(self, noisy: np.ndarray, sample_rate: int, *, strength: float = 1.0, utterance: str = '',
-                 steps: int | None = None, processed: np.ndarray | None = None) -> np.ndarray:
+                 processed: np.ndarray | None = None) -> np.ndarray:
         """Enhances one recording.
 
         Args:
@@ -111,8 +120,7 @@ class Enhancer:
           sample_rate: of `noisy`, Hz. The system works at its own rate: at strength 1 nothing is left above half of it.
           strength: share of the enhanced signal in the output, 0 to 1; the rest is the input.
           utterance: id that the random draws of a sampling system follow from.
-          steps: sampling steps (network evaluations) of a system that samples.
-          processed: what an earlier enhancer made of `noisy`, in its shape, for a system that refines.
+          processed: output of another enhancer for `noisy`, of the same shape, for a system that refines.
 
         Returns:
           float32, the shape of `noisy`.
@@ -125,13 +133,12 @@ class Enhancer:
         if processed is not None:
             beside = streams.from_samples(processed, sample_rate, f'{utterance} processed'.lstrip())
         self._check_pair(source, beside)
-        pieces = [wet for _, wet in self._stream(source, beside, strength, utterance, steps)]
+        pieces = [wet for _, wet in self._stream(source, beside, strength, utterance)]
         return np.concatenate(pieces).reshape(np.shape(noisy))
 
     def enhance_file(self, path: str | os.PathLike, output: str | os.PathLike, *,
                      noise: str | os.PathLike | None = None, processed: str | os.PathLike | None = None,
-                     strength: float = 1.0, utterance: str = '', steps: int | None = None,
-                     streaming: StreamingEnhancer | None = None,
+                     strength: float = 1.0, utterance: str = '',
                      on_progress: Callable[[float], None] = lambda seconds: None) -> float:
         """Enhances a file of any length in bounded memory; the output has its rate, channels, format and subtype.
 
@@ -140,8 +147,7 @@ class Enhancer:
           output: where the enhanced one goes; it appears when it is whole.
           noise: where what was removed (input - output) goes, if wanted.
           processed: what an earlier enhancer made of the noisy file, for a system that refines.
-          strength, utterance, steps: see `__call__`.
-          streaming: enhances hop by hop in place of chunk by chunk; of the same run, for the file's channels.
+          strength, utterance: see `__call__`.
           on_progress: is told how many seconds of the file were written.
 
         Returns:
@@ -157,21 +163,20 @@ class Enhancer:
         with contextlib.ExitStack() as stack:
             write = stack.enter_context(streams.write(output, like))
             write_noise = stack.enter_context(streams.write(noise, like)) if noise else lambda samples: None
-            for dry, wet in self._stream(source, beside, strength, utterance, steps, streaming):
+            for dry, wet in self._stream(source, beside, strength, utterance):
                 wet = audio.clipped(wet, like.subtype)
                 write(wet)
                 write_noise(dry - wet)
                 on_progress(len(wet) / like.sample_rate)
         return like.num_samples / like.sample_rate
 
-    def many(self, waveforms: Sequence[np.ndarray], ids: Sequence[str], steps: int | None = None,
+    def many(self, waveforms: Sequence[np.ndarray], ids: Sequence[str],
              processed: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
         """Enhances utterances in batches of similar length; each comes out as it would alone.
 
         Args:
           waveforms: `[N]` each, at the system's rate.
           ids: of the utterances.
-          steps: see `__call__`.
           processed: what an earlier enhancer made of each, as long as it, for a system that refines.
 
         Returns:
@@ -181,11 +186,11 @@ class Enhancer:
           UserError: a waveform is empty or not finite; a processed one likewise, of another length, missing, or of no
             use to the system.
         """
-        outputs = {i: found[-1] for indices, group in self._grouped(waveforms, ids, steps, processed, False)
+        outputs = {i: found[-1] for indices, group in self._grouped(waveforms, ids, processed, False)
                    for i, found in zip(indices, group, strict=True)}
         return [outputs[i] for i in range(len(waveforms))]
 
-    def stages(self, waveforms: Sequence[np.ndarray], ids: Sequence[str], steps: int | None = None,
+    def stages(self, waveforms: Sequence[np.ndarray], ids: Sequence[str],
                processed: Sequence[np.ndarray] | None = None) -> dict[str, list[np.ndarray]]:
         """Like `many`, for all stages of the system (`System.enhance_stages`) at the cost of one.
 
@@ -194,15 +199,15 @@ class Enhancer:
           of a system that refines comes 'preceding': what it was given.
         """
         outputs: dict[str, dict[int, np.ndarray]] = collections.defaultdict(dict)
-        for batch in self.in_batches(waveforms, ids, steps, processed):
+        for batch in self.in_batches(waveforms, ids, processed):
             for stage, found in batch.stages.items():
                 outputs[stage] |= zip(batch.indices, found, strict=True)
         return {stage: [found[i] for i in range(len(waveforms))] for stage, found in outputs.items()}
 
-    def in_batches(self, waveforms: Sequence[np.ndarray], ids: Sequence[str], steps: int | None = None,
+    def in_batches(self, waveforms: Sequence[np.ndarray], ids: Sequence[str],
                    processed: Sequence[np.ndarray] | None = None) -> Iterator[Batch]:
         """Like `stages`, batch by batch as they are computed: of similar length, not in the order given."""
-        groups = self._grouped(waveforms, ids, steps, processed, True)
+        groups = self._grouped(waveforms, ids, processed, True)
         while True:
             started = time.perf_counter() - self.compile_seconds
             indices, group = next(groups, (None, None))
@@ -212,7 +217,7 @@ class Enhancer:
             names = ('preceding',) * self.run.system.refines + self._programs.stages
             yield Batch(indices, {stage: [found[s] for found in group] for s, stage in enumerate(names)}, seconds)
 
-    def _grouped(self, waveforms, ids, steps, processed, all_stages) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+    def _grouped(self, waveforms, ids, processed, all_stages) -> Iterator[tuple[list[int], list[np.ndarray]]]:
         """Indices of utterances, and what was made of each: `[K, N]`, K is 1, or the number of stages."""
         buckets, pieces = collections.defaultdict(list), {}
         given = [None] * len(waveforms) if processed is None else processed
@@ -221,7 +226,7 @@ class Enhancer:
             beside = None if made is None else streams.from_array(made[:, None], self.sample_rate, f'{name} processed')
             self._check_pair(source, beside)
             if len(waveform) > self._chunk:
-                chunks = self._chunks(source, beside, name, steps, all_stages)
+                chunks = self._chunks(source, beside, name, all_stages)
                 yield [i], [np.concatenate([x.T for x in chunks], axis=1)]
             else:
                 buckets[self._programs.bucket(len(waveform))].append(i)
@@ -230,24 +235,24 @@ class Enhancer:
             rows = self._programs.rows(length, len(members))
             for start in range(0, len(members), rows):
                 group = members[start:start + rows]
-                batch = self._programs([pieces[i] for i in group], rows, length, steps, all_stages)
+                batch = self._programs([pieces[i] for i in group], rows, length, self.steps, all_stages)
                 yield group, [batch[:, row, :len(waveforms[i])] for row, i in enumerate(group)]
 
     def _check_pair(self, source: streams.Stream, processed: streams.Stream | None) -> None:
-        self.check_processed(processed is not None)
+        check_processed(self.run, self.preceding, processed is not None)
         if processed is not None:
             streams.check_alike(source, processed)
 
-    def _stream(self, source: streams.Stream, processed: streams.Stream | None, strength, utterance, steps,
-                streaming=None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _stream(self, source: streams.Stream, processed: streams.Stream | None, strength,
+                utterance) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Consecutive pieces (noisy, output) `[n, C]` of a recording."""
         if not 0 <= strength <= 1:
             raise UserError(f'strength={strength}: expected a number from 0 to 1')
-        if streaming is None:
-            enhanced = self._chunks(source, processed, utterance, steps)
+        if self.stream_timing is None:
+            enhanced = self._chunks(source, processed, utterance)
         else:
             self._rms(source)  # for its checks
-            enhanced = streaming.through(self._at_own_rate(source))
+            enhanced = self._live(source.num_channels).through(self._at_own_rate(source))
         start, noisy = 0, streams.Window(source.blocks())
         for wet in streams.resampled(enhanced, self._length(source), self.sample_rate, source.sample_rate):
             wet = wet[:source.num_samples - start]  # there and back may add a sample or two
@@ -255,7 +260,12 @@ class Enhancer:
             start += len(wet)
             yield dry, strength * wet + (1 - strength) * dry
 
-    def _chunks(self, source: streams.Stream, processed: streams.Stream | None, utterance, steps,
+    def _live(self, num_channels: int) -> StreamingEnhancer:
+        if num_channels not in self._streams:
+            self._streams[num_channels] = StreamingEnhancer(self.run, num_channels)
+        return self._streams[num_channels]
+
+    def _chunks(self, source: streams.Stream, processed: streams.Stream | None, utterance,
                 all_stages=False) -> Iterator[np.ndarray]:
         """Consecutive pieces `[n, C * K]` of a recording, enhanced, at the system's rate; K stages of each channel."""
         rms, channels = self._levels(source, processed), source.num_channels
@@ -264,7 +274,7 @@ class Enhancer:
             length = self._programs.bucket(len(chunk))
             made = [None] * channels if processed is None else chunk.T[channels:]
             pieces = [Chunk(chunk[:, c], utterance, rms[c], c, number, made[c]) for c in range(channels)]
-            return np.concatenate([self._programs([piece], 1, length, steps, all_stages)[:, 0, :len(chunk)].T
+            return np.concatenate([self._programs([piece], 1, length, self.steps, all_stages)[:, 0, :len(chunk)].T
                                    for piece in pieces], axis=1)
 
         # Side by side both go through the same resampling and the same cuts.
@@ -315,6 +325,27 @@ def check_preceding(run: Run, preceding: Run) -> None:
                         'preceding run of the same rate')
 
 
+def check_processed(run: Run, preceding: Run | None, given: bool) -> None:
+    """Checks that a system that refines gets one input to refine, and another system none.
+
+    Args:
+      run: the run.
+      preceding: the run whose output it refines.
+      given: whether the output of another enhancer is given as files or arrays (`processed`).
+
+    Raises:
+      UserError: it gets none or two, or has no use for one.
+    """
+    if given and not run.system.refines:
+        raise UserError(_refines_nothing(run))
+    if given and preceding is not None:
+        raise UserError(f'{run.workdir}: refines one input, got files (--processed) and a run (--preceding): leave one '
+                        'of them out')
+    if run.system.refines and not given and preceding is None:
+        raise UserError(f'{run.workdir}: refines the output of another enhancer: give the files (--processed DIR) or a '
+                        'run (--preceding RUN)')
+
+
 def check_steps(system: System, steps: int | None) -> None:
     """Checks a number of sampling steps; None, the system's own, is right for all.
 
@@ -326,7 +357,7 @@ def check_steps(system: System, steps: int | None) -> None:
     try:
         system.check_steps(steps)
     except ValueError as error:
-        raise UserError(f'--steps={steps}: {error}') from error
+        raise UserError(f'steps={steps}: {error}') from error
 
 
 def _refines_nothing(run: Run) -> str:

@@ -1,17 +1,5 @@
-"""Exports a run as one file that JAX alone can load and call, on the platforms it was exported for.
+"""A run as one file that JAX alone can load and call, on the platforms that it was exported for; see docs/export.md."""
 
-    python -m jax_diffse.inference.export RUN OUT [--platforms cpu,cuda,tpu] [--chunk-seconds 4] [--batch 1]
-
-In Python, where OUT is used:
-
-    enhance = jax.export.deserialize(open('OUT', 'rb').read()).call
-    enhanced = enhance(noisy, num_samples, np.uint32(0))  # [B, N] float32, [B] int32, a seed
-
-A run that refines another enhancer's output takes that as a fourth argument, unless --preceding puts the run that makes
-it into the same file. docs/export.md has the rest.
-"""
-
-import argparse
 import contextlib
 import math
 import os
@@ -23,8 +11,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from jax_diffse import errors, files, platforms, runs
-from jax_diffse.config import checkpoint, setting
+from jax_diffse import files, platforms
 from jax_diffse.errors import UserError
 from jax_diffse.inference.enhancer import check_preceding, check_steps
 from jax_diffse.inference.programs import enhance_chunks
@@ -99,45 +86,13 @@ def _function(run: Run, preceding: Run | None, steps: int | None) -> Callable[..
     return enhance
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the command line, exports and writes the file.
+@contextlib.contextmanager
+def opened(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """Opens the file for an export; it appears under its name when the block ends without an error.
 
     Raises:
-      UserError: no such run, settings that it does not take, or a file that cannot be written.
+      UserError: it cannot be written.
     """
-    parser = errors.Parser(prog='python -m jax_diffse.inference.export', description=__doc__,
-                           formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('workdir', type=files.given, metavar='RUN', help='a trained or converted run')
-    parser.add_argument('output', type=files.given, metavar='OUT', help='the file to write')
-    parser.add_argument('--platforms', default='cpu,cuda,tpu', help='where it is to run (default: cpu,cuda,tpu)')
-    parser.add_argument('--chunk-seconds', type=float, default=4.0, metavar='SECONDS',
-                        help='length of what it takes (default: 4)')
-    parser.add_argument('--batch', type=int, default=1, metavar='B', help='how many it takes at once (default: 1)')
-    parser.add_argument('--steps', type=int, help="sampling steps, for systems that sample (default: the run's own)")
-    parser.add_argument('--checkpoint', type=checkpoint, default='best', metavar='best|latest|N',
-                        help='checkpoint (default: best)')
-    parser.add_argument('--model', type=setting, action='append', default=[], metavar='KEY=VALUE',
-                        help="in place of a value in the run's config.model, say guidance=none; may be repeated")
-    parser.add_argument('--preceding', type=files.given, metavar='RUN',
-                        help='a run that enhances first, in the same file, for a run that refines')
-    args = parser.parse_args(argv)
-    run = runs.load(args.workdir, step=args.checkpoint, model=dict(args.model))
-    preceding = None if args.preceding is None else runs.load(args.preceding, step='best')
-    targets = tuple(dict.fromkeys(args.platforms.split(',')))  # each once
-    with _written(args.output) as file:  # opened first: exporting takes long
-        exported = export(run, targets, chunk_seconds=args.chunk_seconds, batch=args.batch, steps=args.steps,
-                          preceding=preceding)
-        file.write(exported.serialize())
-        size = file.tell()
-    takes = dict(zip(('noisy', 'num_samples', 'seed', 'processed'), exported.in_avals))
-    takes = ', '.join(f'{name} {value.str_short(short_dtypes=True)}' for name, value in takes.items())
-    print(f'{args.output}: {size / 1e6:.1f} MB for {", ".join(exported.platforms)}: ({takes}) -> '
-          f'{exported.out_avals[0].str_short(short_dtypes=True)}, at {run.system.sample_rate} Hz')
-
-
-@contextlib.contextmanager
-def _written(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A file under a temporary name, which gets its own when all went well and is removed otherwise."""
     if pathlib.Path(path).is_dir():
         raise UserError(f'{path}: is a folder, expected the name of a file')
     try:
@@ -146,6 +101,3 @@ def _written(path: str | os.PathLike) -> Iterator[BinaryIO]:
     except OSError as error:
         raise UserError(files.unwritable(path, error)) from error
 
-
-if __name__ == '__main__':
-    errors.exit_with(main)

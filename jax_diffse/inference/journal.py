@@ -1,4 +1,4 @@
-"""Which results of `enhance.py` are finished, so that a command that was cut off goes on where it was."""
+"""Which results of `jax-diffse enhance` are finished, so that a command that was cut off goes on where it was."""
 
 import contextlib
 import hashlib

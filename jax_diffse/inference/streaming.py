@@ -36,18 +36,18 @@ def timing(run: Run) -> Timing:
     return Timing(system.look_ahead / system.sample_rate, (system.delay + 1) * system.hop / system.sample_rate)
 
 
-def load(workdir: str | os.PathLike, *, num_channels: int = 1, step: int | str = 'best') -> 'StreamingEnhancer':
-    """The streaming enhancer of a run.
+def load(run: str | os.PathLike, *, num_channels: int = 1, checkpoint: int | str = 'best') -> 'StreamingEnhancer':
+    """Loads the streaming enhancer of a trained or converted run.
 
     Args:
-      workdir: what training or conversion wrote.
+      run: the folder that training or conversion wrote.
       num_channels: of the recordings.
-      step: of the checkpoint: 'best', 'latest' or a number.
+      checkpoint: 'best', 'latest' or a step.
 
     Raises:
-      UserError: no such run or step, or its system cannot stream.
+      UserError: no such run or checkpoint, or its system cannot stream.
     """
-    return StreamingEnhancer(runs.load(workdir, step=step), num_channels)
+    return StreamingEnhancer(runs.load(run, step=checkpoint), num_channels)
 
 
 class StreamingEnhancer:

@@ -1,7 +1,7 @@
 """Quality scores without a reference signal: NISQA v2 (Mittag et al., Interspeech 2021), batched.
 
 The network is `networks/nisqa.py`. Its weights are not ours to give away: the user converts the authors' files with
-`python -m jax_diffse.convert nisqa`, into a cache folder.
+`jax-diffse convert nisqa`, into a cache folder.
 """
 
 import functools
@@ -59,7 +59,7 @@ def is_available(model: str) -> bool:
 def how_to_get(model: str) -> str:
     """One line for a user who has no weights of a model."""
     return (f'{model} needs weights: get {FILES[model]} from github.com/gabrielmittag/NISQA, folder weights '
-            f'({LICENCE}), then: python -m jax_diffse.convert nisqa {FILES[model]}')
+            f'({LICENCE}), then: jax-diffse convert nisqa {FILES[model]}')
 
 
 def save(model: str, variables: Mapping[str, Any]) -> pathlib.Path:
@@ -113,7 +113,7 @@ def _read(model, path, changed):
 
 
 def _damaged(path, model):
-    return f'{path}: damaged, or not weights of {model}; convert again: python -m jax_diffse.convert nisqa ' \
+    return f'{path}: damaged, or not weights of {model}; convert again: jax-diffse convert nisqa ' \
            f'{FILES[model]}'
 
 

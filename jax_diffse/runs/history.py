@@ -4,13 +4,13 @@ import datetime
 import functools
 import pathlib
 import platform
-import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
+
+from jax_diffse import launch
 
 
 class History:
@@ -25,7 +25,7 @@ class History:
     def __init__(self, earlier: Mapping[str, Any], data: str, source: Mapping[str, Any]):
         self._begun, self._before = time.perf_counter(), earlier.get('seconds', 0.0)
         self._record = {
-            'commands': _joined(earlier.get('commands', []), shlex.join(['python', *sys.argv])),
+            'commands': _joined(earlier.get('commands', []), launch.command()),
             'commits': _joined(earlier.get('commits', []), commit()),
             'date': earlier.get('date') or datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
             'data': data,

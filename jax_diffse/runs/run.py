@@ -69,7 +69,7 @@ def load(workdir, *, step: int | str = 'best', model: Mapping[str, Any] | None =
     """
     directory = layout.directory(workdir)
     if not os.path.isdir(directory):
-        raise UserError(f'{workdir}: not a run (it has no checkpoints folder); train.py and convert make runs')
+        raise UserError(f'{workdir}: not a run (it has no checkpoints folder); train and convert make runs')
     candidates = _candidates(directory, step, workdir)
     for number in candidates:
         reason = checksums.damage(directory / str(number))

@@ -1,4 +1,4 @@
-"""What a speech-enhancement system is to the training loop, to evaluation and to `enhance.py`."""
+"""What a speech-enhancement system is to the training loop, to evaluation and to `jax-diffse enhance`."""
 
 import functools
 from collections.abc import Callable, Mapping

@@ -1,36 +1,45 @@
-"""Stages that build on one another, trained one after the other."""
+"""A training as a config describes it: one run, or stages that build on one another."""
 
+import os
 import pathlib
 
 from jax_diffse import files
 from jax_diffse.config import stage_config
-from jax_diffse.training.loop import train
+from jax_diffse.training import loop
 
 
-def train_chain(config, workdir, *, change_config: bool = False) -> dict[str, dict[str, float]]:
-    """Trains, or continues, the stages `config.chain`.
-
-    Each starts from the best checkpoint of the one before it; the first from `config.init_from`, where that is given.
-    The last one's run is `workdir` itself, the others' are `workdir/STAGE`. A stage that was interrupted, or reached
-    its time limit, ends the call; the next call goes on there.
+def train(config, workdir: str | os.PathLike, *, change_config: bool = False) -> dict[str, dict[str, float]]:
+    """Trains a config, or resumes its training.
 
     Args:
-      config: as for `train`, with `chain`, the names of the stages, and `stages`, what each changes in the rest.
-      workdir: a directory; made where there is none.
-      change_config: go on with stages although they were made with another config.
+      config: a ConfigDict, as `config.load` returns it.
+      workdir: the folder of the run; created if missing.
+      change_config: resume although the run was made with another config.
 
     Returns:
-      Stage -> what `train` returns, for the stages that were reached.
+      Stage -> what `loop.train` returns for it. A config without stages has one, named after its system.
 
     Raises:
-      UserError: as `train` does.
+      UserError: as `loop.train` does.
+    """
+    if 'chain' in config:
+        return _train_chain(config, workdir, change_config)
+    return {config.system: loop.train(config, workdir, change_config=change_config)}
+
+
+def _train_chain(config, workdir, change_config: bool) -> dict[str, dict[str, float]]:
+    """Trains the stages `config.chain`; `config.stages` holds what each changes in the rest of the config.
+
+    Each starts from the best checkpoint of the stage before it, the first from `config.init_from`, if that is set. The
+    last stage's run is `workdir` itself, the others' are `workdir/STAGE`. A stage that is interrupted or reaches its
+    time limit ends the call; the next call resumes there.
     """
     workdir, results = pathlib.Path(files.given(workdir)), {}
     configs = {name: stage_config(config, name) for name in config.chain}  # a mistake in a late one ends it here
     init_from = config.init_from
     for i, (name, stage) in enumerate(configs.items(), start=1):
         folder, stage.init_from = workdir if i == len(configs) else workdir / name, init_from
-        results[name] = train(stage, folder, change_config=change_config)
+        results[name] = loop.train(stage, folder, change_config=change_config)
         if not results[name]['finished']:
             break
         init_from = str(folder)

@@ -78,8 +78,8 @@ def segan_file(path: str, value: float = 0.0, bare: bool = False):
     def make():
         import torch
 
-        from jax_diffse.convert import segan
-        from jax_diffse.convert.layouts import to_torch
+        from jax_diffse.conversion import segan
+        from jax_diffse.conversion.layouts import to_torch
         from jax_diffse.systems.base import shapes
         from jax_diffse.systems.segan import Segan
 
@@ -159,10 +159,10 @@ def several(*makes):
     return lambda: [make() for make in makes]
 
 
-# ------------------------------------------------------------------------------------------------------- enhance.py
+# ------------------------------------------------------------------------------------------------------- enhance
 
-ENHANCE = 'python enhance.py --workdir runs/half --output out'
-REFINE = 'python enhance.py --workdir runs/prior --output out'
+ENHANCE = 'jax-diffse enhance --workdir runs/half --output out'
+REFINE = 'jax-diffse enhance --workdir runs/prior --output out'
 A = wav('in/a.wav')
 
 
@@ -317,14 +317,14 @@ OUTPUTS = [
          'noise/a.wav: cannot be written', leaves=('out',)),
 ]
 FLAGS = [
-    Case('no --output', 'python enhance.py --workdir runs/half in', (A,), 2, '--output'),
+    Case('no --output', 'jax-diffse enhance --workdir runs/half in', (A,), 2, '--output'),
     Case('a flag that does not exist', f'{ENHANCE} --strenght 1 in', (A,), 2, '--strenght'),
     Case('a strength of 2', f'{ENHANCE} --strength 2 in', (A,), 2, '--strength=2: expected a number from 0 to 1'),
     Case('a strength in words', f'{ENHANCE} --strength full in', (A,), 2, "--strength: invalid float value: 'full'"),
     Case('a strength that is no number', f'{ENHANCE} --strength nan in', (A,), 2, '--strength=nan'),
     Case('steps in words', f'{ENHANCE} --steps abc in', (A,), 2, "--steps: invalid int value: 'abc'"),
     Case('steps for a system that does not sample', f'{ENHANCE} --steps 6 in', (A,), 2, '--steps=6: Half does not'),
-    Case('no steps', 'python enhance.py --workdir runs/sampler --output out --steps 0 in', (A,), 2,
+    Case('no steps', 'jax-diffse enhance --workdir runs/sampler --output out --steps 0 in', (A,), 2,
          '--steps=0: takes 1 to 10'),
     Case('chunks of no length', f'{ENHANCE} --chunk-seconds 0 in', (A,), 2,
          'chunk_seconds=0: expected a number of at least 1'),
@@ -332,20 +332,20 @@ FLAGS = [
     Case('a checkpoint in words', f'{ENHANCE} --checkpoint newest in', (A,), 2,
          "--checkpoint: expected 'best', 'latest' or the number"),
     Case('a checkpoint that is not there', f'{ENHANCE} --checkpoint 7 in', (A,), 2, 'no checkpoint of step 7'),
-    Case('a key that the system lacks', 'python enhance.py --workdir runs/toy --output out --model widht=3 in', (A,), 2,
+    Case('a key that the system lacks', 'jax-diffse enhance --workdir runs/toy --output out --model widht=3 in', (A,), 2,
          'config.model.widht: unknown key, expected one of stage, width'),
-    Case('a value of another type', 'python enhance.py --workdir runs/toy --output out --model width=wide in', (A,), 2,
+    Case('a value of another type', 'jax-diffse enhance --workdir runs/toy --output out --model width=wide in', (A,), 2,
          "config.model.width.*'wide'"),
     Case('no value', f'{ENHANCE} --model width in', (A,), 2, "--model: expected KEY=VALUE, got 'width'"),
     Case('--stream with a system that cannot', f'{ENHANCE} --stream in', (A,), 2, 'Half needs the whole recording'),
 ]
 RUNS = [
-    Case('a run that is not there', 'python enhance.py --workdir runs/gone --output out in', (A,), 2,
+    Case('a run that is not there', 'jax-diffse enhance --workdir runs/gone --output out in', (A,), 2,
          'runs/gone: not a run', process=True),
-    Case('a file in place of a run', 'python enhance.py --workdir in/a.wav --output out in', (A,), 2,
+    Case('a file in place of a run', 'jax-diffse enhance --workdir in/a.wav --output out in', (A,), 2,
          'in/a.wav: not a run'),
-    Case('a folder without checkpoints', 'python enhance.py --workdir in --output out in', (A,), 2, 'in: not a run'),
-    Case('a run without a finished checkpoint', 'python enhance.py --workdir new --output out in',
+    Case('a folder without checkpoints', 'jax-diffse enhance --workdir in --output out in', (A,), 2, 'in: not a run'),
+    Case('a run without a finished checkpoint', 'jax-diffse enhance --workdir new --output out in',
          (A, empty_folder('new/checkpoints')), 2, 'new: holds no finished checkpoint'),
     Case('a checkpoint of a newer version', f'{ENHANCE} in',
          (A, meta('runs/half', lambda meta: meta | {'format': 99})), 2, r'newer jax_diffse \(format 99'),
@@ -382,9 +382,9 @@ RUNS = [
          (A, wav('made/a.wav', sound(channels=2))), 2, 'made/a.wav: 2 channels, but 1 in in/a.wav'),
 ]
 
-# ------------------------------------------------------------------------------------------------------ evaluate.py
+# ------------------------------------------------------------------------------------------------------ evaluate
 
-BARE = 'python evaluate.py --workdir runs/half --output report --metrics si_sdr --workers 0'
+BARE = 'jax-diffse evaluate --workdir runs/half --output report --metrics si_sdr --workers 0'
 EVALUATE = f'{BARE} --clean clean --noisy noisy'
 MIX = f'{BARE} --speech clean --noise noisy'
 
@@ -498,12 +498,12 @@ def spoil_cache(folder: str) -> None:
         path.write_text(text)
 
 
-# --------------------------------------------------------------------------------------------------------- train.py
+# --------------------------------------------------------------------------------------------------------- train
 
 DATA = '--config.data.train.clean=clean --config.data.train.noisy=noisy'
 FOUR = pairs(names=tuple('abcd'))
-TRAIN = f'python train.py --config toy.py --workdir runs/new {DATA}'
-REAL = f'python train.py --config configs/dccrn_short.py:quick --workdir runs/new {DATA}'
+TRAIN = f'jax-diffse train --config toy.py --workdir runs/new {DATA}'
+REAL = f'jax-diffse train --config configs/dccrn_short.py:quick --workdir runs/new {DATA}'
 
 
 def bad_key(given: str, override: str, line: str, command: str = TRAIN, **more) -> Case:
@@ -574,7 +574,7 @@ TRAININGS = [
          'runs/toy: holds a run with another config', leaves=('runs/toy/.lock',)),
     Case('a workdir whose checkpoints folder is a file', TRAIN, (FOUR, data('runs/new/checkpoints', b'precious')), 2,
          'runs/new'),
-    Case('no data named', 'python train.py --config toy.py --workdir runs/new', (), 2,
+    Case('no data named', 'jax-diffse train --config toy.py --workdir runs/new', (), 2,
          'config.data.train: no folders named'),
     Case('clean speech alone of two', TRAIN.replace('train.noisy=noisy', 'train.noise=noisy'), (FOUR,), 2,
          'config.data.train: clean and noise set'),
@@ -590,7 +590,7 @@ TRAININGS = [
 
 # ---------------------------------------------------------------------------------------------------------- convert
 
-CONVERT = 'python -m jax_diffse.convert'
+CONVERT = 'jax-diffse convert'
 
 
 def bad_weights(given: str, make, line: str, kind: str = 'segan', name: str = 'x.pt', **more) -> Case:
@@ -651,32 +651,32 @@ GS, PAIRS = 'gs://bucket/x', '--config.data.train.clean=clean --config.data.trai
 ADDRESSES = [
     *(Case(f'an address for {flag}', command, (pairs(), A), 2, '^error: (s3|gs)://bucket/x: an address, expected a')
       for flag, command in (
-        ('--workdir of enhance.py', f'python enhance.py --workdir {GS} --output out in'),
-        ('--output of enhance.py', f'python enhance.py --workdir runs/half --output {GS} in'),
+        ('--workdir of enhance', f'jax-diffse enhance --workdir {GS} --output out in'),
+        ('--output of enhance', f'jax-diffse enhance --workdir runs/half --output {GS} in'),
         ('a file', f'{ENHANCE} s3://bucket/x'), ('--noise', f'{ENHANCE} --noise {GS} in'),
         ('--processed', f'{REFINE} --noisy in --processed {GS}'), ('--preceding', f'{REFINE} --preceding {GS} in'),
-        ('--workdir of evaluate.py', EVALUATE.replace('runs/half', GS)),
-        ('--output of evaluate.py', EVALUATE.replace('report', GS)), ('--cache', f'{EVALUATE} --cache {GS}'),
+        ('--workdir of evaluate', EVALUATE.replace('runs/half', GS)),
+        ('--output of evaluate', EVALUATE.replace('report', GS)), ('--cache', f'{EVALUATE} --cache {GS}'),
         ('--clean', f'{BARE} --clean {GS} --noisy noisy'), ('--noise', f'{BARE} --speech clean --noise {GS}'),
         ('--compare', EVALUATE.replace('--workdir runs/half', f'--compare runs/half {GS}@steps=1')),
-        ('--workdir of train.py', f'python train.py --config toy.py --workdir {GS} {PAIRS}'),
-        ('--config', f'python train.py --config {GS} --workdir runs/new'),
-        ('a folder of data', f'python train.py --config toy.py --workdir runs/new --config.data.train.speech={GS}'),
-        ('config.data.data_dir', f'python train.py --config toy.py --workdir runs/new --config.data.data_dir={GS}'),
-        ('config.init_from', f'python train.py --config toy.py --workdir runs/new --config.init_from={GS} {PAIRS}'),
-        ('a checkpoint to convert', f'python -m jax_diffse.convert segan={GS} --workdir run'),
-        ('--workdir of jax_diffse.convert', f'python -m jax_diffse.convert segan=x.pt --workdir {GS}'),
-        ('a file of NISQA', f'python -m jax_diffse.convert nisqa {GS}'))),
-    Case('~ in paths', 'python enhance.py --workdir=~/runs/half --output=~/out ~/in', (A, at_home), 0,
+        ('--workdir of train', f'jax-diffse train --config toy.py --workdir {GS} {PAIRS}'),
+        ('--config', f'jax-diffse train --config {GS} --workdir runs/new'),
+        ('a folder of data', f'jax-diffse train --config toy.py --workdir runs/new --config.data.train.speech={GS}'),
+        ('config.data.data_dir', f'jax-diffse train --config toy.py --workdir runs/new --config.data.data_dir={GS}'),
+        ('config.init_from', f'jax-diffse train --config toy.py --workdir runs/new --config.init_from={GS} {PAIRS}'),
+        ('a checkpoint to convert', f'jax-diffse convert segan={GS} --workdir run'),
+        ('--workdir of convert', f'jax-diffse convert segan=x.pt --workdir {GS}'),
+        ('a file of NISQA', f'jax-diffse convert nisqa {GS}'))),
+    Case('~ in paths', 'jax-diffse enhance --workdir=~/runs/half --output=~/out ~/in', (A, at_home), 0,
          'enhanced: it is the home folder', lambda: kept('in/a.wav', 'out/a.wav')),
-    Case('~ in a key of the config', 'python train.py --config ~/toy.py --workdir=~/runs/new '
+    Case('~ in a key of the config', 'jax-diffse train --config ~/toy.py --workdir=~/runs/new '
          '--config.data.train.clean=~/clean --config.data.train.noisy=~/noisy', (pairs(), at_home), 0, 'trained',
          trained),
 ]
 
 
 SECTIONS = {
-    'enhance.py: the files': FILES, 'enhance.py: input that works': GOOD_FILES, 'enhance.py: where results go': OUTPUTS,
-    'enhance.py: flags': FLAGS, 'enhance.py: runs, and what they refine': RUNS, 'evaluate.py': EVALUATIONS,
-    'train.py': TRAININGS, 'jax_diffse.convert': CONVERSIONS, 'Paths': ADDRESSES}
+    'enhance: the files': FILES, 'enhance: input that works': GOOD_FILES, 'enhance: where results go': OUTPUTS,
+    'enhance: flags': FLAGS, 'enhance: runs, and what they refine': RUNS, 'evaluate': EVALUATIONS,
+    'train': TRAININGS, 'convert': CONVERSIONS, 'Paths': ADDRESSES}
 CASES = [case for cases in SECTIONS.values() for case in cases]

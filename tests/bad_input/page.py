@@ -10,11 +10,11 @@ LONGEST = 300  # characters of a line that are shown
 HEAD = '| given | command | status | what is printed, or comes of it |\n|---|---|--:|---|'
 INTRODUCTION = f"""# Bad input
 
-What `train.py`, `evaluate.py`, `enhance.py` and `jax_diffse.convert` do with {len(CASES)} mistakes and oddities.
+What `jax-diffse train`, `evaluate`, `enhance` and `convert` do with {len(CASES)} mistakes and oddities.
 This page is written by `python -m tests.bad_input`, and the tests run every command on it.
 
 What is wrong is answered by one line on standard error that names the file, key or value, without a traceback, and
-by the exit status 2; where several files are at fault, by a line for each. `enhance.py` does the other files and
+by the exit status 2; where several files are at fault, by a line for each. `enhance` does the other files and
 returns 1, or 2 where there is none. Nothing that was there is changed, nothing in a file is executed, and no half
 of a file is left.
 
@@ -26,7 +26,7 @@ LONG = """## Three hours
 
 A file of any length is read, enhanced and written piece by piece. With a DCCRN of the size in
 `configs/dccrn_short.py` a file of 3 hours (16 kHz, one channel, 16 bits, 346 MB) took 475 MB at most and one of 10
-minutes 467 MB: the peak resident set of the process `python enhance.py --workdir run --output out three_hours.wav`
+minutes 467 MB: the peak resident set of the process `jax-diffse enhance --workdir run --output out three_hours.wav`
 as the kernel counts it (`ru_maxrss`), JAX and the program included, which the cache held already. It took 437 s, a
 real-time factor of 0.040, on two cores of an AMD EPYC shared with other work.
 """

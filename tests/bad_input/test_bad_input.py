@@ -57,7 +57,7 @@ def test_names_that_look_like_markup_are_shown_on_a_terminal(tmp_path, monkeypat
 
     (tmp_path / 'in' / '[').mkdir(parents=True)
     soundfile.write(tmp_path / 'in' / '[' / 'b].wav', sound(), 16_000)  # '[/b]' would close what was never opened
-    monkeypatch.setattr(runs, 'load', lambda workdir, step, model=None: toys.run(toys.Toy()))
+    monkeypatch.setattr(runs, 'load', lambda workdir, step='best', model=None: toys.run(toys.Toy()))
     monkeypatch.setattr(sys, 'stdout', Terminal())
     assert enhance.enhance('run', [tmp_path / 'in'], tmp_path / 'out') == 0
 

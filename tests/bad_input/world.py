@@ -8,7 +8,6 @@ import os
 import pathlib
 import re
 import resource
-import runpy
 import shlex
 import shutil
 import stat
@@ -26,7 +25,7 @@ import ml_collections
 import numpy as np
 import soundfile
 
-from jax_diffse import audio_files, runs, systems
+from jax_diffse import audio_files, cli, runs, systems
 from jax_diffse.runs import checksums
 from jax_diffse.spectral import mask_frames
 from jax_diffse.systems.base import System
@@ -62,8 +61,8 @@ class Case(NamedTuple):
 
     @property
     def entry(self) -> str:
-        """The entry point: 'train.py', or of a module its last name."""
-        return self.words[1] if self.words[1] != '-m' else self.words[2].rpartition('.')[2]
+        """The command: 'train', say."""
+        return self.words[1]
 
 
 class Unreachable(Exception):
@@ -182,30 +181,25 @@ def open_world() -> Iterator[World]:
 def _in_this_process(words: list[str]) -> tuple[int, str]:
     """Exit status, and what was printed on standard error."""
     sys.modules.pop('config_config', None)  # what ml_collections calls a config; a new process has no earlier one
-    module = words[1] == '-m'
-    argv = words[2:] if module else words[1:]
     out, err = io.StringIO(), io.StringIO()
     audio_files._say_once.cache_clear()
     # What entry points set for their process is not for this one: --stream keeps to one core.
     alone = mock.patch.object(os, 'sched_setaffinity', create=True), mock.patch.dict(os.environ)
     with contextlib.ExitStack() as stack:
-        for context in (*alone, mock.patch.object(sys, 'argv', argv), contextlib.redirect_stdout(out),
+        for context in (*alone, mock.patch.object(sys, 'argv', words), contextlib.redirect_stdout(out),
                         contextlib.redirect_stderr(err)):
             stack.enter_context(context)
         try:
-            if module:
-                runpy.run_path(str(ROOT / argv[0].replace('.', '/') / '__main__.py'), run_name='__main__')
-            else:
-                runpy.run_path(str(ROOT / argv[0]), run_name='__main__')
+            cli.main()
         except SystemExit as end:
             return end.code or 0, err.getvalue()
 
 
 
 def _in_a_process(words: list[str]) -> tuple[int, str]:
-    argv = words[1:] if words[1] == '-m' else [str(ROOT / words[1]), *words[2:]]
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    done = subprocess.run([sys.executable, *argv], capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run([sys.executable, '-m', 'jax_diffse', *words[1:]], capture_output=True, text=True,
+                          env=environment, timeout=120)
     return done.returncode, done.stderr
 
 

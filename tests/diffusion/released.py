@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_diffse import convert
-from jax_diffse.convert import diffiner
+from jax_diffse import conversion
+from jax_diffse.conversion import diffiner
 from jax_diffse.networks.guided_unet import GuidedUNet, UNetConfig
 from tests import reference
 
@@ -22,7 +22,7 @@ def turned(x):
 
 def golden_network():
     """Weights of the larger reference set, and the fields of the system, with what weights do not tell."""
-    weights = convert.read_state_dict(reference.golden('diffiner/unet_small.pt'))
+    weights = conversion.read_state_dict(reference.golden('diffiner/unet_small.pt'))
     config = json.loads(reference.golden('diffiner/unet_small_config.json').read_text())
     network = {'heads': config['num_heads'], 'heads_up': max(config['num_heads_upsample'], 0),
                'head_channels': max(config['num_head_channels'], 0),
@@ -43,7 +43,7 @@ def denoiser(source: str):
     else:
         weights = reference.load(source).state_dict(PREFIX[source])
         fields = diffiner.model(weights)
-    variables = {'params': jax.tree.map(jnp.asarray, convert.from_torch('diffiner', weights)['params']['prior'])}
+    variables = {'params': jax.tree.map(jnp.asarray, conversion.from_torch('diffiner', weights)['params']['prior'])}
     run = _network(UNetConfig(**fields['network']))
 
     def denoise(x, t):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_diffse import convert
+from jax_diffse import conversion
 from jax_diffse.diffusion import ddrm, notebook
 from jax_diffse.diffusion.schedule import Schedule, guided
 from jax_diffse.networks.compact_unet import CompactUNet, CompactUNetConfig
@@ -41,8 +41,8 @@ def network(config):
 
 def denoiser(state_dict, activation):
     """To be called by a sampler that is run without compilation: the network alone is compiled."""
-    variables = {'params': convert.from_torch('compact-unet', state_dict)['params']['prior']}
-    config = CompactUNetConfig(**convert.describe({'compact-unet': state_dict})[1]['network'], activation=activation)
+    variables = {'params': conversion.from_torch('compact-unet', state_dict)['params']['prior']}
+    config = CompactUNetConfig(**conversion.describe({'compact-unet': state_dict})[1]['network'], activation=activation)
     variables, run = jax.tree.map(jnp.asarray, variables), network(config)
 
     def denoise(x, t):
@@ -118,7 +118,7 @@ def test_golden_refinement():
         check_first(f'stft_{name}', turned(spec))
     config = {name: float(golden[name]) for name in ('eta_a', 'eta_b')}
     config |= {name: int(golden[name]) for name in ('timesteps', 'diffusion_steps')}
-    denoise = denoiser(convert.read_state_dict(reference.golden('segan_diffiner_nb/unet_relu.pt')), 'relu')
+    denoise = denoiser(conversion.read_state_dict(reference.golden('segan_diffiner_nb/unet_relu.pt')), 'relu')
     sigma_hat, out, x, x_0 = refine(denoise, config, turned(golden['init_noise']), noisy, processed,
                                     golden['step_noise'])
     check_first('sigma_hat_squared', turned(sigma_hat**2)[:, 0])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_diffse import convert
+from jax_diffse import conversion
 from jax_diffse.diffusion import ddpm
 from jax_diffse.diffusion.ddpm import GUIDANCE, START, STEP, Guidance
 from jax_diffse.diffusion.schedule import Schedule, fast, from_alpha_bar, guided, linear, respaced, spaced
@@ -302,11 +302,11 @@ def network(source: str, name: str):
     """Converted variables of a network of full size, from the fixture or a checkpoint of the larger reference set."""
     if source.endswith('.npz'):
         checkpoint = reference.load_golden(source)[f'{name if name in ("c_gen", "refiner") else "ddpm"}_checkpoint']
-        weights = convert.read_state_dict(reference.golden(f'dr_diffuse/{checkpoint}'))
+        weights = conversion.read_state_dict(reference.golden(f'dr_diffuse/{checkpoint}'))
     else:
         weights = reference.load(source).state_dict(f'{name}/')
     kind = f'dr-diffuse-{BASE.get(name, name)}'
-    return {collection: tree for collection, groups in convert.from_torch(kind, weights).items()
+    return {collection: tree for collection, groups in conversion.from_torch(kind, weights).items()
             for tree in groups.values()}
 
 

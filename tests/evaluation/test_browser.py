@@ -11,7 +11,6 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
-from jax_diffse.evaluation.evaluate import evaluate
 from tests import toys
 from tests.evaluation.browser import (
     check_fits,
@@ -21,6 +20,7 @@ from tests.evaluation.browser import (
     click_header,
     rows,
 )
+from tests.evaluation.spread import evaluate
 from tests.metrics import rater
 
 METRICS = ('si_sdr', 'llr', 'nisqa_v2_mos')  # higher is better, lower is better, and one that clean speech has

@@ -5,7 +5,7 @@ import csv
 import pytest
 from selenium.webdriver.common.by import By
 
-from jax_diffse.evaluation.sweep import grid, sweep
+from jax_diffse.evaluation.sweep import grid
 from tests import toys
 from tests.evaluation.browser import (
     check_fits,
@@ -15,6 +15,7 @@ from tests.evaluation.browser import (
     click_header,
     rows,
 )
+from tests.evaluation.spread import sweep
 from tests.evaluation.test_evaluate import ToySource, toy_run
 
 POINTS = '#points'

@@ -13,12 +13,12 @@ from numpy.testing import assert_allclose
 
 from jax_diffse import audio
 from jax_diffse.errors import UserError
-from jax_diffse.evaluation.evaluate import evaluate
 from jax_diffse.evaluation.utterances import file_name
 from jax_diffse.inference.enhancer import Enhancer
 from jax_diffse.metrics import DEFAULT as COMPARING
 from jax_diffse.metrics import score
 from tests import toys
+from tests.evaluation.spread import evaluate
 from tests.metrics import rater
 
 pytestmark = pytest.mark.usefixtures('drawn_once')

@@ -16,12 +16,13 @@ from jax_diffse.errors import UserError
 from jax_diffse.evaluation import bootstrap, evaluator
 from jax_diffse.evaluation.cache import json_safe
 from jax_diffse.evaluation.report import curves
-from jax_diffse.evaluation.sweep import grid, parse_setting, sweep
+from jax_diffse.evaluation.sweep import grid, parse_setting
 from jax_diffse.evaluation.sweep_results import Point, SweepResults
 from jax_diffse.inference.enhancer import Enhancer
 from jax_diffse.metrics import score
 from jax_diffse.runs import Run
 from tests import toys
+from tests.evaluation.spread import sweep
 from tests.evaluation.test_evaluate import ToySource, strict_json, toy_run
 
 pytestmark = pytest.mark.usefixtures('drawn_once')

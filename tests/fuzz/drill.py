@@ -81,9 +81,9 @@ def _state_dict() -> Kind:
         return {'a.pth': file.getvalue()}
 
     def read(folder):
-        from jax_diffse import convert
+        from jax_diffse import conversion
 
-        for name, tensor in convert.read_state_dict(folder / 'a.pth').items():
+        for name, tensor in conversion.read_state_dict(folder / 'a.pth').items():
             if not (isinstance(name, str) and isinstance(tensor.shape, tuple)):
                 raise AssertionError(f'{name!r}: {tensor!r}')
 

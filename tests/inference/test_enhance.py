@@ -14,6 +14,7 @@ from jax_diffse import audio, runs
 from jax_diffse.errors import UserError
 from jax_diffse.inference import enhance
 from jax_diffse.inference.enhancer import Enhancer
+from jax_diffse.inference.jobs import plan_jobs
 from jax_diffse.systems.dccrn import Dccrn
 from tests import reference, sounds, toys
 
@@ -24,7 +25,7 @@ ENTRY_POINT = pathlib.Path(__file__).resolve().parents[2] / 'enhance.py'
 def system(monkeypatch):
     """Makes every workdir a run of a toy system, which halves."""
     chosen = {'system': toys.Toy()}
-    monkeypatch.setattr(runs, 'load', lambda workdir, step, model=None: toys.run(chosen['system']))
+    monkeypatch.setattr(runs, 'load', lambda workdir, step='best', model=None: toys.run(chosen['system']))
     return chosen
 
 
@@ -115,28 +116,28 @@ def test_an_input_is_not_overwritten_by_the_result_of_another(tmp_path, system):
     first, second = _write(tmp_path / 'x' / 'a.wav'), _write(tmp_path / 'y' / 'b.wav')
     _write(tmp_path / 'x' / 'b.wav')
     with pytest.raises(UserError, match='would overwrite the input'):
-        enhance.plan([first, second, tmp_path / 'x' / 'b.wav'], tmp_path / 'y')
+        plan_jobs([first, second, tmp_path / 'x' / 'b.wav'], tmp_path / 'y')
 
 
 def test_results_of_the_same_name_are_a_user_error(tmp_path, system):
     first, second = _write(tmp_path / 'x' / 'a.wav'), _write(tmp_path / 'y' / 'a.wav')
     with pytest.raises(UserError, match='both .*x/a.wav and .*y/a.wav'):
-        enhance.plan([first, second], tmp_path / 'out')
+        plan_jobs([first, second], tmp_path / 'out')
     with pytest.raises(UserError, match='both .*x/a.wav and .*x/a.wav'):
-        enhance.plan([first], tmp_path / 'out', noise=tmp_path / 'out')
+        plan_jobs([first], tmp_path / 'out', noise=tmp_path / 'out')
 
 
 @pytest.mark.parametrize('output', ['in', 'in/out'])
 def test_results_among_the_inputs_are_a_user_error(tmp_path, output):
     _write(tmp_path / 'in' / 'a.wav')
     with pytest.raises(UserError, match='would overwrite|lies in the input folder'):
-        enhance.plan([tmp_path / 'in'], tmp_path / output)
+        plan_jobs([tmp_path / 'in'], tmp_path / output)
 
 
 def test_a_folder_without_audio_is_a_user_error(tmp_path):
     (tmp_path / 'in').mkdir()
     with pytest.raises(UserError, match='no audio files'):
-        enhance.plan([tmp_path / 'in'], tmp_path / 'out')
+        plan_jobs([tmp_path / 'in'], tmp_path / 'out')
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
@@ -163,7 +164,7 @@ def test_a_result_of_an_earlier_run_is_replaced(tmp_path, system):
 @pytest.fixture
 def two_runs(monkeypatch):
     """Makes the workdir 'prior' a run that refines and every other one a run that halves."""
-    monkeypatch.setattr(runs, 'load', lambda workdir, step, model=None: toys.run(
+    monkeypatch.setattr(runs, 'load', lambda workdir, step='best', model=None: toys.run(
         toys.Refiner() if str(workdir) == 'prior' else toys.Toy(), workdir))
 
 
@@ -271,7 +272,7 @@ def test_neither_folder_gets_results(tmp_path, monkeypatch, capsys, two_runs, fo
 def test_a_processed_file_is_not_overwritten(tmp_path, two_runs):
     noisy, made = _write(tmp_path / 'noisy' / 'a.wav'), _write(tmp_path / 'made' / 'a.wav')
     with pytest.raises(UserError, match='made/a.wav: would overwrite the input .*made/a.wav'):
-        enhance.plan([noisy], tmp_path / 'made', processed=made)
+        plan_jobs([noisy], tmp_path / 'made', processed=made)
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ def _tone(rate, seconds, frequency=300.0):
     return (0.3 * np.sin(2 * np.pi * frequency * np.arange(int(rate * seconds)) / rate)).astype(np.float32)
 
 
-def _enhancer(system, chunk_seconds=1.0, overlap_seconds=0.25):
-    return Enhancer(toys.run(system), chunk_seconds=chunk_seconds, overlap_seconds=overlap_seconds)
+def _enhancer(system, chunk_seconds=1.0, overlap_seconds=0.25, steps=None):
+    return Enhancer(toys.run(system), chunk_seconds=chunk_seconds, overlap_seconds=overlap_seconds, steps=steps)
 
 
 @pytest.mark.parametrize('shape', [(1,), (100,), (RATE,), (3 * RATE + 7,), (5000, 1), (2 * RATE, 2)])
@@ -175,9 +175,9 @@ def test_silence_stays_silent_at_every_stage():
 
 def test_steps_and_refusals_reach_all_stages():
     noisy = _noise(1000)
-    assert_allclose(_enhancer(toys.Stepped()).stages([noisy], ['a'], steps=2)['enhanced'][0], noisy / 2, atol=1e-6)
-    with pytest.raises(ValueError, match='takes 1 to 10'):
-        _enhancer(toys.Stepped()).stages([noisy], ['a'], steps=11)
+    assert_allclose(_enhancer(toys.Stepped(), steps=2).stages([noisy], ['a'])['enhanced'][0], noisy / 2, atol=1e-6)
+    with pytest.raises(UserError, match='steps=11: takes 1 to 10'):
+        _enhancer(toys.Stepped(), steps=11)
     with pytest.raises(UserError, match='b: the system gave NaN'):
         _enhancer(toys.Broken()).stages([np.zeros(100, np.float32), noisy], ['a', 'b'])
 
@@ -209,8 +209,8 @@ def test_nothing_is_compiled_for_silence():
 
 def test_steps_reach_the_system():
     noisy = _noise(1000)
-    assert_allclose(_enhancer(toys.Stepped())(noisy, RATE, steps=4), noisy / 4, atol=1e-6)
-    assert_allclose(_enhancer(toys.Stepped()).many([noisy], ['a'], steps=2)[0], noisy / 2, atol=1e-6)
+    assert_allclose(_enhancer(toys.Stepped(), steps=4)(noisy, RATE), noisy / 4, atol=1e-6)
+    assert_allclose(_enhancer(toys.Stepped(), steps=2).many([noisy], ['a'])[0], noisy / 2, atol=1e-6)
 
 
 @pytest.mark.parametrize(('noisy', 'message'), [
@@ -333,7 +333,7 @@ def test_a_preceding_run_is_what_its_own_enhancer_gives(preceding):
     noisy = _noise(5 * RATE // 2, 2)
     before = _enhancer(preceding)(noisy, RATE, utterance='a')
     steps = 2 if isinstance(preceding, toys.Stepped) else None  # those of the refiner, not of the preceding system
-    refined = _refiner(preceding)(noisy, RATE, utterance='a', steps=steps, strength=0.8)
+    refined = _refiner(preceding, steps=steps)(noisy, RATE, utterance='a', strength=0.8)
     assert_allclose(refined, 0.8 * (0.5 * noisy + 0.25 * before) + 0.2 * noisy, atol=1e-6)
 
 
@@ -443,16 +443,17 @@ def test_what_does_not_go_together_is_a_user_error(system, preceding, given, mes
 def test_load_is_there_from_the_package(monkeypatch):
     asked, noisy = [], _noise(100)
 
-    def load(workdir, step):
-        asked.append((workdir, step))
+    def load(workdir, step='best', model=None):
+        asked.append((workdir, step, model))
         return toys.run(toys.Refiner() if workdir == 'runs/prior' else toys.Toy())
 
     monkeypatch.setattr(runs, 'load', load)
     assert_allclose(jax_diffse.load('runs/x')(noisy, RATE), 0.5 * noisy, atol=1e-6)
-    jax_diffse.load('runs/x', step=3)
-    refined = jax_diffse.load('runs/prior', step=5, preceding='runs/x')(noisy, RATE)
+    jax_diffse.load('runs/x', checkpoint=3, model={'guidance': 'none'})
+    refined = jax_diffse.load('runs/prior', checkpoint=5, preceding='runs/x')(noisy, RATE)
     assert_allclose(refined, (0.5 + 0.25 * 0.5) * noisy, atol=1e-6)
-    assert asked == [('runs/x', 'best'), ('runs/x', 3), ('runs/prior', 5), ('runs/x', 'best')]
+    assert asked == [('runs/x', 'best', None), ('runs/x', 3, {'guidance': 'none'}), ('runs/prior', 5, None),
+                     ('runs/x', 'best', None)]
 
 
 def test_importing_the_package_imports_no_framework():

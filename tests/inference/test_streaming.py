@@ -95,7 +95,7 @@ def test_two_recordings_one_after_the_other_do_not_meet(stream):
 def test_channels_are_enhanced_each_on_its_own(monkeypatch):
     asked, noisy = [], _noise(1850, 2)
     monkeypatch.setattr(runs, 'load', lambda workdir, step: asked.append((workdir, step)) or _run())
-    stream = jax_diffse.load_streaming('runs/x', num_channels=2, step=3)
+    stream = jax_diffse.load_streaming('runs/x', num_channels=2, checkpoint=3)
     assert asked == [('runs/x', 3)]
     enhanced = np.concatenate(_streamed(stream, noisy, 333))
     assert enhanced.shape == (1850, 2)

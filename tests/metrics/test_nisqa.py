@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from jax_diffse import convert
-from jax_diffse.convert import nisqa as convert_nisqa
+from jax_diffse import conversion
+from jax_diffse.conversion import nisqa as convert_nisqa
 from jax_diffse.errors import UserError
 from jax_diffse.metrics import nisqa
 from tests import reference
@@ -112,7 +112,7 @@ def test_golden_scores_of_the_released_weights(model, key):
     golden = reference.load_golden('nisqa/nisqa.npz')
     path = reference.golden(f'nisqa/{nisqa.FILES[model]}')
     assert convert_nisqa.identify(path) == model
-    released = convert_nisqa.variables(model, convert.read_state_dict(path))
+    released = convert_nisqa.variables(model, conversion.read_state_dict(path))
     rates, scores = golden['sample_rate'], np.empty_like(golden[f'pred_{key}'])
     for rate in np.unique(rates):
         where = np.flatnonzero(rates == rate)
@@ -196,7 +196,7 @@ def test_missing_weights_are_a_reason(installed):
     assert np.isfinite(scores.values['nisqa_v2_mos']) and np.isnan(scores.values['nisqa_tts_mos'])
     assert scores.reasons == {'nisqa_tts_mos': nisqa.how_to_get('nisqa_tts')}
     for part in ('nisqa_tts.tar', 'github.com/gabrielmittag/NISQA', 'CC BY-NC-SA 4.0',
-                 'python -m jax_diffse.convert nisqa nisqa_tts.tar'):
+                 'jax-diffse convert nisqa nisqa_tts.tar'):
         assert part in nisqa.how_to_get('nisqa_tts')
     assert '\n' not in nisqa.how_to_get('nisqa_tts')
 
@@ -257,7 +257,7 @@ def test_damaged_weights_are_named(installed, change):
     with pytest.raises(UserError) as error:
         nisqa.score_all([signal(0.3)], RATE)
     assert str(error.value).startswith(f'{nisqa.cached("nisqa_v2")}: damaged')
-    assert 'convert again: python -m jax_diffse.convert nisqa nisqa.tar' in str(error.value)
+    assert 'convert again: jax-diffse convert nisqa nisqa.tar' in str(error.value)
     assert '\n' not in str(error.value)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from jax_diffse import convert
-from jax_diffse.convert import compact_unet as names
-from jax_diffse.convert import layouts
+from jax_diffse import conversion
+from jax_diffse.conversion import compact_unet as names
+from jax_diffse.conversion import layouts
 from jax_diffse.diffusion.schedule import guided
 from jax_diffse.errors import UserError
 from jax_diffse.networks import compact_unet
@@ -47,7 +47,7 @@ def shapes(config):
 
 def converted(state_dict):
     """The network's variables."""
-    return {'params': convert.from_torch('compact-unet', state_dict)['params']['prior']}
+    return {'params': conversion.from_torch('compact-unet', state_dict)['params']['prior']}
 
 
 @functools.cache
@@ -163,7 +163,7 @@ def test_loss_and_gradients_of_the_released_network(activation):
 @pytest.mark.parametrize('activation', ACTIVATIONS)
 def test_golden_outputs(activation):
     golden = reference.load_golden('segan_diffiner_nb/unet.npz')
-    weights = convert.read_state_dict(reference.golden(f'segan_diffiner_nb/unet_{activation}.pt'))
+    weights = conversion.read_state_dict(reference.golden(f'segan_diffiner_nb/unet_{activation}.pt'))
     with with_activation(()):
         config = dataclasses.replace(RELEASED.config, **names.model(weights)['network'])
     variables, x = converted(weights), turned(golden['x'])
@@ -180,7 +180,7 @@ def test_weights_saved_with_the_diffusion_model_are_the_same():
     """The notebook trains, and saves, its `DiffusionModel`."""
     weights = reference.load('compact_unet').state_dict()
     prefixed = {f'unet_model.{name}': value for name, value in weights.items()}
-    assert convert.describe({'compact-unet': prefixed}) == convert.describe({'compact-unet': weights})
+    assert conversion.describe({'compact-unet': prefixed}) == conversion.describe({'compact-unet': weights})
     jax.tree.map(np.testing.assert_array_equal, converted(prefixed), public())
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_diffse import convert, systems
+from jax_diffse import conversion, systems
 from jax_diffse.networks import dccrn
 from tests import reference
 
@@ -18,15 +18,15 @@ BINS = 17
 
 def released(state_dict):
     """The system and its variables."""
-    system = systems.build('dccrn', convert.describe({'dccrn': state_dict})[1])
-    return system, convert.from_torch('dccrn', state_dict)
+    system = systems.build('dccrn', conversion.describe({'dccrn': state_dict})[1])
+    return system, conversion.from_torch('dccrn', state_dict)
 
 
 def golden_network(name):
     """Weights of the larger reference set, and the fields of the system; weights do not tell the hop."""
-    weights = convert.read_state_dict(reference.golden(f'dccrn/dccrn_{name}.pt'))
+    weights = conversion.read_state_dict(reference.golden(f'dccrn/dccrn_{name}.pt'))
     config = json.loads(reference.golden('dccrn/configs.json').read_text())[name]
-    return weights, convert.describe({'dccrn': weights})[1] | {'hop': config['win_inc']}
+    return weights, conversion.describe({'dccrn': weights})[1] | {'hop': config['win_inc']}
 
 
 def to_torch(x):
@@ -74,7 +74,7 @@ def test_layers_masks_and_outputs_of_the_released_network(prefix):
 def test_golden_masks_and_outputs(name):
     golden = reference.load_golden('dccrn/forward.npz')
     weights, fields = golden_network(name)
-    system, variables = systems.build('dccrn', fields), convert.from_torch('dccrn', weights)
+    system, variables = systems.build('dccrn', fields), conversion.from_torch('dccrn', weights)
     spec = released_frames(system, golden['wav'])
     mask = system._network().apply({c: groups['dccrn'] for c, groups in variables.items()}, spec)
     for part, key in enumerate(('mask_real', 'mask_imag')):

@@ -12,8 +12,8 @@ import pytest
 import torch
 from flax import traverse_util
 
-from jax_diffse import convert
-from jax_diffse.convert import diffiner
+from jax_diffse import conversion
+from jax_diffse.conversion import diffiner
 from jax_diffse.networks import guided_unet
 from jax_diffse.networks.guided_unet import Attention, GuidedUNet, ResBlock, UNetConfig, step_embedding
 from tests import reference
@@ -38,7 +38,7 @@ def to_torch(x):
 def released(state_dict, **options):
     """The network and its variables."""
     network = GuidedUNet(UNetConfig(**diffiner.model(state_dict)['network'], **options))
-    return network, {'params': convert.from_torch('diffiner', state_dict)['params']['prior']}
+    return network, {'params': conversion.from_torch('diffiner', state_dict)['params']['prior']}
 
 
 @functools.cache
@@ -120,7 +120,7 @@ def test_golden_outputs():
     golden = reference.load_golden('diffiner/unet_forward.npz')
     weights, fields = golden_network()
     network = GuidedUNet(UNetConfig(**fields['network']))
-    variables = {'params': convert.from_torch('diffiner', weights)['params']['prior']}
+    variables = {'params': conversion.from_torch('diffiner', weights)['params']['prior']}
     for case in golden.after('x_'):
         x = jnp.concatenate([to_jax(golden[f'x_{case}'])] * 2)
         t = jnp.concatenate([jnp.asarray(golden[f't_{kind}_{case}'], jnp.float32) for kind in ('int', 'float')])

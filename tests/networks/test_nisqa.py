@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from jax_diffse.convert import nisqa as convert_nisqa
+from jax_diffse.conversion import nisqa as convert_nisqa
 from jax_diffse.metrics import nisqa as scorer
 from jax_diffse.networks import nisqa
 from jax_diffse.networks.nisqa import Nisqa

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_diffse import convert
+from jax_diffse import conversion
 from jax_diffse.networks.segan import Discriminator, Generator
 from tests import reference
 
@@ -16,7 +16,7 @@ KINDS = {'generator': 'segan', 'discriminator': 'segan-discriminator'}
 
 
 def converted(group, state_dict):
-    variables = convert.from_torch(KINDS[group], state_dict)
+    variables = conversion.from_torch(KINDS[group], state_dict)
     return {collection: groups[group] for collection, groups in variables.items()}
 
 
@@ -75,8 +75,8 @@ def test_the_released_networks():
 @pytest.mark.parity
 def test_golden_networks():
     golden = reference.load_golden('segan_diffiner_nb/segan.npz')
-    weights = {group: convert.read_state_dict(reference.golden(f'segan_diffiner_nb/{group}.pt')) for group in KINDS}
-    channels = convert.describe({KINDS[group]: weights[group] for group in KINDS})[1]['channels']
+    weights = {group: conversion.read_state_dict(reference.golden(f'segan_diffiner_nb/{group}.pt')) for group in KINDS}
+    channels = conversion.describe({KINDS[group]: weights[group] for group in KINDS})[1]['channels']
     generator, discriminator = (converted(group, weights[group]) for group in KINDS)
     noisy, clean = (jnp.asarray(golden[name][:, 0]) for name in ('noisy', 'clean'))
     out, _ = run(Generator(channels))(generator, noisy)

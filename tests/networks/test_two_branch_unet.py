@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_diffse import convert
+from jax_diffse import conversion
 from jax_diffse.networks.two_branch_unet import EMBEDDING, ConditionalUNet, StepEmbedding, TwoBranchUNet, step_table
 from tests import reference
 
@@ -23,7 +23,7 @@ def features(variables, x):
 
 def converted(kind, state_dict):
     """Variables of the network alone."""
-    variables = convert.from_torch(kind, state_dict)
+    variables = conversion.from_torch(kind, state_dict)
     return {collection: tree for collection, groups in variables.items() for tree in groups.values()}
 
 
@@ -49,7 +49,7 @@ def test_outputs_and_features_of_the_released_network():
 def test_golden_outputs_and_features():
     golden = reference.load_golden('dr_diffuse/forward.npz')
     for name in ('base', 'refiner'):
-        variables = converted('dr-diffuse-base', convert.read_state_dict(reference.golden(f'dr_diffuse/{name}.pth')))
+        variables = converted('dr-diffuse-base', conversion.read_state_dict(reference.golden(f'dr_diffuse/{name}.pth')))
         golden.check(f'{name}_est_comp', to_torch(features(variables, to_jax(golden['base_x'])).output))
         if name == 'base':
             result = features(variables, to_jax(golden['base_lists_x']))
@@ -167,7 +167,7 @@ def test_outputs_and_features_of_the_released_denoisers(name):
 @pytest.mark.parametrize('name', DENOISERS)
 def test_golden_outputs_of_the_denoisers(name):
     golden = reference.load_golden('dr_diffuse/forward.npz')
-    variables = converted(f'dr-diffuse-{name}', convert.read_state_dict(reference.golden(f'dr_diffuse/{name}.pth')))
+    variables = converted(f'dr-diffuse-{name}', conversion.read_state_dict(reference.golden(f'dr_diffuse/{name}.pth')))
     for kind in ('int', 'float'):
         result, embedding = run_denoiser(name, variables, golden['diff_x'], golden['diff_c'], golden[f'diff_t_{kind}'])
         golden.check(f'{name}_{kind}_est_noise', result.output)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from jax_diffse import convert, systems
-from jax_diffse.convert import layouts
+from jax_diffse import conversion, systems
+from jax_diffse.conversion import layouts
 from jax_diffse.errors import UserError
 from jax_diffse.losses import released
 from jax_diffse.systems.base import shapes
@@ -122,7 +122,7 @@ def train_step(system, variables, batch, jit=jit):
     step = jax.shard_map(jax.value_and_grad(objective, has_aux=True), mesh=mesh, in_specs=jax.P(), out_specs=jax.P(),
                          check_vma=False)
     (loss, stats), gradients = jit(step)(variables['params'])
-    as_torch = functools.partial(layouts.to_torch, convert.KINDS['dccrn'].entries(dataclasses.asdict(system)))
+    as_torch = functools.partial(layouts.to_torch, conversion.KINDS['dccrn'].entries(dataclasses.asdict(system)))
     return loss, as_torch({'batch_stats': stats}), as_torch({'params': gradients})
 
 
@@ -140,10 +140,10 @@ def released_batch(system, noisy, clean):
 def test_training_step_of_the_released_code(prefix, mode):
     fixture = reference.load('dccrn_training')
     weights = fixture.state_dict(prefix)
-    _, fields = convert.describe({'dccrn': weights})
+    _, fields = conversion.describe({'dccrn': weights})
     system = systems.build('dccrn', fields | {'released_losses': True, 'loss': MODES[mode]})
     batch = released_batch(system, fixture.inputs[f'{prefix}noisy'], fixture.inputs[f'{prefix}clean'])
-    loss, buffers, gradients = train_step(system, convert.from_torch('dccrn', weights), batch)
+    loss, buffers, gradients = train_step(system, conversion.from_torch('dccrn', weights), batch)
     key = prefix if mode == 'SI-SNR' else f'{prefix}{mode}/'
     fixture.check(f'{key}loss', loss)
     zero = {str(name) for name in fixture[f'{prefix}grad/zero']}
@@ -165,7 +165,7 @@ def test_golden_training_step(part):
     golden = reference.load_golden(f'dccrn/train_{part}.npz')
     weights, fields = golden_network(str(golden['checkpoint']).removeprefix('dccrn_').removesuffix('.pt'))
     system = systems.build('dccrn', fields | {'released_losses': True, 'loss': MODES[str(golden['loss_mode'])]})
-    loss, _, gradients = train_step(system, convert.from_torch('dccrn', weights),
+    loss, _, gradients = train_step(system, conversion.from_torch('dccrn', weights),
                                     released_batch(system, golden['noisy'], golden['clean']), jit_exact)
     golden.check('loss', loss)
     for name in golden.after('grad/'):

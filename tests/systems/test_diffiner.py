@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from jax_diffse import convert, systems
-from jax_diffse.convert import layouts
+from jax_diffse import conversion, systems
+from jax_diffse.conversion import layouts
 from jax_diffse.diffusion import ddpm, ddrm
 from jax_diffse.errors import UserError
 from jax_diffse.networks.guided_unet import UNetConfig
@@ -56,8 +56,8 @@ def from_torch(x):
 def small():
     """The small network of the reference: system, variables and table of names."""
     weights = reference.load('diffiner').state_dict('model.')
-    _, fields = convert.describe({'diffiner': weights})
-    return systems.build('diffiner', fields), convert.from_torch('diffiner', weights), convert.diffiner.entries(fields)
+    _, fields = conversion.describe({'diffiner': weights})
+    return systems.build('diffiner', fields), conversion.from_torch('diffiner', weights), conversion.diffiner.entries(fields)
 
 
 @functools.partial(jit, static_argnums=0)
@@ -100,10 +100,10 @@ def test_golden_training_step():
     golden = reference.load_golden('diffiner/training_losses.npz')
     weights, fields = golden_network()
     loss, gradients = loss_and_gradients(
-        systems.build('diffiner', fields), convert.from_torch('diffiner', weights)['params'],
+        systems.build('diffiner', fields), conversion.from_torch('diffiner', weights)['params'],
         from_torch(golden['x_start']), jnp.asarray(golden['t']), from_torch(golden['noise']))
     golden.check('loss', loss)
-    gradients = layouts.to_torch(convert.diffiner.entries(fields), {'params': gradients})
+    gradients = layouts.to_torch(conversion.diffiner.entries(fields), {'params': gradients})
     for name in golden.after('grad/'):
         golden.check(f'grad/{name}', gradients[name])
 

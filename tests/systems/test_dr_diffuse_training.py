@@ -12,8 +12,8 @@ import numpy as np
 import optax
 import pytest
 
-from jax_diffse import convert
-from jax_diffse.convert import layouts
+from jax_diffse import conversion
+from jax_diffse.conversion import layouts
 from jax_diffse.diffusion import ddpm
 from jax_diffse.systems.dr_diffuse import TRAINING, DrDiffuse
 from jax_diffse.training import state as training
@@ -63,7 +63,7 @@ class Step:
     def in_torch(self, collection: str, tree) -> dict[str, np.ndarray]:
         kind = 'dr-diffuse-diffusec' if self.system.denoiser == 'diffusec' else 'dr-diffuse-diffuse'
         kind = {'c_gen': 'dr-diffuse-base', 'refiner': 'dr-diffuse-refiner'}.get(self.group, kind)
-        return layouts.to_torch(convert.KINDS[kind].entries({}), {collection: {self.group: tree}})
+        return layouts.to_torch(conversion.KINDS[kind].entries({}), {collection: {self.group: tree}})
 
 
 def loss_of(system: DrDiffuse, random: tuple) -> Callable:
@@ -134,7 +134,7 @@ def fixture_step(case: str) -> tuple[reference.Fixture, Step]:
              'diffusec_train': {'dr-diffuse-diffusec': 'diffusec_train/'},
              'refiner_train': {'dr-diffuse-base': 'c_gen/', 'dr-diffuse-diffuse': 'diffuse/',
                                'dr-diffuse-refiner': 'refiner_train/'}}[case]
-    variables = merge(*(convert.from_torch(kind, fixture.state_dict(prefix)) for kind, prefix in parts.items()))
+    variables = merge(*(conversion.from_torch(kind, fixture.state_dict(prefix)) for kind, prefix in parts.items()))
     random = ()
     if f'{case}/t' in fixture.inputs:
         random = (fixture.inputs[f'{case}/t'], to_jax(fixture.inputs[f'{case}/noise'][0]))
@@ -270,7 +270,7 @@ def test_golden_training_step_of_the_later_stages(name, case, files):
 
 def golden_variables(*files: str):
     pairs = [file.split('=') for file in files]
-    return merge(*(convert.from_torch(kind, convert.read_state_dict(reference.golden(f'dr_diffuse/{name}')))
+    return merge(*(conversion.from_torch(kind, conversion.read_state_dict(reference.golden(f'dr_diffuse/{name}')))
                    for kind, name in pairs))
 
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_diffse import convert, systems
-from jax_diffse.convert import layouts
+from jax_diffse import conversion, systems
+from jax_diffse.conversion import layouts
 from jax_diffse.errors import UserError
 from jax_diffse.losses import adversarial
 from jax_diffse.systems.base import shapes
@@ -25,16 +25,16 @@ TINY = Segan(channels=(2, 4), segment=64, overlap=16)
 
 def released(weights):
     """The system and its variables; group -> weights."""
-    name, fields = convert.describe({KINDS[group]: state_dict for group, state_dict in weights.items()})
+    name, fields = conversion.describe({KINDS[group]: state_dict for group, state_dict in weights.items()})
     variables = {'params': {}, 'batch_stats': {}}
     for group, state_dict in weights.items():
-        for collection, groups in convert.from_torch(KINDS[group], state_dict).items():
+        for collection, groups in conversion.from_torch(KINDS[group], state_dict).items():
             variables[collection] |= groups
     return systems.build(name, fields), variables
 
 
 def as_torch(system, group, collection, tree):
-    entries = convert.KINDS[KINDS[group]].entries(dataclasses.asdict(system))
+    entries = conversion.KINDS[KINDS[group]].entries(dataclasses.asdict(system))
     return layouts.to_torch(entries, {collection: {group: tree}})
 
 
@@ -103,7 +103,7 @@ def test_training_step_of_the_released_code():
 @pytest.mark.parity
 def test_golden_training_step():
     golden = reference.load_golden('segan_diffiner_nb/segan.npz')
-    system, variables = released({group: convert.read_state_dict(reference.golden(f'segan_diffiner_nb/{group}.pt'))
+    system, variables = released({group: conversion.read_state_dict(reference.golden(f'segan_diffiner_nb/{group}.pt'))
                                   for group in KINDS})
     (loss, (stats, _)), gradient = gradients(system)['discriminator'](
         variables, as_batch(golden['clean'], golden['noisy']))
@@ -298,4 +298,4 @@ def test_what_it_does_not_take_is_refused():
 
 def test_a_discriminator_alone_is_no_enhancer():
     with pytest.raises(UserError, match='segan-discriminator enhances nothing by itself: expected segan=FILE'):
-        convert.describe({'segan-discriminator': {}})
+        conversion.describe({'segan-discriminator': {}})

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jax_diffse import systems
-from jax_diffse.convert import compact_unet, dccrn, diffiner, dr_diffuse, layouts, segan
+from jax_diffse.conversion import compact_unet, dccrn, diffiner, dr_diffuse, layouts, segan
 from jax_diffse.errors import UserError
 from jax_diffse.systems.base import shapes
 
@@ -63,7 +63,7 @@ def from_torch(kind: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       UserError: an unknown kind, or weights that do not fit: every missing, extra or misshapen entry is named.
     """
-    found = _kind(kind)
+    found = kind_of(kind)
     state_dict = found.plain(state_dict)
     fields = found.model(state_dict)
     expected = {collection: {found.group: groups[found.group]}
@@ -80,7 +80,7 @@ def describe(weights: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, A
     Raises:
       UserError: an unknown kind, or kinds that do not make a system together.
     """
-    names = {_kind(kind).system for kind in weights}
+    names = {kind_of(kind).system for kind in weights}
     if len(names) != 1:
         raise UserError(f'{", ".join(weights)}: networks of different systems ({", ".join(sorted(names))})')
     if names == {'dr_diffuse'}:
@@ -88,10 +88,15 @@ def describe(weights: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, A
     if names == {'segan'}:
         return 'segan', segan.model(weights)
     (kind, state_dict), = weights.items()
-    return names.pop(), _kind(kind).model(_kind(kind).plain(state_dict))
+    return names.pop(), kind_of(kind).model(kind_of(kind).plain(state_dict))
 
 
-def _kind(name: str) -> Kind:
+def kind_of(name: str) -> Kind:
+    """A kind of checkpoint, by name.
+
+    Raises:
+      UserError: there is none of this name.
+    """
     if name not in KINDS:
         raise UserError(f'unknown kind of checkpoint {name!r}, expected one of {", ".join(KINDS)}')
     return KINDS[name]

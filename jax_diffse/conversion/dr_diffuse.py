@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from jax_diffse.convert import layouts
-from jax_diffse.convert.layouts import Entry, Layout, Path
+from jax_diffse.conversion import layouts
+from jax_diffse.conversion.layouts import Entry, Layout, Path
 from jax_diffse.errors import UserError
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from jax_diffse.convert import layouts
-from jax_diffse.convert.layouts import Entry, Layout, Path
+from jax_diffse.conversion import layouts
+from jax_diffse.conversion.layouts import Entry, Layout, Path
 from jax_diffse.networks.compact_unet import CompactUNetConfig
 
 ROOT = ('prior',)

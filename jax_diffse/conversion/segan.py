@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jax_diffse.convert import layouts
-from jax_diffse.convert.layouts import Entry
+from jax_diffse.conversion import layouts
+from jax_diffse.conversion.layouts import Entry
 from jax_diffse.errors import UserError
 from jax_diffse.networks.segan import CHANNELS
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from jax_diffse import convert, runs, systems
-from jax_diffse.convert import __main__ as entry_point
-from jax_diffse.convert import layouts
+from jax_diffse import conversion, runs, systems
+from jax_diffse.cli import run as command_line
+from jax_diffse.conversion import layouts
 from jax_diffse.errors import UserError
 from jax_diffse.networks.guided_unet import UNetConfig
 from jax_diffse.systems.base import shapes
@@ -46,14 +46,14 @@ def write(path, weights, step=7):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize('kind', convert.KINDS)
+@pytest.mark.parametrize('kind', conversion.KINDS)
 def test_every_weight_is_used_once_and_comes_back(kind):
     assert_comes_back(kind, weights_of(kind))
 
 
 def assert_comes_back(kind, weights):
-    found = convert.KINDS[kind]
-    variables = convert.from_torch(kind, weights)
+    found = conversion.KINDS[kind]
+    variables = conversion.from_torch(kind, weights)
     fields = found.model(weights)
     expected = {collection: {found.group: groups[found.group]}
                 for collection, groups in shapes(systems.build(found.system, fields)).items() if found.group in groups}
@@ -68,7 +68,7 @@ def assert_comes_back(kind, weights):
 def test_the_other_form_of_a_diffiner_is_told_from_its_weights():
     weights = reference.load('diffiner').state_dict('variant.')
     assert_comes_back('diffiner', weights)
-    assert convert.describe({'diffiner': weights}) == ('diffiner', {'network': {
+    assert conversion.describe({'diffiner': weights}) == ('diffiner', {'network': {
         'channels': 32, 'multipliers': (1, 1, 2), 'blocks': 1, 'attention': (2,), 'scale_shift': False,
         'resample_blocks': True}})
 
@@ -92,7 +92,7 @@ def test_layouts_agree_with_torch():
 
 def test_tensors_and_arrays_convert_alike(weights):
     tensors = {name: torch.nn.Parameter(torch.from_numpy(np.array(value))) for name, value in weights.items()}
-    jax.tree.map(np.testing.assert_array_equal, convert.from_torch(KIND, tensors), convert.from_torch(KIND, weights))
+    jax.tree.map(np.testing.assert_array_equal, conversion.from_torch(KIND, tensors), conversion.from_torch(KIND, weights))
 
 
 def test_every_wrong_entry_is_named(weights):
@@ -101,7 +101,7 @@ def test_every_wrong_entry_is_named(weights):
     wrong['en.conv9.l.weight'] = np.zeros(3)
     wrong['de_imag.de1.0.r.bias'] = np.zeros((32, 2))
     with pytest.raises(UserError) as error:
-        convert.from_torch(KIND, wrong)
+        conversion.from_torch(KIND, wrong)
     message = str(error.value)
     assert 'missing: TCMs.2.residual6.conv2.1.running_var, en.conv1.l.weight' in message
     assert 'not expected: en.conv9.l.weight' in message
@@ -122,7 +122,7 @@ def test_a_table_of_more_arrays_than_ours_holds_is_refused():
 
 def test_unknown_kind_is_named():
     with pytest.raises(UserError, match="unknown kind of checkpoint 'base', expected one of dr-diffuse-base"):
-        convert.from_torch('base', {})
+        conversion.from_torch('base', {})
 
 
 @pytest.mark.parametrize('bare', [False, True])
@@ -130,21 +130,21 @@ def test_file_becomes_a_run(weights, tmp_path, bare):
     path = write(tmp_path / 'base.pth', weights)
     if bare:
         torch.save(torch.load(path, weights_only=True)['model_state_dict'], path)
-    entry_point.main([f'{KIND}={path}', '--workdir', str(tmp_path / 'run')])
+    command_line(['convert', f'{KIND}={path}', '--workdir', str(tmp_path / 'run')])
     run = runs.load(tmp_path / 'run')
     assert isinstance(run.system, DrDiffuse) and run.system.stage == 'c_gen' and run.step == 0
-    jax.tree.map(np.testing.assert_array_equal, run.variables, convert.from_torch(KIND, weights))
+    jax.tree.map(np.testing.assert_array_equal, run.variables, conversion.from_torch(KIND, weights))
 
 
 def test_several_files_become_one_run(tmp_path):
     kinds = [KIND, 'dr-diffuse-diffuse', 'dr-diffuse-refiner']
     paths = [write(tmp_path / f'{kind}.pth', weights_of(kind)) for kind in kinds]
     pairs = [f'{kind}={path}' for kind, path in zip(kinds, paths, strict=True)]
-    entry_point.main([*pairs, '--workdir', str(tmp_path / 'run')])
+    command_line(['convert', *pairs, '--workdir', str(tmp_path / 'run')])
     run = runs.load(tmp_path / 'run')
     assert run.system == DrDiffuse('refiner', denoiser='diffuse', condition='c_gen', guidance='released')
     for kind in kinds:
-        for collection, groups in convert.from_torch(kind, weights_of(kind)).items():
+        for collection, groups in conversion.from_torch(kind, weights_of(kind)).items():
             for group, tree in groups.items():
                 jax.tree.map(np.testing.assert_array_equal, run.variables[collection][group], tree)
 
@@ -155,10 +155,10 @@ def test_several_files_become_one_run(tmp_path):
     (['dr-diffuse-refiner', 'dr-diffuse-diffusec'], ('refiner', 'diffusec', 'noisy')),
 ])
 def test_what_networks_make_together(kinds, expected):
-    name, model = convert.describe({kind: {} for kind in kinds})
+    name, model = conversion.describe({kind: {} for kind in kinds})
     system = DrDiffuse(**model)
     assert name == 'dr_diffuse' and (system.stage, system.denoiser, system.condition) == expected
-    assert set(shapes(system)['params']) == {convert.KINDS[kind].group for kind in kinds}
+    assert set(shapes(system)['params']) == {conversion.KINDS[kind].group for kind in kinds}
 
 
 def test_a_released_dccrn_becomes_a_run(tmp_path):
@@ -167,7 +167,7 @@ def test_a_released_dccrn_becomes_a_run(tmp_path):
                                      'istft.window': np.zeros((1, 400, 1), np.float32)}
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
     torch.save({'model': tensors, 'optimizer': {}, 'epoch': 3}, tmp_path / 'chkpt_3.pt')
-    entry_point.main([f'dccrn={tmp_path}/chkpt_3.pt', '--workdir', str(tmp_path / 'run')])
+    command_line(['convert', f'dccrn={tmp_path}/chkpt_3.pt', '--workdir', str(tmp_path / 'run')])
     run = runs.load(tmp_path / 'run')
     assert run.system == Dccrn(clamp=True, mask_padding=False)
     kernel = run.variables['params']['dccrn']['encoder_0']['real']['kernel']
@@ -179,11 +179,11 @@ def test_the_averaged_weights_of_a_released_diffiner_become_a_run(tmp_path):
     weights = weights_of('diffiner')
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
     torch.save(tensors, tmp_path / 'ema_0.9999_000010.pt')
-    entry_point.main([f'diffiner={tmp_path}/ema_0.9999_000010.pt', '--workdir', str(tmp_path / 'run')])
+    command_line(['convert', f'diffiner={tmp_path}/ema_0.9999_000010.pt', '--workdir', str(tmp_path / 'run')])
     run = runs.load(tmp_path / 'run')
     assert run.system == Diffiner(network=UNetConfig(channels=32, multipliers=(1, 2), blocks=1, attention=(1, 2)))
     jax.tree.map(np.testing.assert_array_equal, run.variables['params'],
-                 convert.from_torch('diffiner', weights)['params'])
+                 conversion.from_torch('diffiner', weights)['params'])
     kernel = run.variables['params']['prior']['down0']['kernel']  # theirs: features, channels, bins, frames
     np.testing.assert_array_equal(kernel[2, 0, 1], weights['input_blocks.0.0.weight'][:, 1, 0, 2])
 
@@ -194,8 +194,8 @@ def test_a_notebooks_checkpoint_holds_both_networks_of_segan(tmp_path):
     path = tmp_path / 'epoch_65.pt'
     torch.save({'epoch': 65, 'generator_state_dict': tensors['segan'],
                 'discriminator_state_dict': tensors['segan-discriminator']}, path)
-    entry_point.main([f'segan={path}', f'segan-discriminator={path}', '--workdir', str(tmp_path / 'both')])
-    entry_point.main([f'segan={path}', '--workdir', str(tmp_path / 'generator')])
+    command_line(['convert', f'segan={path}', f'segan-discriminator={path}', '--workdir', str(tmp_path / 'both')])
+    command_line(['convert', f'segan={path}', '--workdir', str(tmp_path / 'generator')])
     both, alone = (runs.load(tmp_path / name) for name in ('both', 'generator'))
     assert both.system == Segan(l1_weight=0.001, released=True)
     assert alone.system == Segan(l1_weight=0.001, released=True, adversary=False)
@@ -207,13 +207,13 @@ def test_a_notebooks_checkpoint_holds_both_networks_of_segan(tmp_path):
 
 def test_networks_of_different_systems_are_refused():
     with pytest.raises(UserError, match=r'dccrn, dr-diffuse-base: networks of different systems \(dccrn, dr_diffuse\)'):
-        convert.describe({'dccrn': {}, KIND: {}})
+        conversion.describe({'dccrn': {}, KIND: {}})
 
 
 def test_weights_of_another_network_are_named():
     for kind, missing in (('dccrn', 'decoder.0.0.imag_conv.bias'), ('diffiner', 'input_blocks.0.0.bias')):
         with pytest.raises(UserError, match=f'not the weights of this network; missing: {missing}'):
-            convert.from_torch(kind, {'en.conv1.l.weight': np.zeros(3)})
+            conversion.from_torch(kind, {'en.conv1.l.weight': np.zeros(3)})
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
@@ -223,27 +223,27 @@ def test_weights_of_another_network_are_named():
 ])
 def test_arguments_that_are_no_pairs(arguments, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        entry_point.main([*arguments, '--workdir', str(tmp_path / 'run')])
+        command_line(['convert', *arguments, '--workdir', str(tmp_path / 'run')])
 
 
 @pytest.mark.parametrize('kinds', [['dr-diffuse-refiner'], [KIND, 'dr-diffuse-refiner'],
                                    ['dr-diffuse-diffuse', 'dr-diffuse-diffusec']])
 def test_networks_that_do_not_make_an_enhancer(kinds):
     with pytest.raises(UserError, match='do not make an enhancer: expected dr-diffuse-base'):
-        convert.describe({kind: {} for kind in kinds})
+        conversion.describe({kind: {} for kind in kinds})
 
 
 def test_errors_name_the_file_and_write_nothing(weights, tmp_path):
     weights = {name: value for name, value in weights.items() if name != 'en.conv1.l.weight'}
     path = write(tmp_path / 'short.pth', weights)
     with pytest.raises(UserError, match=r'short.pth: not the weights of this network; missing: en.conv1.l.weight$'):
-        entry_point.main([f'{KIND}={path}', '--workdir', str(tmp_path / 'run')])
+        command_line(['convert', f'{KIND}={path}', '--workdir', str(tmp_path / 'run')])
     assert not (tmp_path / 'run').exists()
 
 
 def test_command_line_reports_in_one_line(tmp_path):
     result = subprocess.run(
-        [sys.executable, '-m', 'jax_diffse.convert', f'{KIND}={tmp_path}/none.pth', '--workdir', str(tmp_path)],
+        [sys.executable, '-m', 'jax_diffse', 'convert', f'{KIND}={tmp_path}/none.pth', '--workdir', str(tmp_path)],
         capture_output=True, text=True, cwd=reference.ROOT)
     assert result.returncode == 2
     assert result.stderr == f'error: {tmp_path}/none.pth: cannot be read (No such file or directory)\n'
@@ -262,7 +262,7 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path, monkeypatch):
     (tmp_path / 'plain.pth').write_bytes(pickle.dumps(Code()))
     for name in ('zip.pth', 'plain.pth'):
         with pytest.raises(UserError, match=f'^{name}: refused, it is damaged or contains code besides tensors$'):
-            convert.read_state_dict(name)
+            conversion.read_state_dict(name)
     assert not (tmp_path / 'executed').exists()
 
 
@@ -270,16 +270,16 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path, monkeypatch):
 def test_files_that_are_no_checkpoints(tmp_path, content):
     (tmp_path / 'x.pth').write_bytes(content)
     with pytest.raises(UserError, match='x.pth: (not a PyTorch checkpoint, or damaged|refused, it is damaged)'):
-        convert.read_state_dict(tmp_path / 'x.pth')
+        conversion.read_state_dict(tmp_path / 'x.pth')
 
 
 @pytest.mark.parametrize('content', [[1, 2], {'model_state_dict': 3}, {'step': 3}])
 def test_checkpoints_without_weights(tmp_path, content):
     torch.save(content, tmp_path / 'x.pth')
     with pytest.raises(UserError, match='x.pth: expected a dict with model_state_dict or model, or a state dict'):
-        convert.read_state_dict(tmp_path / 'x.pth')
+        conversion.read_state_dict(tmp_path / 'x.pth')
 
 
 def test_torch_is_loaded_only_to_read_files():
-    code = 'import sys; import jax_diffse.convert, jax_diffse.convert.__main__; sys.exit("torch" in sys.modules)'
+    code = 'import sys; import jax_diffse.conversion, jax_diffse.conversion.writing; sys.exit("torch" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code], cwd=reference.ROOT).returncode == 0

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from jax_diffse.convert import layouts
-from jax_diffse.convert.layouts import Entry, Path
+from jax_diffse.conversion import layouts
+from jax_diffse.conversion.layouts import Entry, Path
 
 ROOT = ('dccrn',)
 _COMPLEX_NORM = {'params': {'scale_real': 'Wrr', 'scale_cross': 'Wri', 'scale_imag': 'Wii', 'bias_real': 'Br',

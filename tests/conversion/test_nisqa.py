@@ -7,8 +7,8 @@ import pytest
 import torch
 from flax import traverse_util
 
-from jax_diffse.convert import __main__ as entry_point
-from jax_diffse.convert import layouts, nisqa
+from jax_diffse.cli import run as command_line
+from jax_diffse.conversion import layouts, nisqa
 from jax_diffse.errors import UserError
 from jax_diffse.metrics import nisqa as scorer
 from tests import reference
@@ -54,7 +54,7 @@ def test_weights_of_another_model_are_named():
 def test_files_go_to_the_cache(cache, tmp_path, monkeypatch, capsys):
     models = ['nisqa_v2_mos_only', 'nisqa_tts']
     paths = [write(tmp_path / f'{i}.tar', model, monkeypatch) for i, model in enumerate(models)]
-    entry_point.main(['nisqa', *paths])
+    command_line(['convert', 'nisqa', *paths])
     assert capsys.readouterr().out.splitlines() == [
         *(f'{path} ({model}) -> {cache}/{model}.npz' for path, model in zip(paths, models, strict=True)),
         'These weights are under CC BY-NC-SA 4.0, non-commercial.']
@@ -73,7 +73,7 @@ def test_an_unknown_file_is_refused_before_anything_is_written(cache, tmp_path, 
     known = write(tmp_path / 'known.tar', 'nisqa_v2', monkeypatch)
     (tmp_path / 'nisqa.tar').write_bytes(b'half a download')
     with pytest.raises(UserError) as error:
-        entry_point.main(['nisqa', known, str(tmp_path / 'nisqa.tar')])
+        command_line(['convert', 'nisqa', known, str(tmp_path / 'nisqa.tar')])
     message = str(error.value)
     found = hashlib.sha256(b'half a download').hexdigest()
     assert message.startswith(f'{tmp_path}/nisqa.tar: has the SHA-256 {found}, expected nisqa.tar 7ec4cf93')
@@ -83,7 +83,7 @@ def test_an_unknown_file_is_refused_before_anything_is_written(cache, tmp_path, 
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r'none.tar: cannot be read \(No such file or directory\)$'):
-        entry_point.main(['nisqa', str(tmp_path / 'none.tar')])
+        command_line(['convert', 'nisqa', str(tmp_path / 'none.tar')])
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
@@ -94,4 +94,4 @@ def test_a_file_that_is_not_there(tmp_path):
 ])
 def test_the_two_forms_of_the_command_do_not_mix(arguments, message):
     with pytest.raises(UserError, match=message):
-        entry_point.main(arguments)
+        command_line(['convert', *arguments])

@@ -6,8 +6,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from jax_diffse.convert import layouts
-from jax_diffse.convert.layouts import Entry, Path
+from jax_diffse.conversion import layouts
+from jax_diffse.conversion.layouts import Entry, Path
 from jax_diffse.errors import UserError
 from jax_diffse.metrics.nisqa import FILES, MODELS, shapes
 from jax_diffse.networks.nisqa import CHANNELS, LAYERS, NisqaConfig

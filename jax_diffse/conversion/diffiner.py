@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jax_diffse.convert import layouts
-from jax_diffse.convert.layouts import Entry, Path
+from jax_diffse.conversion import layouts
+from jax_diffse.conversion.layouts import Entry, Path
 from jax_diffse.networks.guided_unet import UNetConfig
 
 ROOT = ('prior',)

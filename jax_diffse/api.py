@@ -1,0 +1,85 @@
+"""The commands as functions: what `jax_diffse.train`, `evaluate` and `convert` do."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jax_diffse import config as configs
+from jax_diffse import runs
+from jax_diffse.conversion import writing
+from jax_diffse.errors import UserError
+from jax_diffse.evaluation.options import EvaluationData, EvaluationOptions
+from jax_diffse.evaluation.study import study
+from jax_diffse.evaluation.sweep import grid
+from jax_diffse.training import chain
+
+
+def train(config, workdir: str | os.PathLike, *, overrides: Mapping[str, Any] | None = None,
+          change_config: bool = False) -> dict[str, dict[str, float]]:
+    """Trains a system, or resumes a training.
+
+    Args:
+      config: a name with variants, such as 'dccrn:si_snr,quick', the path of a config file, or a ConfigDict.
+      workdir: the folder of the run; created if missing. If it holds a run of the same config, training resumes from
+        its latest checkpoint.
+      overrides: keys of a named config -> values, such as {'train.batch_size': 16}.
+      change_config: resume although the run was made with another config.
+
+    Returns:
+      Stage -> 'step', 'validation_loss', 'best_validation_loss' and 'finished'. A config without stages has one, named
+      after its system.
+
+    Raises:
+      UserError: a mistake in the config, another process trains in `workdir`, a checkpoint cannot be saved, or the loss
+        stopped being finite.
+    """
+    arguments = [f'--config.{key}={value}' for key, value in (overrides or {}).items()]
+    if isinstance(config, (str, os.PathLike)):
+        config = configs.load(os.fspath(config), arguments)
+    elif overrides:
+        raise UserError('overrides are for a named config; set the keys of a ConfigDict in it')
+    return chain.train(config, workdir, change_config=change_config)
+
+
+def evaluate(run: str | os.PathLike | Sequence[str | os.PathLike], output: str | os.PathLike, *,
+             data: EvaluationData = EvaluationData(), options: EvaluationOptions = EvaluationOptions(),
+             steps: int | Sequence[int] | None = None, seeds: Sequence[int] = (0,),
+             preceding: str | os.PathLike | None = None) -> dict:
+    """Evaluates one run, or several side by side, and writes the report.
+
+    Args:
+      run: the folder of a run, or several.
+      output: the folder for the report.
+      data: which recordings; default: the test split of the first run's own data.
+      options: metrics, cache and so on.
+      steps: sampling steps; several make a study of them. Default: each run's own.
+      seeds: of the sampler's noise; several measure its spread.
+      preceding: the run whose output is refined, for runs that refine.
+
+    Returns:
+      The summary of the report: of `summary.json` for one setting, of `sweep.json` for several.
+
+    Raises:
+      UserError: no such run, or data, metrics or settings that do not fit.
+    """
+    names = [run] if isinstance(run, (str, os.PathLike)) else run
+    counts = (steps,) if steps is None or isinstance(steps, int) else tuple(steps)
+    variants = grid([runs.load(name) for name in names], counts)
+    before = None if preceding is None else runs.load(preceding)
+    return study(variants, data, output, options, seeds=seeds, preceding=before)
+
+
+def convert(checkpoints: Mapping[str, str | os.PathLike], workdir: str | os.PathLike, *,
+            model: Mapping[str, Any] | None = None) -> None:
+    """Converts the authors' PyTorch checkpoints of one system into a run; needs torch, and runs no code in the files.
+
+    Args:
+      checkpoints: kind, such as 'dccrn' (see `jax_diffse.conversion.KINDS`) -> file.
+      workdir: the folder of the run to write.
+      model: fields of config.model that the weights cannot tell.
+
+    Raises:
+      UserError: a file that cannot be read or converted, kinds that do not make a system together, or a workdir that
+        holds a run already.
+    """
+    writing.to_run(checkpoints, workdir, model)

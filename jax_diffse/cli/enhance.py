@@ -1,0 +1,58 @@
+"""Enhances recordings of any length, sample rate, number of channels and encoding; results keep all of them.
+
+Inputs are never overwritten. Files that cannot be enhanced are listed at the end, and the exit status is then 1, or 2
+if no file was enhanced. Rerunning an interrupted command skips the files that are done.
+
+A run that refines needs the output of another enhancer: files of the same names, of any extension (--noisy and
+--processed instead of FILE_OR_DIR), or a run (--preceding).
+
+--stream enhances hop by hop, as a live stream would be. The result equals that of whole files up to 1e-4, unless a file
+is longer than a chunk: whole files are then cross-faded from chunks.
+"""
+
+import argparse
+
+from jax_diffse import files, launch
+from jax_diffse.cli import arguments
+
+USAGE = '--workdir RUN --output DIR FILE_OR_DIR... [options]'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
+    parser.add_argument('inputs', nargs='*', type=files.given, metavar='FILE_OR_DIR',
+                        help='recordings, and folders of them')
+    parser.add_argument('--workdir', required=True, type=files.given, metavar='RUN', help='a trained or converted run')
+    parser.add_argument('--output', required=True, type=files.given, metavar='DIR',
+                        help='folder for the results, which keep their names')
+    parser.add_argument('--steps', type=int, metavar='N',
+                        help="sampling steps, for systems that sample (default: the run's own)")
+    parser.add_argument('--strength', type=float, default=1.0, metavar='S',
+                        help='0: the input, 1: fully enhanced (default)')
+    parser.add_argument('--noise', type=files.given, metavar='DIR',
+                        help='also write what was removed (input - output) here')
+    parser.add_argument('--stream', action='store_true',
+                        help='enhance as a live stream, on one CPU core, for systems that can (DCCRN)')
+    parser.add_argument('--chunk-seconds', type=float, metavar='SECONDS',
+                        help='length that is enhanced at a time (default: 16); less needs less memory')
+    arguments.add_run(parser)
+    refining = parser.add_argument_group('runs that refine')
+    arguments.add_preceding(refining)
+    refining.add_argument('--noisy', type=files.given, metavar='DIR',
+                          help='noisy recordings, a folder or a file; goes with --processed')
+    refining.add_argument('--processed', type=files.given, metavar='DIR',
+                          help='output of another enhancer for them')
+
+
+def run(args: argparse.Namespace) -> int | None:
+    """Enhances."""
+    if args.stream:
+        launch.use_one_core()
+
+    from jax_diffse.inference.enhance import EnhanceOptions, enhance
+
+    options = EnhanceOptions(
+        noisy=args.noisy, processed=args.processed, preceding=args.preceding, noise=args.noise, strength=args.strength,
+        steps=args.steps, checkpoint=args.checkpoint, model=dict(args.model), chunk_seconds=args.chunk_seconds,
+        stream=args.stream)
+    return enhance(args.workdir, args.inputs, args.output, options)

@@ -1,0 +1,56 @@
+"""Converted checkpoints, written as a run or as the weights of a metric."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jax_diffse import conversion, runs, systems
+from jax_diffse.config import override
+from jax_diffse.conversion import nisqa
+from jax_diffse.errors import UserError
+from jax_diffse.metrics import nisqa as metric
+
+NISQA_LICENCE = metric.LICENCE
+
+
+def to_run(paths: Mapping[str, str | os.PathLike], workdir: str | os.PathLike,
+           model: Mapping[str, Any] | None = None) -> None:
+    """Converts the networks of a system and writes them as a run.
+
+    Args:
+      paths: kind (a key of `conversion.KINDS`) -> the authors' file.
+      workdir: folder of the run to write.
+      model: fields of config.model that the weights cannot tell.
+
+    Raises:
+      UserError: a file that cannot be read or converted, kinds that do not make a system together, or a workdir that
+        holds a run already.
+    """
+    weights = {kind: conversion.read_state_dict(path, conversion.kind_of(kind).entry) for kind, path in paths.items()}
+    system, fields = conversion.describe(weights)
+    config = ConfigDict({'system': system, 'model': dataclasses.asdict(systems.build(system, fields))})
+    override(config.model, model or {})
+    systems.build(system, config.model)  # refuses values that do not fit
+    variables: dict = {'params': {}, 'batch_stats': {}}
+    for kind, path in paths.items():
+        try:
+            converted = conversion.from_torch(kind, weights[kind])
+        except UserError as error:
+            raise UserError(f'{path}: {error}') from error
+        for collection, groups in converted.items():
+            variables[collection].update(groups)
+    runs.save(workdir, config, variables)
+
+
+def to_cache(paths: Sequence[str | os.PathLike]) -> Iterator[tuple[str | os.PathLike, str, pathlib.Path]]:
+    """Converts released files of NISQA into the cache folder -> file, model and written file of each.
+
+    Raises:
+      UserError: a file that cannot be read or is not one of NISQA's.
+    """
+    for path, model in [(path, nisqa.identify(path)) for path in paths]:
+        yield path, model, metric.save(model, nisqa.variables(model, conversion.read_state_dict(path)))

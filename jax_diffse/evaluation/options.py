@@ -1,0 +1,128 @@
+"""What an evaluation is told: which recordings it is on, what is measured and where results are kept."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+from jax_diffse.data import FOLDERS, open_source
+from jax_diffse.data.config import DataConfig, Folders
+from jax_diffse.data.folders import MixSource
+from jax_diffse.data.source import Source
+from jax_diffse.errors import UserError
+from jax_diffse.runs import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationOptions:
+    """What is measured, and where results are kept.
+
+    Attributes:
+      metrics: names; default: see `metrics.scoring.choose`.
+      workers: scoring processes; default: one per CPU; 0: score in this process.
+      cache: folder of earlier results; default: `cache` in the output folder.
+      processed: folder with the output of another enhancer, for a system that refines it; see `utterances.read_all`.
+      save_audio: also write the output of every stage for every file.
+      command: the command line that repeats the evaluation, for the record.
+    """
+
+    metrics: Sequence[str] | None = None
+    workers: int | None = None
+    cache: str | os.PathLike | None = None
+    processed: str | os.PathLike | None = None
+    save_audio: bool = False
+    command: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSet:
+    """Pairs of clean and noisy speech that systems are evaluated on.
+
+    Attributes:
+      source: the pairs.
+      description: what they are, for the report.
+      limit: at most this many utterances, spread evenly over the source.
+      skip_bad: leave out utterances whose processed file is missing or does not fit, instead of stopping.
+    """
+
+    source: Source
+    description: str = ''
+    limit: int | None = None
+    skip_bad: bool = False
+
+    def write_manifest(self, path: str | os.PathLike) -> None:
+        """Writes the list of test mixtures, if the noisy speech is mixed on the fly."""
+        if isinstance(self.source, MixSource):
+            self.source.write_manifest(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationData:
+    """Which recordings to evaluate on; by default the test split of the data that the run was trained on.
+
+    Attributes:
+      split: 'test' or 'validation' of the run's own data.
+      clean, noisy: folders of equally named files.
+      speech, noise: folders to mix on the fly; noise has one subfolder per class.
+      snr_db: levels to mix at; default: those of the run.
+      clip_seconds: longer utterances are cut to their middle before mixing, 0: whole; default: as in the run.
+      resample: accept files at another rate than the system's, and resample them.
+      skip_bad: leave out files that cannot be used, instead of stopping.
+      limit: at most this many files, spread evenly over the data.
+    """
+
+    split: str | None = None
+    clean: str | os.PathLike | None = None
+    noisy: str | os.PathLike | None = None
+    speech: str | os.PathLike | None = None
+    noise: str | os.PathLike | None = None
+    snr_db: tuple[float, ...] = ()
+    clip_seconds: float | None = None
+    resample: bool = False
+    skip_bad: bool = False
+    limit: int | None = None
+
+    def config(self, run: Run) -> tuple[DataConfig, str]:
+        """The data configuration for a run, and its split.
+
+        Raises:
+          UserError: the options contradict one another, or the run has no such data.
+        """
+        own = DataConfig.from_config_dict(run.config.get('data', {}))
+        own = dataclasses.replace(own, skip_bad=own.skip_bad or self.skip_bad, resample=own.resample or self.resample)
+        folders = {name: os.fspath(getattr(self, name)) for name in ('clean', 'noisy', 'speech', 'noise')
+                   if getattr(self, name)}
+        self._check(folders, own, run)
+        if not folders:
+            split = self.split or 'test'
+            if own.name == FOLDERS and split == 'test' and own.test == Folders():
+                raise UserError(f'{run.workdir}: its config names no test data; give --clean and --noisy, or --speech '
+                                'and --noise')
+            return own, split
+        return dataclasses.replace(
+            own, name=FOLDERS, train=own.train if own.name == FOLDERS else Folders(), test=Folders(**folders),
+            sample_rate=run.system.sample_rate, test_snr_db=self.snr_db or own.test_snr_db,
+            clip_seconds=own.clip_seconds if self.clip_seconds is None else self.clip_seconds), 'test'
+
+    def open(self, run: Run) -> EvaluationSet:
+        """Opens the recordings for a run.
+
+        Raises:
+          UserError: see `config` and `data.open_source`.
+        """
+        config, split = self.config(run)
+        return EvaluationSet(open_source(config, split), config.describe(split), self.limit, config.skip_bad)
+
+    def _check(self, folders: dict[str, str], own: DataConfig, run: Run) -> None:
+        if tuple(folders) not in ((), ('clean', 'noisy'), ('speech', 'noise')):
+            raise UserError(f'{" ".join(f"--{name}" for name in folders)} given, expected --clean and --noisy, or '
+                            '--speech and --noise')
+        if 'speech' not in folders:
+            for flag, given in (('--snr-db', bool(self.snr_db)), ('--clip-seconds', self.clip_seconds is not None)):
+                if given:
+                    raise UserError(f'{flag} is only of use with --speech and --noise, which are mixed')
+        if self.resample and not folders and own.name != FOLDERS:
+            raise UserError(f'--resample is for folders, but {run.workdir} is evaluated on {own.name}, which has one '
+                            'rate')
+        if self.split and folders:
+            raise UserError(f"--split={self.split} given with --{next(iter(folders))}: a split is of the run's own "
+                            'data')
