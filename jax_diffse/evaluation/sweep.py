@@ -1,7 +1,7 @@
 """Studies of sampling settings: many settings over one list of files, with intervals, figures and a page.
 
-What `jax-diffse evaluate` does for several numbers of steps, values, seeds or runs. Everything measured is cached, so a sweep
-that was cut off, or is extended, computes what is missing.
+What `jax-diffse evaluate` does for several numbers of steps, values, seeds or runs. Results are cached, so a sweep that
+was interrupted, or is extended, computes only what is missing.
 """
 
 import dataclasses

@@ -89,7 +89,7 @@ class Enhancer:
         check_steps(run.system, steps)
         self.run, self.preceding = run, preceding
         self.sample_rate = run.system.sample_rate
-        self.steps = steps
+        self.steps, self.seed = steps, seed
         self.stream_timing = timing(run) if stream else None
         self._streams: dict[int, StreamingEnhancer] = {}  # number of channels -> its program
         self._chunk = round(chunk_seconds * self.sample_rate)
@@ -334,8 +334,10 @@ def check_processed(run: Run, preceding: Run | None, given: bool) -> None:
       given: whether the output of another enhancer is given as files or arrays (`processed`).
 
     Raises:
-      UserError: it gets none or two, or has no use for one.
+      UserError: it gets none or two, has no use for one, or the runs do not go together.
     """
+    if preceding is not None:
+        check_preceding(run, preceding)
     if given and not run.system.refines:
         raise UserError(_refines_nothing(run))
     if given and preceding is not None:

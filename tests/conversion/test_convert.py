@@ -92,7 +92,8 @@ def test_layouts_agree_with_torch():
 
 def test_tensors_and_arrays_convert_alike(weights):
     tensors = {name: torch.nn.Parameter(torch.from_numpy(np.array(value))) for name, value in weights.items()}
-    jax.tree.map(np.testing.assert_array_equal, conversion.from_torch(KIND, tensors), conversion.from_torch(KIND, weights))
+    jax.tree.map(np.testing.assert_array_equal, conversion.from_torch(KIND, tensors),
+                 conversion.from_torch(KIND, weights))
 
 
 def test_every_wrong_entry_is_named(weights):

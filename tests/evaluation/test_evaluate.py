@@ -296,7 +296,7 @@ def test_the_steps_that_were_taken_are_on_record(tmp_path, system, steps, used):
 
 def test_an_output_that_is_a_file_is_refused(tmp_path):
     (tmp_path / 'out').write_text('precious')
-    with pytest.raises(UserError, match='out: cannot be made a folder'):
+    with pytest.raises(UserError, match='out: cannot create the report folder'):
         run_toy(tmp_path, ToySource(['a']))
     assert (tmp_path / 'out').read_text() == 'precious'
 

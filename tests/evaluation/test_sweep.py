@@ -249,9 +249,9 @@ def enhanced(monkeypatch):
     """(seed, ids) of every batch that is really enhanced."""
     calls, original = [], Enhancer.in_batches
 
-    def spy(self, waveforms, ids, steps=None, processed=None):
-        for batch in original(self, waveforms, ids, steps, processed):
-            calls.append((steps, self.seed, [ids[i] for i in batch.indices]))
+    def spy(self, waveforms, ids, processed=None):
+        for batch in original(self, waveforms, ids, processed):
+            calls.append((self.steps, self.seed, [ids[i] for i in batch.indices]))
             yield batch
 
     monkeypatch.setattr(Enhancer, 'in_batches', spy)

@@ -141,7 +141,7 @@ def test_a_folder_without_audio_is_a_user_error(tmp_path):
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (['--steps', 11], '--steps=11: takes 1 to 10'), (['--strength', 1.5], '--strength=1.5'),
+    (['--steps', 11], 'steps=11: takes 1 to 10'), (['--strength', 1.5], '--strength=1.5'),
     (['--chunk-seconds', 1], 'chunk_seconds=1')])
 def test_settings_are_checked_before_any_work(tmp_path, monkeypatch, capsys, system, arguments, message):
     system['system'] = toys.Stepped()
@@ -154,7 +154,8 @@ def test_settings_are_checked_before_any_work(tmp_path, monkeypatch, capsys, sys
 def test_a_result_of_an_earlier_run_is_replaced(tmp_path, system):
     path = _write(tmp_path / 'a.wav')
     for strength in (1.0, 0.0):
-        assert enhance.enhance('run', [path], tmp_path / 'out', strength=strength) == 0
+        options = enhance.EnhanceOptions(strength=strength)
+        assert enhance.enhance('run', [path], tmp_path / 'out', options) == 0
     assert_allclose(audio.read(tmp_path / 'out' / 'a.wav')[0], audio.read(path)[0], atol=2**-15)
 
 

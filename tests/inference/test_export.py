@@ -113,11 +113,12 @@ def called(tmp_path_factory):
 @pytest.mark.parametrize('name', SYSTEMS)
 def test_exported_functions_agree_with_the_enhancer(called, name):
     preceding = run_of(PRECEDING[name]) if name in PRECEDING else None
-    enhancer = Enhancer(run_of(name), preceding=preceding, chunk_seconds=1.0, overlap_seconds=0.0, seed=SEED)
+    enhancer = Enhancer(run_of(name), preceding=preceding, chunk_seconds=1.0, overlap_seconds=0.0, seed=SEED,
+                        steps=STEPS.get(name))
     given = SYSTEMS[name].refines and preceding is None
     for call, record in (('long', long_recording), ('short', short_recording)):
         noisy, processed = record(0), record(10) if given else None
-        expected = enhancer(noisy, RATE, steps=STEPS.get(name), processed=processed)
+        expected = enhancer(noisy, RATE, processed=processed)
         found = called[name, call]
         assert found.dtype == np.float32 and found.shape == (2, RATE)
         enhanced = found.reshape(-1)[:len(noisy)]

@@ -57,7 +57,8 @@ def small():
     """The small network of the reference: system, variables and table of names."""
     weights = reference.load('diffiner').state_dict('model.')
     _, fields = conversion.describe({'diffiner': weights})
-    return systems.build('diffiner', fields), conversion.from_torch('diffiner', weights), conversion.diffiner.entries(fields)
+    variables = conversion.from_torch('diffiner', weights)
+    return systems.build('diffiner', fields), variables, conversion.diffiner.entries(fields)
 
 
 @functools.partial(jit, static_argnums=0)
