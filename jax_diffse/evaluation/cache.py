@@ -1,11 +1,10 @@
-"""What was measured already: results on disk by (setting, file), so that evaluations go on where they were cut off.
+"""Results on disk by (setting, file), so that interrupted or extended evaluations compute only what is missing.
 
-`CACHE/SETTING/` holds `setting.json`, and for every file a `FILE.json` with its scores and, below `FILE/`, what every
-stage made of it as 16-bit FLAC. SETTING and FILE are hashes: of all that decides a result, the sources of this package
-included, and of the file's id and samples. A record is written when it is whole.
+`CACHE/SETTING/` holds `setting.json` and for every file a `FILE.json` with its scores and, below `FILE/`, the output of
+every stage as 16-bit FLAC. SETTING and FILE are hashes: of everything that determines a result, including the code
+(`sources.py`), and of the file's id and samples. A record appears when it is complete.
 """
 
-import functools
 import hashlib
 import json
 import math
@@ -16,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-import jax_diffse
 from jax_diffse import audio, files
 from jax_diffse.metrics import Scores
 
@@ -41,7 +39,7 @@ class ResultCache:
     """
 
     def __init__(self, folder: str | os.PathLike, setting: Mapping):
-        described = json.dumps({**setting, 'sources': _sources()}, sort_keys=True, indent=2)
+        described = json.dumps(setting, sort_keys=True, indent=2)
         self._folder = pathlib.Path(folder, hashlib.sha256(described.encode()).hexdigest()[:16])
         files.write_text(self._folder / 'setting.json', described + '\n')
 
@@ -90,16 +88,6 @@ class ResultCache:
 def _joined(earlier: Scores, later: Scores) -> list[dict]:
     reasons = {name: reason for name, reason in earlier.reasons.items() if name not in later.values}
     return [json_safe({**earlier.values, **later.values}), {**reasons, **later.reasons}]
-
-
-@functools.cache
-def _sources() -> str:
-    """A hash of this package's Python files, but for those that draw: another revision may give other results."""
-    digest, root = hashlib.sha256(), pathlib.Path(jax_diffse.__file__).parent
-    for path in sorted(root.rglob('*.py')):
-        if 'report' not in path.relative_to(root).parts:
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def json_safe(tree):

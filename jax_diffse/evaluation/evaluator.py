@@ -13,13 +13,14 @@ import jax
 import numpy as np
 
 from jax_diffse import launch, runs
+from jax_diffse.evaluation import sources
 from jax_diffse.evaluation.cache import Record, ResultCache
 from jax_diffse.evaluation.progress import track
 from jax_diffse.evaluation.results import Results
 from jax_diffse.evaluation.utterances import Utterance
 from jax_diffse.inference.enhancer import Batch, Enhancer
 from jax_diffse.inference.setting import Setting
-from jax_diffse.metrics import Pool, Scores, nisqa, scoring
+from jax_diffse.metrics import METRICS, Pool, Scores, nisqa, scoring
 from jax_diffse.metrics.scoring import CLEAN
 
 NOISY = 'noisy'
@@ -70,7 +71,8 @@ class Evaluator:
         Raises:
           UserError: a system that does not take the steps, gives NaN or cannot refine what it is given.
         """
-        inputs, cache = self._scored_inputs(), ResultCache(self._cache, setting.record())
+        inputs = self._scored_inputs()
+        cache = ResultCache(self._cache, {**setting.record(), 'sources': _sources(setting)})
         records = [self._stored(cache, utterance) for utterance in self.utterances]
         before = sum(record is not None for record in records)
         if before:
@@ -117,8 +119,9 @@ class Evaluator:
     def _scored_inputs(self) -> dict[str, list[Scores]]:
         """Row of `INPUTS` -> per file its scores; that of clean speech only where a metric needs no reference."""
         if self._inputs is None:
-            cache = ResultCache(self._cache, {'input': True, 'versions': runs.versions()})
-            rows = INPUTS if any(name in nisqa.METRICS for name in self.metrics) else (NOISY,)
+            cache = ResultCache(self._cache, {'input': True, 'versions': runs.versions(),
+                                              'sources': sources.fingerprint()})
+            rows = INPUTS if not all(METRICS[name].needs_reference for name in self.metrics) else (NOISY,)
             records = [self._stored(cache, utterance, rows) for utterance in self.utterances]
             missing = _share(records)
             for start in range(0, len(missing), TOGETHER):
@@ -158,7 +161,7 @@ class Evaluator:
         if record is None or not all(row in record.scores for row in rows):
             return None
         for row, scores in record.scores.items():
-            wanted = [name for name in self.metrics if row != CLEAN or name in nisqa.METRICS]
+            wanted = [name for name in self.metrics if row != CLEAN or not METRICS[name].needs_reference]
             if not all(_is_final(name, scores) for name in wanted):
                 return None
             if row not in INPUTS and not cache.has_audio(utterance.key, row):
@@ -169,6 +172,11 @@ class Evaluator:
 def _share(records: Sequence[Record | None]) -> list[int]:
     """The files without a record that this process measures."""
     return [i for i in range(jax.process_index(), len(records), jax.process_count()) if records[i] is None]
+
+
+def _sources(setting: Setting) -> list[str]:
+    """Fingerprints of the code that a setting runs."""
+    return [sources.fingerprint(type(run.system).__module__) for run in (setting.run, setting.preceding) if run]
 
 
 def _device() -> str:
@@ -182,5 +190,5 @@ def _is_final(name: str, scores: Scores) -> bool:
     """Whether a metric was computed; one whose model was missing then, and is there now, was not."""
     if name not in scores.values:
         return False
-    model = nisqa.METRICS.get(name)
+    model = METRICS[name].model
     return not (model and scores.reasons.get(name) == nisqa.how_to_get(model) and nisqa.is_available(model))

@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jax_diffse.metrics.scores import Scores
+from jax_diffse.metrics import METRICS, Scores
 from jax_diffse.metrics.scoring import CLEAN
 
-LOWER_IS_BETTER = ('llr', 'wss')
-DECIMALS = {'sdr': 2, 'si_sdr': 2, 'ssnr': 2, 'wss': 2}  # others: 3
 MAX_LEVELS = 12  # more SNRs than these are grouped into steps of 5 dB
 NOT_APPLICABLE = '–'  # in that row, metrics that compare with the clean speech
 KINDS_NOTE = 'Seen: noise of a class that was in training. Avg: the mean over the SNRs, n/a where one of them is.'
@@ -51,7 +49,7 @@ class Results:
 
     def gains(self, stage: str, earlier: str) -> np.ndarray:
         """`differences` with the sign of an improvement: positive is better for every metric."""
-        return self.differences(stage, earlier) * [-1 if metric in LOWER_IS_BETTER else 1 for metric in self.metrics]
+        return self.differences(stage, earlier) * [METRICS[metric].sign for metric in self.metrics]
 
     def rows(self, i: int) -> dict[str, Scores]:
         """'clean', where metrics that need no reference were computed, and every stage -> scores of one file."""
@@ -180,7 +178,7 @@ def _range(snr_db: float) -> tuple[float, str]:
 
 def number(value: float, metric: str, sign: bool = False) -> str:
     """A value as it is shown, 'n/a' for NaN."""
-    return f'{value:{"+" if sign else ""}.{DECIMALS.get(metric, 3)}f}' if math.isfinite(value) else 'n/a'
+    return f'{value:{"+" if sign else ""}.{METRICS[metric].decimals}f}' if math.isfinite(value) else 'n/a'
 
 
 def to_csv(results: Results) -> str:
@@ -272,7 +270,7 @@ def _difference_rows(statistics: dict, total: int, pairs: Sequence[tuple[str, st
 
 def heading(metric: str) -> str:
     """A metric with an arrow to its better side."""
-    return f'{metric} {"↓" if metric in LOWER_IS_BETTER else "↑"}'
+    return f'{metric} {"↓" if METRICS[metric].lower_is_better else "↑"}'
 
 
 def _with_count(text: str, count: int, total: int) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 from jax_diffse.evaluation import bootstrap
 from jax_diffse.evaluation.bootstrap import Difference, Estimate
 from jax_diffse.evaluation.evaluator import NOISY
-from jax_diffse.evaluation.results import LOWER_IS_BETTER, Results, grid, heading, number
+from jax_diffse.evaluation.results import Results, grid, heading, number
+from jax_diffse.metrics import METRICS
 from jax_diffse.metrics.scoring import CLEAN
 
 
@@ -85,7 +86,7 @@ class SweepResults:
     @functools.cached_property
     def _differences(self):
         first = self.points[0]
-        signs = [-1 if metric in LOWER_IS_BETTER else 1 for metric in self.metrics]
+        signs = [METRICS[metric].sign for metric in self.metrics]
         return {point.label: [bootstrap.difference(point.values(point.last, m), first.values(first.last, m), sign)
                               for m, sign in enumerate(signs)] for point in self.points}
 

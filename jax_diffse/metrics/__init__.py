@@ -1,6 +1,10 @@
-"""Measures of speech quality and intelligibility, on NumPy arrays. Imports neither JAX nor TensorFlow."""
+"""Measures of speech quality and intelligibility, on NumPy arrays.
 
+This module imports neither JAX nor TensorFlow; `nisqa`, whose metrics are a network's, imports JAX.
+"""
+
+from jax_diffse.metrics.catalogue import COMPARING, DEFAULT, METRICS, Metric
 from jax_diffse.metrics.pool import Pool
-from jax_diffse.metrics.scores import DEFAULT, METRICS, Scores, score
+from jax_diffse.metrics.scores import Scores, score
 
-__all__ = ['DEFAULT', 'METRICS', 'Pool', 'Scores', 'score']
+__all__ = ['COMPARING', 'DEFAULT', 'METRICS', 'Metric', 'Pool', 'Scores', 'score']

@@ -20,16 +20,14 @@ from flax import traverse_util
 
 from jax_diffse import files, launch
 from jax_diffse.errors import UserError
-from jax_diffse.metrics import Scores
+from jax_diffse.metrics import Scores, catalogue
 from jax_diffse.networks.nisqa import MELS, NISQA_TTS, NISQA_V2, NISQA_V2_MOS_ONLY, SEGMENT, Nisqa, NisqaConfig
 from jax_diffse.spectral import hann
 
 MODELS = {'nisqa_v2': NISQA_V2, 'nisqa_v2_mos_only': NISQA_V2_MOS_ONLY, 'nisqa_tts': NISQA_TTS}
 FILES = {'nisqa_v2': 'nisqa.tar', 'nisqa_v2_mos_only': 'nisqa_mos_only.tar', 'nisqa_tts': 'nisqa_tts.tar'}
-# The metrics, in the order of the network's outputs -> the model. All from 1 to 5, higher is better.
-METRICS = {f'nisqa_v2_{name}': 'nisqa_v2' for name in ('mos', 'noi', 'dis', 'col', 'loud')} | {
-    'nisqa_v2_mos_only': 'nisqa_v2_mos_only', 'nisqa_tts_mos': 'nisqa_tts'}
-DEFAULT = tuple(name for name, model in METRICS.items() if model == 'nisqa_v2')  # others only where asked for
+METRICS = {name: metric.model for name, metric in catalogue.METRICS.items() if metric.model in MODELS}  # -> model
+DEFAULT = tuple(name for name in METRICS if catalogue.METRICS[name].default)
 LICENCE = 'CC BY-NC-SA 4.0, non-commercial'
 
 N_FFT = 4096

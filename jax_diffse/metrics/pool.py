@@ -20,7 +20,8 @@ import numpy as np
 import jax_diffse
 from jax_diffse import interrupts
 from jax_diffse.errors import UserError
-from jax_diffse.metrics.scores import DEFAULT, Scores, check, score
+from jax_diffse.metrics.catalogue import DEFAULT
+from jax_diffse.metrics.scores import Scores, check, score
 
 _PACKAGE_ROOT = str(pathlib.Path(jax_diffse.__file__).parents[1])
 _ONE_THREAD = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
@@ -65,7 +66,7 @@ class Pool:
         Args:
           jobs: pairs (clean `[N]`, degraded `[N]`). Taken from as results are, at most `2 * workers + 1` ahead.
           sample_rate: 8000 or 16000 Hz.
-          names: of `METRICS`.
+          names: of `COMPARING`.
 
         Returns:
           An iterator over `Scores` in the order of the jobs. A pair whose worker dies is NaN with that reason.

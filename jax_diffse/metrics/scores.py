@@ -1,38 +1,15 @@
 """All metrics of one pair of signals."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from jax_diffse.errors import UserError
-from jax_diffse.metrics import distortion, perceptual
+from jax_diffse.metrics import distortion
+from jax_diffse.metrics.catalogue import COMPARING, DEFAULT, METRICS
 
 SAMPLE_RATES = (8000, 16000)  # Hz
-
-
-class Metric(NamedTuple):
-    """How a metric is computed."""
-
-    function: Callable[..., float]
-    of: tuple[str, ...] = ()  # the metrics it is a function of; none: of (clean, degraded, sample_rate)
-
-
-METRICS = {
-    'pesq_wb': Metric(perceptual.pesq_wb),
-    'pesq_nb': Metric(perceptual.pesq_nb),
-    'stoi': Metric(perceptual.stoi),
-    'estoi': Metric(perceptual.estoi),
-    'sdr': Metric(distortion.sdr),
-    'si_sdr': Metric(distortion.si_sdr),
-    'ssnr': Metric(distortion.ssnr),
-    'llr': Metric(distortion.llr),
-    'wss': Metric(distortion.wss),
-    'csig': Metric(perceptual.csig, of=('pesq_wb', 'llr', 'wss')),
-    'cbak': Metric(perceptual.cbak, of=('pesq_wb', 'wss', 'ssnr')),
-    'covl': Metric(perceptual.covl, of=('pesq_wb', 'llr', 'wss')),
-}
-DEFAULT = tuple(name for name in METRICS if name != 'sdr')  # that only where asked for
 
 
 class Scores(NamedTuple):
@@ -53,9 +30,9 @@ def check(sample_rate: int, names: Sequence[str]) -> None:
     Raises:
       UserError: a metric that does not exist, or a sample rate at which metrics are not defined.
     """
-    unknown = [name for name in names if name not in METRICS]
+    unknown = [name for name in names if name not in COMPARING]
     if unknown:
-        raise UserError(f'metric {unknown[0]!r} does not exist, expected some of: {", ".join(METRICS)}')
+        raise UserError(f'metric {unknown[0]!r} does not exist, expected some of: {", ".join(COMPARING)}')
     if sample_rate not in SAMPLE_RATES:
         raise UserError(f'metrics are defined at 8000 and 16000 Hz, not at {sample_rate}: resample the signals first')
 
@@ -67,7 +44,7 @@ def score(clean: np.ndarray, degraded: np.ndarray, sample_rate: int, names: Sequ
       clean: `[N]`, the reference.
       degraded: `[N]`, in time with it.
       sample_rate: 8000 or 16000 Hz.
-      names: of `METRICS`.
+      names: of `COMPARING`.
 
     Returns:
       `Scores` with the given names in the given order. A metric that cannot be computed for these signals is NaN with a
@@ -103,14 +80,14 @@ def _measure(name, signals, done):
     """Adds one metric, and those that it is made of, to `done`; each is computed once."""
     if name in done.values:
         return
-    function, of = METRICS[name]
-    for part in of:
+    metric = METRICS[name]
+    for part in metric.of:
         _measure(part, signals, done)
-    missing = [part for part in of if part in done.reasons]
+    missing = [part for part in metric.of if part in done.reasons]
     if missing:
         value, reason = np.nan, f'needs {missing[0]}: {done.reasons[missing[0]]}'
     else:
-        value, reason = _attempt(function, [done.values[part] for part in of] or signals)
+        value, reason = _attempt(metric.function, [done.values[part] for part in metric.of] or signals)
     done.values[name] = value
     if np.isnan(value):
         done.reasons[name] = reason

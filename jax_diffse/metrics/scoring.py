@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from jax_diffse.errors import UserError
-from jax_diffse.metrics import DEFAULT, METRICS, Pool, Scores, nisqa
+from jax_diffse.metrics import COMPARING, DEFAULT, METRICS, Pool, Scores, nisqa
 from jax_diffse.metrics import scores as comparing
 
 CLEAN = 'clean'  # the row of the clean speech itself, which only metrics without a reference score
@@ -22,12 +22,12 @@ def check(names: Sequence[str] | None, sample_rate: int) -> None:
       UserError: no name, one that does not exist, a rate (Hz) at which those that compare with clean speech are not
         defined, or nothing but metrics of models whose weights are not there: says how to get them.
     """
-    names, known = DEFAULT if names is None else names, (*METRICS, *nisqa.METRICS)
+    names, known = DEFAULT if names is None else names, METRICS
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         wrong = f'metric {unknown[0]!r} does not exist' if unknown else 'no metric named'
         raise UserError(f'{wrong}, expected some of: {", ".join(known)}')
-    compared, missing = [name for name in names if name in METRICS], _missing(names)
+    compared, missing = [name for name in names if name in COMPARING], _missing(names)
     if compared:
         comparing.check(sample_rate, compared)
     elif all(nisqa.METRICS[name] in missing for name in names):
@@ -66,7 +66,7 @@ def score(clean: Sequence[np.ndarray], rows: Mapping[str, Sequence[np.ndarray]],
     Returns:
       Row -> per file its scores.
     """
-    compared, rated = ([name for name in names if name in known] for known in (METRICS, nisqa.METRICS))
+    compared, rated = ([name for name in names if name in known] for known in (COMPARING, nisqa.METRICS))
     found = {}
     for row, waveforms in rows.items():
         parts = [pool.score_all(zip(clean, waveforms, strict=True), sample_rate, compared)] if (

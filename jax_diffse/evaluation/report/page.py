@@ -12,8 +12,8 @@ import markupsafe
 import numpy as np
 
 from jax_diffse.evaluation.report import figures
-from jax_diffse.evaluation.results import DECIMALS, KINDS_NOTE, LOWER_IS_BETTER, NOT_APPLICABLE, Results, number
-from jax_diffse.metrics.scores import Scores
+from jax_diffse.evaluation.results import KINDS_NOTE, NOT_APPLICABLE, Results, number
+from jax_diffse.metrics import METRICS, Scores
 from jax_diffse.metrics.scoring import CLEAN
 
 HERE = pathlib.Path(__file__).parent
@@ -21,28 +21,6 @@ MAX_SECONDS = 30  # of an example; beyond that the page would grow too large
 STAGE_COLOURS = ('#b9732f', '#2b66b1', '#6b4fa0', '#2f7d6d', '#a33e78')  # of histograms, in the order of the stages
 CLEAN_COLOUR = '#7c8796'
 HEADLINES = ('pesq_wb', 'estoi', 'si_sdr', 'covl', 'nisqa_v2_mos')  # shown large, where they were computed
-
-DESCRIPTIONS = {
-    'pesq_wb': 'Perceptual quality, wide band, up to 4.64',
-    'pesq_nb': 'Perceptual quality, narrow band, up to 4.55',
-    'stoi': 'Short-time intelligibility, up to 1',
-    'estoi': 'Extended short-time intelligibility, up to 1',
-    'sdr': 'Signal to distortion, wrong levels included, dB',
-    'si_sdr': 'Scale-invariant signal to distortion, dB',
-    'ssnr': 'Segmental signal to noise, dB',
-    'llr': 'Log-likelihood ratio of spectral envelopes',
-    'wss': 'Weighted spectral slope distance, dB',
-    'csig': 'Predicted opinion of the speech signal, 1 to 5',
-    'cbak': 'Predicted opinion of the background, 1 to 5',
-    'covl': 'Predicted overall opinion, 1 to 5',
-    'nisqa_v2_mos': 'NISQA, no reference: overall quality, about 1 to 5',
-    'nisqa_v2_noi': 'NISQA, no reference: noisiness, 1 (noisy) to 5',
-    'nisqa_v2_dis': 'NISQA, no reference: discontinuity, 1 (discontinuous) to 5',
-    'nisqa_v2_col': 'NISQA, no reference: coloration, 1 (coloured) to 5',
-    'nisqa_v2_loud': 'NISQA, no reference: loudness, 1 (unpleasant) to 5',
-    'nisqa_v2_mos_only': 'NISQA for overall quality alone, no reference, about 1 to 5',
-    'nisqa_tts_mos': 'NISQA-TTS, no reference: naturalness of synthetic speech, about 1 to 5',
-}
 
 
 class Example(NamedTuple):
@@ -77,8 +55,8 @@ def environment() -> jinja2.Environment:
                                lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     found.filters.update(number=_number, config=lambda config: json.dumps(config, indent=2, sort_keys=True))
     found.tests['finite'] = math.isfinite
-    found.globals.update(style=_inline('style.css'), script=_inline('script.js'), descriptions=DESCRIPTIONS,
-                         lower_is_better=LOWER_IS_BETTER, max_seconds=MAX_SECONDS, range_db=figures.RANGE_DB,
+    found.globals.update(style=_inline('style.css'), script=_inline('script.js'), known=METRICS,
+                         max_seconds=MAX_SECONDS, range_db=figures.RANGE_DB,
                          colour_scale=figures.colour_scale(), not_applicable=NOT_APPLICABLE)
     return found
 
@@ -114,7 +92,7 @@ def _card(results: Results, m: int) -> dict:
     values = {CLEAN: clean[metric]} if metric in clean else {}
     values |= {stage: results.values[:, s, m] for s, stage in enumerate(results.stages)}
     changes = {pair: results.differences(*pair)[:, m] for pair in results.pairs}
-    if metric in LOWER_IS_BETTER:  # no change is no loss: into the bin on the better side of zero
+    if METRICS[metric].lower_is_better:  # no change is no loss: into the bin on the better side of zero
         changes = {pair: np.where(change == 0, -1e-9, change) for pair, change in changes.items()}
     return {'metric': metric, 'values': figures.histograms(values), 'changes': figures.histograms(changes)}
 
@@ -136,8 +114,8 @@ def _per_file(results: Results) -> dict:
     names = [*results.stages, *([CLEAN] if results.clean else [])]
     return {
         'metrics': list(results.metrics), 'not_applicable': NOT_APPLICABLE,
-        'decimals': [DECIMALS.get(metric, 3) for metric in results.metrics],
-        'signs': [-1 if metric in LOWER_IS_BETTER else 1 for metric in results.metrics],
+        'decimals': [METRICS[metric].decimals for metric in results.metrics],
+        'signs': [METRICS[metric].sign for metric in results.metrics],
         'files': [{'id': info['id'], 'snr_db': info.get('snr_db'), 'noise': info.get('noise') or None,
                    'values': [_rounded(rows[name], results.metrics) for name in names],
                    'reasons': [rows[name].reasons for name in names]}

@@ -11,17 +11,18 @@ from jax_diffse.evaluation.evaluator import Evaluator
 from jax_diffse.evaluation.report import page
 from jax_diffse.evaluation.report.curves import Figure
 from jax_diffse.evaluation.sweep_results import Point, SweepResults
+from jax_diffse.metrics import METRICS
 
 
-def examples(evaluator: Evaluator, results: SweepResults, shelves: Sequence[ResultCache]) -> list[page.Example]:
+def examples(evaluator: Evaluator, results: SweepResults, caches: Sequence[ResultCache]) -> list[page.Example]:
     """Files with the best, the median and the worst gain at the first point, in every setting, with the first seed."""
-    return [page.Example(label, i, _waveforms(evaluator, results, shelves, i))
+    return [page.Example(label, i, _waveforms(evaluator, results, caches, i))
             for label, i in results.points[0].seeds[0].ends().items()]
 
 
-def _waveforms(evaluator, results, shelves, i):
+def _waveforms(evaluator, results, caches, i):
     found = {}
-    for point, cache in zip(results.points, shelves, strict=True):
+    for point, cache in zip(results.points, caches, strict=True):
         made = evaluator.waveforms(cache, i, (*point.baselines, point.last))
         last = made.pop(point.last)
         found = {**made, **found, point.label: last}
@@ -61,7 +62,7 @@ def _clear(found: Difference, metric: str) -> str:
     """'better' or 'worse' where the interval leaves out zero, else ''."""
     if not (math.isfinite(found.low) and (found.low > 0 or found.high < 0)):
         return ''
-    return 'worse' if (found.low > 0) == (metric in page.LOWER_IS_BETTER) else 'better'
+    return 'worse' if (found.low > 0) == METRICS[metric].lower_is_better else 'better'
 
 
 def _data_uri(png: bytes) -> str:

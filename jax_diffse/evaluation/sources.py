@@ -1,0 +1,68 @@
+"""A fingerprint of the code that results depend on: part of the key of cached results."""
+
+import ast
+import functools
+import hashlib
+import pathlib
+import sys
+from collections.abc import Iterator
+
+PACKAGE = pathlib.Path(__file__).parents[1]
+# Rooms whose code can change an enhanced signal or a score. The system's own modules among them are found by import.
+ROOMS = ('audio', 'blocks', 'containers', 'diffusion', 'inference', 'metrics', 'networks', 'platforms', 'spectral',
+         'systems')
+SHARED = ('inference.enhancer', 'metrics.scoring')  # what enhances and scores, whatever the system
+
+
+@functools.cache
+def fingerprint(system: str = '') -> str:
+    """A hash of the code that enhances with a system and scores; comments and docstrings do not count.
+
+    Args:
+      system: the module that defines the system; '': of scoring alone.
+    """
+    digest, done, todo = hashlib.sha256(), set(), list(SHARED) if system else ['metrics.scoring']
+    if system.startswith('jax_diffse.'):
+        todo.append(system.removeprefix('jax_diffse.'))
+    elif getattr(sys.modules.get(system), '__file__', None):  # a system of the user's own
+        done.add(pathlib.Path(sys.modules[system].__file__))
+    while todo:
+        name = todo.pop()
+        path = _file(name)
+        if path is None or path in done:
+            continue
+        done.add(path)
+        tree = ast.parse(path.read_text(encoding='utf-8'))
+        todo += _imports(tree)
+    for path in sorted(done):
+        digest.update(ast.unparse(_without_docstrings(ast.parse(path.read_text(encoding='utf-8')))).encode())
+    return digest.hexdigest()[:16]
+
+
+def _file(name: str) -> pathlib.Path | None:
+    """The file of a module or of something in it, if that is in `ROOMS`."""
+    parts = name.split('.')
+    if parts[0] not in ROOMS:
+        return None
+    for end in range(len(parts), 0, -1):
+        path = PACKAGE.joinpath(*parts[:end])
+        if path.with_suffix('.py').is_file():
+            return path.with_suffix('.py')
+        if (path / '__init__.py').is_file() and end == len(parts):
+            return None if parts == ['systems'] else path / '__init__.py'  # systems: the table of all of them
+    return None
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
+    """What a file imports from this package, without the package's name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition('.')[0] == 'jax_diffse':
+            inside = node.module.partition('.')[2]
+            yield from (f'{inside}.{alias.name}'.strip('.') for alias in node.names)
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return tree

@@ -1,0 +1,56 @@
+"""The metrics by name: what computes them, how they are shown and which direction is better."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jax_diffse.metrics import distortion, perceptual
+
+
+class Metric(NamedTuple):
+    """A metric of one signal, or of a pair of signals."""
+
+    title: str
+    function: Callable[..., float] | None = None  # of (clean, degraded, sample_rate), or of the metrics in `of`
+    of: tuple[str, ...] = ()
+    decimals: int = 3
+    lower_is_better: bool = False
+    model: str = ''  # the network that computes it, without a reference
+    default: bool = True  # computed without being asked for
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether it compares with clean speech."""
+        return not self.model
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, else -1."""
+        return -1 if self.lower_is_better else 1
+
+
+METRICS = {
+    'pesq_wb': Metric('Perceptual quality, wide band, up to 4.64', perceptual.pesq_wb),
+    'pesq_nb': Metric('Perceptual quality, narrow band, up to 4.55', perceptual.pesq_nb),
+    'stoi': Metric('Short-time intelligibility, up to 1', perceptual.stoi),
+    'estoi': Metric('Extended short-time intelligibility, up to 1', perceptual.estoi),
+    'sdr': Metric('Signal to distortion, wrong levels included, dB', distortion.sdr, decimals=2, default=False),
+    'si_sdr': Metric('Scale-invariant signal to distortion, dB', distortion.si_sdr, decimals=2),
+    'ssnr': Metric('Segmental signal to noise, dB', distortion.ssnr, decimals=2),
+    'llr': Metric('Log-likelihood ratio of spectral envelopes', distortion.llr, lower_is_better=True),
+    'wss': Metric('Weighted spectral slope distance, dB', distortion.wss, decimals=2, lower_is_better=True),
+    'csig': Metric('Predicted opinion of the speech signal, 1 to 5', perceptual.csig, of=('pesq_wb', 'llr', 'wss')),
+    'cbak': Metric('Predicted opinion of the background, 1 to 5', perceptual.cbak, of=('pesq_wb', 'wss', 'ssnr')),
+    'covl': Metric('Predicted overall opinion, 1 to 5', perceptual.covl, of=('pesq_wb', 'llr', 'wss')),
+    # NISQA's, in the order of the networks' outputs.
+    'nisqa_v2_mos': Metric('NISQA, no reference: overall quality, about 1 to 5', model='nisqa_v2'),
+    'nisqa_v2_noi': Metric('NISQA, no reference: noisiness, 1 (noisy) to 5', model='nisqa_v2'),
+    'nisqa_v2_dis': Metric('NISQA, no reference: discontinuity, 1 (discontinuous) to 5', model='nisqa_v2'),
+    'nisqa_v2_col': Metric('NISQA, no reference: coloration, 1 (coloured) to 5', model='nisqa_v2'),
+    'nisqa_v2_loud': Metric('NISQA, no reference: loudness, 1 (unpleasant) to 5', model='nisqa_v2'),
+    'nisqa_v2_mos_only': Metric('NISQA for overall quality alone, no reference, about 1 to 5',
+                                model='nisqa_v2_mos_only', default=False),
+    'nisqa_tts_mos': Metric('NISQA-TTS, no reference: naturalness of synthetic speech, about 1 to 5', model='nisqa_tts',
+                            default=False),
+}
+COMPARING = tuple(name for name, metric in METRICS.items() if metric.needs_reference)
+DEFAULT = tuple(name for name in COMPARING if METRICS[name].default)  # of those that compare with clean speech
