@@ -15,14 +15,14 @@ def loss(run, speech: str, seconds: float, batch_size: int = 4) -> tuple[float, 
     """The mean over the recordings in a folder, cut to their middle `seconds`; and how many there are."""
     from jax_diffse.data import DataConfig, open_source, pipeline
     from jax_diffse.data.config import Folders
-    from jax_diffse.training import loop, parallel
+    from jax_diffse.training import parallel, validation
     from jax_diffse.training import state as state_lib
 
     source = open_source(DataConfig(test=Folders(speech=speech), sample_rate=run.system.sample_rate), 'test')
     mapping = parallel.Parallel()
     batches = pipeline.eval_batches(source, run.system.front_end, batch_size=batch_size,
                                     max_samples=round(seconds * run.system.sample_rate))
-    means = loop.evaluate(mapping.map(state_lib.make_eval_step(run.system, 0)), mapping.replicate(run.variables),
+    means = validation.evaluate(mapping.map(state_lib.make_eval_step(run.system, 0)), mapping.replicate(run.variables),
                           batches, mapping)
     return means['prior/loss'], len(source)
 

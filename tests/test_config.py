@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from jax_diffse import config, data, systems
 from jax_diffse.errors import UserError
-from jax_diffse.training import loop
+from jax_diffse.training.settings import TrainConfig
 from jax_diffse.training.state import OptimizerConfig
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('[!_]*.py'))
@@ -34,7 +34,7 @@ def test_every_experiment_builds(path, variant):
     for stage in stages:
         system = systems.build(stage.system, stage.model)
         data.DataConfig.from_config_dict(stage.data)
-        settings = config.from_config_dict(loop.TrainConfig, stage.train, 'config.train')
+        settings = config.from_config_dict(TrainConfig, stage.train, 'config.train')
         config.from_config_dict(OptimizerConfig, stage.optimizer, 'config.optimizer')
         assert system.losses and (settings.steps <= 100 or 'quick' not in variant)
 

@@ -7,7 +7,8 @@ from jax_diffse.evaluation import sources
 FILES = {
     'systems/one.py': 'from jax_diffse.losses import sdr\nfrom jax_diffse.networks.net import Net\n',
     'systems/two.py': 'from jax_diffse.networks import other\n',
-    'networks/net.py': '"""A network."""\nfrom jax_diffse import spectral\n\ndef f(x):\n    """Doubles."""\n    return 2 * x\n',
+    'networks/net.py': ('"""A network."""\n\nfrom jax_diffse import spectral\n\n\n'
+                        'def f(x):\n    """Doubles."""\n    return 2 * x\n'),
     'networks/other.py': 'WIDTH = 3\n', 'losses/sdr.py': 'SCALE = 10\n', 'spectral.py': 'HOP = 160\n',
     'inference/enhancer.py': 'OVERLAP = 2\n', 'metrics/scoring.py': 'CLEAN = 0\n',
     'evaluation/report.py': 'COLOUR = 0\n'}

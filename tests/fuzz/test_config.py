@@ -13,7 +13,7 @@ from jax_diffse import config, systems
 from jax_diffse.data.config import DataConfig
 from jax_diffse.errors import UserError
 from jax_diffse.systems import SYSTEMS
-from jax_diffse.training import loop
+from jax_diffse.training.settings import TrainConfig
 from jax_diffse.training.state import OptimizerConfig
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
@@ -103,7 +103,7 @@ def test_any_variant_and_argument(path, text):
 
 # ----------------------------------------------------------------------------------------------------- dataclasses
 
-CLASSES = [*SYSTEMS.values(), DataConfig, loop.TrainConfig, OptimizerConfig]
+CLASSES = [*SYSTEMS.values(), DataConfig, TrainConfig, OptimizerConfig]
 
 
 def values_of(cls):

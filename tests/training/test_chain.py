@@ -52,7 +52,7 @@ def assert_same(a, b):
 def whole(corpus, tmp_path_factory):
     """A finished chain."""
     workdir = tmp_path_factory.mktemp('whole')
-    return workdir, chain.train_chain(make_config(corpus), workdir)
+    return workdir, chain.train(make_config(corpus), workdir)
 
 
 def test_the_last_run_holds_every_stage(whole):
@@ -76,7 +76,7 @@ def test_stage_by_stage_gives_the_same(whole, corpus, tmp_path):
 
 def test_a_finished_chain_does_nothing_more(whole, corpus):
     before = (whole[0] / 'log.jsonl').read_text()
-    results = chain.train_chain(make_config(corpus), whole[0])
+    results = chain.train(make_config(corpus), whole[0])
     assert results['late']['step'] == 2 and all(result['finished'] for result in results.values())
     assert (whole[0] / 'log.jsonl').read_text() == before
 
@@ -88,7 +88,7 @@ def test_an_interrupted_chain_goes_on_where_it_was(whole, corpus, tmp_path):
         limited.train.max_minutes = 1e-9
     reached = []
     while not reached or reached[-1] != ('late', 2):
-        results = chain.train_chain(limited, tmp_path)
+        results = chain.train(limited, tmp_path)
         stage = list(results)[-1]
         reached.append((stage, results[stage]['step']))
         assert results[stage]['finished'] == (results[stage]['step'] == 2)
@@ -144,9 +144,9 @@ def test_a_missing_frozen_group_is_named(whole, monkeypatch):
 def test_mistakes_in_stages_are_named_before_anything_runs(corpus, tmp_path):
     config = make_config(corpus, optimizer={'learning_rat': 1.0})
     with pytest.raises(UserError, match='config.stages.late.*learning_rat'):
-        chain.train_chain(config, tmp_path / 'run')
+        chain.train(config, tmp_path / 'run')
     with config.unlocked():
         config.chain = ('toy', 'last')
     with pytest.raises(UserError, match="config.chain: unknown stage 'last', expected some of late, toy"):
-        chain.train_chain(config, tmp_path / 'run')
+        chain.train(config, tmp_path / 'run')
     assert not (tmp_path / 'run').exists()

@@ -17,7 +17,7 @@ from jax_diffse import files, runs, systems
 from jax_diffse.data import pipeline
 from jax_diffse.errors import UserError
 from jax_diffse.runs import history
-from jax_diffse.training import checkpoints, loop, parallel
+from jax_diffse.training import checkpoints, parallel, setup, validation
 from jax_diffse.training.loop import train
 from tests.toys import Trainable
 
@@ -84,8 +84,8 @@ def test_resumed_run_equals_the_uninterrupted_one(whole_run, half_run, corpus, t
 @pytest.mark.parametrize('mapper', parallel.MAPPERS)
 def test_a_validation_leaves_weights_and_optimiser_where_they_are(corpus, tmp_path, monkeypatch, mapper):
     judged, saved = [], []
-    after_validation = loop.state_lib.after_validation
-    monkeypatch.setattr(loop.state_lib, 'after_validation',
+    after_validation = validation.state_lib.after_validation
+    monkeypatch.setattr(validation.state_lib, 'after_validation',
                         lambda state, *args: judged.append(state) or after_validation(state, *args))
     monkeypatch.setattr(checkpoints.Checkpoints, 'save', lambda self, state, *_: saved.append(state))
     config = make_config(corpus, steps=1)
@@ -120,7 +120,7 @@ def test_what_the_log_listens_with_stays_on_its_device():
         return noisy
 
     heard, weights = [], parallel.Parallel().replicate({'a': np.ones(3, np.float32)})
-    loop._log_audio(Log(), 1, Trainable(), listen, weights, Source(), 1)
+    validation.log_audio(Log(), 1, Trainable(), listen, weights, Source(), 1)
     first = weights['a'].addressable_data(0)
     assert heard[0]['a'].unsafe_buffer_pointer() == first.unsafe_buffer_pointer()
     assert heard[0]['a'].devices() == first.devices()
@@ -138,14 +138,14 @@ class Prior(Trainable):
 def test_a_prior_learns_from_speech_alone_and_is_listened_to(corpus, tmp_path, monkeypatch):
     heard = []
     monkeypatch.setitem(systems.SYSTEMS, 'toy', Prior)
-    monkeypatch.setattr(loop.Logger, 'audio', lambda self, *sound: heard.append(sound))
+    monkeypatch.setattr(setup.Logger, 'audio', lambda self, *sound: heard.append(sound))
     config = make_config(corpus, steps=3)
     with config.unlocked():
         config.data.train, config.log.audio_examples = {'speech': str(corpus / 'clean')}, 1
     assert train(config, tmp_path)['finished']
     (step, name, waveform, sample_rate), = heard
     assert (step, name, sample_rate) == (3, '0/generated', 16_000)
-    np.testing.assert_allclose(waveform, np.full(64_000, loop.LISTENING_STEPS / 100), rtol=1e-6)
+    np.testing.assert_allclose(waveform, np.full(64_000, validation.LISTENING_STEPS / 100), rtol=1e-6)
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(whole_run, corpus, tmp_path, monkeypatch):

@@ -1,0 +1,53 @@
+"""The sections `train`, `log` and `parallel` of a config, checked."""
+
+import dataclasses
+import math
+
+from jax_diffse.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long a run trains and on what; one validation is one pass over the validation split."""
+
+    steps: int
+    batch_size: int  # global: over all devices and accumulation steps
+    crop_seconds: float = 3.0
+    accumulate: int = 1  # parts that a batch is split into, to save memory
+    ema_decay: float = 0.0  # of the averaged weights that are evaluated and used; 0: none are kept
+    eval_every: int = 1000
+    eval_seconds: float = 0.0  # validation utterances are cut to this; 0: whole
+    save_every: int = 1000
+    log_every: int = 50
+    early_stop: int = 0  # validations without a new best before the run ends; 0: never
+    max_minutes: float = 0.0  # of this call; the run can be resumed; 0: no limit
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ('steps', 'batch_size', 'accumulate', 'eval_every', 'save_every', 'log_every'):
+            self._require(name, getattr(self, name) >= 1, '1 or more')
+        self._require('crop_seconds', 0 < self.crop_seconds < math.inf, 'positive')
+        self._require('eval_seconds', 0 <= self.eval_seconds < math.inf, '0 (whole) or more')
+        self._require('ema_decay', 0 <= self.ema_decay < 1, 'in [0, 1)')
+        self._require('early_stop', self.early_stop >= 0, '0 (never) or more')
+        self._require('max_minutes', self.max_minutes >= 0, '0 (no limit) or more')
+        self._require('seed', 0 <= self.seed < 2**32, f'from 0 to {2**32 - 1}')
+
+    def _require(self, name: str, good: bool, expected: str) -> None:
+        if not good:
+            raise UserError(f'config.train.{name} must be {expected}, got {getattr(self, name)}')
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    """What is logged besides losses."""
+
+    audio_examples: int = 2  # validation utterances whose audio and spectrograms are logged
+    wandb_project: str = ''  # '': no Weights & Biases
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelConfig:
+    """How steps are mapped over devices."""
+
+    mapper: str = 'shard_map'  # or 'pmap'
