@@ -1,4 +1,4 @@
-"""Trains a system: `python train.py --config configs/X.py[:VARIANT] --workdir RUN [--config.KEY=VALUE ...]`.
+"""Trains a system: `python train.py --config CONFIG[:VARIANTS] --workdir RUN [--config.KEY=VALUE ...]`.
 
 The same command continues a run that was interrupted. A config with several stages trains them one after the other.
 """
@@ -11,7 +11,8 @@ from jax_diffse import errors, files, launch, processes
 def main() -> int | None:
     launch.tune()
     parser = errors.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--config', required=True, metavar='FILE[:VARIANT]', help='an experiment in configs/')
+    parser.add_argument('--config', required=True, metavar='CONFIG[:VARIANTS]',
+                        help='an experiment in configs/ by its name, or the path of a file')
     parser.add_argument('--workdir', required=True, type=files.given, metavar='RUN',
                         help='where checkpoints and logs go')
     parser.add_argument('--change-config', action='store_true',

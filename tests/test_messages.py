@@ -10,8 +10,8 @@ from unittest import mock
 
 import pytest
 
-from configs._sections import sections
 from jax_diffse import errors
+from jax_diffse.experiment import sections
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FLAG = re.compile(r'(?<![\w-])--[a-z][\w-]*(?:\.[\w.]+)?')
