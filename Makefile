@@ -11,7 +11,7 @@ BIN := .venv/bin
 .PHONY: demo test lint clean
 
 demo: .venv/demo.stamp
-	$(BIN)/python train.py --config configs/demo.py --workdir runs/demo
+	$(BIN)/python train.py --config demo --workdir runs/demo
 	$(BIN)/python evaluate.py --workdir runs/demo --output runs/demo/report
 
 test: .venv/dev.stamp

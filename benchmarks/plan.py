@@ -7,10 +7,10 @@ from typing import Any
 
 from jax_diffse.errors import UserError
 
-SYSTEMS = {  # name -> config and variant
-    'c_gen': 'dr_diffuse_c_gen', 'diffusion': 'dr_diffuse_diffuse', 'refiner': 'dr_diffuse_refiner',
+SYSTEMS = {  # name -> config and variants
+    'c_gen': 'dr_diffuse:c_gen', 'diffusion': 'dr_diffuse:diffusion', 'refiner': 'dr_diffuse:refiner',
     'dccrn': 'dccrn', 'segan': 'segan', 'diffgmm': 'diffgmm', 'diffgmm_small': 'diffgmm:small',
-    'diffiner': 'diffiner', 'diffiner_small': 'diffiner_small', 'diffiner_compact': 'compact_diffiner',
+    'diffiner': 'diffiner', 'diffiner_small': 'diffiner:small', 'diffiner_compact': 'compact_diffiner',
 }
 PARTS = ('systems', 'scaling', 'pipeline', 'metrics', 'nisqa', 'losses', 'streaming')
 
@@ -23,7 +23,7 @@ class Size:
     seconds: float = 3.0
     steps: tuple[int, ...] = (1, 6)
     repeats: int = 5
-    variant: str = ''  # of the systems' configs
+    quick: bool = False  # systems in their size 'quick'
     points: tuple[int, ...] = (1, 2, 4, 8)  # batch sizes, and lengths in seconds
     devices: tuple[int, ...] = (1, 2, 4)  # simulated ones
     pipeline_seconds: float = 10.0
@@ -35,7 +35,7 @@ class Size:
 
 
 FULL = Size()
-QUICK = Size(batch=1, seconds=1.0, steps=(1,), repeats=1, variant='quick', points=(1, 2), devices=(1, 2),
+QUICK = Size(batch=1, seconds=1.0, steps=(1,), repeats=1, quick=True, points=(1, 2), devices=(1, 2),
              pipeline_seconds=1.0, pairs=2, files=2, nisqa_models=('nisqa_v2',), nisqa_rates=(16_000,),
              stream_seconds=1.0)
 
@@ -71,7 +71,7 @@ def jobs(args: argparse.Namespace, size: Size, hardware: dict[str, Any]) -> Iter
     """The jobs, in the order of `PARTS`; `hardware` is what `machine.hardware` found."""
     common = {'dtype': args.dtype, 'repeats': size.repeats}
     for name in args.systems:
-        config = with_variant(SYSTEMS[name], size.variant)
+        config = quick(SYSTEMS[name]) if size.quick else SYSTEMS[name]
         yield Job('systems', {'name': name, 'config': config, 'batch': size.batch, 'seconds': size.seconds,
                               'steps': size.steps, **common}, name)
     simulate = hardware['platform'] == 'cpu'
@@ -88,11 +88,10 @@ def jobs(args: argparse.Namespace, size: Size, hardware: dict[str, Any]) -> Iter
     yield Job('streaming', {'seconds': size.stream_seconds})
 
 
-def with_variant(config: str, variant: str) -> str:
-    """'FILE:VARIANTS' with one more variant, where there is one."""
-    if not variant:
-        return config
-    return f'{config},{variant}' if ':' in config else f'{config}:{variant}'
+def quick(config: str) -> str:
+    """'NAME:VARIANTS' in the size 'quick'."""
+    name, _, variants = config.partition(':')
+    return ','.join([f'{name}:quick', *(variant for variant in variants.split(',') if variant not in ('', 'small'))])
 
 
 def powers_of_two(largest: int) -> list[int]:

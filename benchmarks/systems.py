@@ -1,6 +1,5 @@
 """A system on noise: one evaluation of its network, enhancement from waveform to waveform, the training step."""
 
-import importlib
 from collections.abc import Iterator
 
 import jax
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 
 from benchmarks.figures import Figure, figure
 from benchmarks.measure import drawn, peaks, program
+from jax_diffse import config as configs
 from jax_diffse import systems
 from jax_diffse.networks.gmm_unet import GmmUNet
 from jax_diffse.systems.base import System, Variables
@@ -22,7 +22,7 @@ from jax_diffse.training.parallel import Parallel, wait_for_each_step
 
 def run(name: str, config: str, dtype: str, batch: int, seconds: float, steps: list[int],
         repeats: int) -> Iterator[Figure]:
-    """Figures of the system of `config`, 'FILE:VARIANT' in configs/, under `name`."""
+    """Figures of the system of `config`, 'NAME:VARIANTS', under `name`."""
     wait_for_each_step()
     system = make(config, dtype)
     settings = {'config': config, 'dtype': dtype, 'batch': batch, 'seconds': seconds}
@@ -44,8 +44,7 @@ def run(name: str, config: str, dtype: str, batch: int, seconds: float, steps: l
 
 def make(config: str, dtype: str) -> System:
     """The system of a config."""
-    module, _, variant = config.partition(':')
-    loaded = importlib.import_module(f'configs.{module}').get_config(variant)
+    loaded = configs.load(config)
     (loaded.model if 'dtype' in loaded.model else loaded.model.network).dtype = dtype
     return systems.build(loaded.system, loaded.model)
 

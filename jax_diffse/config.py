@@ -6,57 +6,137 @@ import dataclasses
 import json
 import math
 import os
+import pathlib
+import types
 import typing
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from jax_diffse import files
 from jax_diffse.errors import UserError
 
 T = typing.TypeVar('T')
+RENAMED = {  # earlier name of a config -> its present one
+    'compact_diffiner_short': 'compact_diffiner:folders,short', 'dccrn_short': 'dccrn:folders,small,short',
+    'diffgmm_birds': 'diffgmm:birds', 'diffgmm_short': 'diffgmm:folders,small,short',
+    'diffiner_small': 'diffiner:folders,small,short', 'dr_diffuse_c_gen': 'dr_diffuse:c_gen',
+    'dr_diffuse_c_gen_short': 'dr_diffuse:c_gen,folders,short', 'dr_diffuse_diffuse': 'dr_diffuse:diffusion',
+    'dr_diffuse_diffusec': 'dr_diffuse:diffusion,diffusec', 'dr_diffuse_refiner': 'dr_diffuse:refiner',
+    'dr_diffuse_short': 'dr_diffuse:folders,short', 'segan_short': 'segan:folders,short',
+}
 
 
-def load(path: str, overrides: Sequence[str] = ()):
-    """Loads `FILE.py` or `FILE.py:VARIANT` and applies overrides.
+class Listed(NamedTuple):
+    """What there is to know of a config without loading it."""
+
+    name: str
+    title: str  # the first line of its documentation
+    variants: dict[str, dict[str, str]]  # group -> name -> description
+    defaults: dict[str, str]  # group -> the name that applies where none is given
+
+
+def available() -> list[Listed]:
+    """The configs that `load` knows by name, sorted by it."""
+    found = []
+    for path in _named().values():
+        module = _module(path)
+        found.append(Listed(path.stem, module.__doc__.splitlines()[0], module.VARIANTS, module.DEFAULTS))
+    return found
+
+
+def load(config: str, overrides: Sequence[str] = ()):
+    """Loads a config and applies overrides.
 
     Args:
-      path: a Python file with `get_config(variant: str)`; what follows the colon is handed to it.
+      config: 'NAME' or 'NAME:VARIANTS' of a config of this project, or the path of a Python file in place of the name,
+        with a separator or the suffix .py. The file has `get_config(variant: str)`.
       overrides: like `--config.train.steps=100`.
 
     Returns:
       A locked ConfigDict.
 
     Raises:
-      UserError: no such file, one that fails, unknown variant, unknown key, or a value of the wrong type.
+      UserError: no such config, one that fails, an unknown variant, an unknown key, or a value of the wrong type.
     """
     from absl import flags
     from ml_collections import config_flags
 
-    path = files.given(path)
-    if not os.path.isfile(path.partition(':')[0]):
-        raise UserError(f'--config={path}: no such file')
     for override in overrides:
         if not override.startswith('--config.') or '=' not in override:
             raise UserError(f'unknown argument {override!r}, expected --config.KEY=VALUE')
-    values, argv = flags.FlagValues(), ['', f'--config={path}', *overrides]
-    config_flags.DEFINE_config_file('config', lock_config=True, flag_values=values, sys_argv=argv)
+    path, variant = _find(config)
     try:
+        found = _module(path).get_config(variant) if variant else _module(path).get_config()
+    except UserError as error:
+        raise UserError(f'--config={config}: {error}') from error
+    except Exception as error:  # the file is code, which may fail in any way
+        raise UserError(f'--config={config}: {type(error).__name__}: {_one_line(error)}') from error
+    values, argv = flags.FlagValues(), ['', *overrides]
+    try:
+        config_flags.DEFINE_config_dict('config', found, lock_config=True, flag_values=values, sys_argv=argv)
         values(argv)
         return values['config'].value
-    except Exception as error:  # the file is code, which may fail in any way
-        raise UserError(f'--config={path}: {_reason(error)}') from error
+    except Exception as error:  # of ml_collections or absl, which raise many kinds
+        raise UserError(f'--config={config}: {_reason(error)}') from error
+
+
+def _find(config: str) -> tuple[pathlib.Path, str]:
+    """The file of a config and its variants.
+
+    Raises:
+      UserError: there is no such file or name.
+    """
+    name, _, variant = files.given(config).partition(':')
+    is_path = os.sep in name or '/' in name or name.endswith('.py')
+    if is_path and os.path.isfile(name):
+        return pathlib.Path(name), variant
+    named, stem = _named(), name.rpartition('/')[2].removesuffix('.py')
+    if not is_path and name in named:
+        return named[name], variant
+    if stem in RENAMED:
+        raise UserError(f'--config={config}: is now {_present_name(stem, variant)}')
+    if is_path:
+        raise UserError(f'--config={config}: no such file')
+    raise UserError(f'--config={config}: no such config, expected the path of a file or one of {", ".join(named)}')
+
+
+def _named() -> dict[str, pathlib.Path]:
+    """Name -> file of this project's configs: in the package where it is installed, beside it in a clone."""
+    package = pathlib.Path(__file__).parent
+    folder = package / 'configs' if (package / 'configs').is_dir() else package.parent / 'configs'
+    return {path.stem: path for path in sorted(folder.glob('*.py')) if not path.stem.startswith('_')}
+
+
+def _present_name(earlier: str, variant: str) -> str:
+    name, _, implied = RENAMED[earlier].partition(':')
+    given = [part for part in variant.split(',') if part]
+    if 'quick' in given:  # which had its own size and length
+        implied = ','.join(part for part in implied.split(',') if part not in ('small', 'short'))
+    parts = dict.fromkeys([*given, *filter(None, implied.split(','))])
+    return f'{name}:{",".join(parts)}'
+
+
+def _module(path: pathlib.Path) -> types.ModuleType:
+    """Runs a config file, which need not lie in a package."""
+    module = types.ModuleType(path.stem)
+    module.__file__ = str(path)
+    exec(compile(path.read_bytes(), str(path), 'exec'), module.__dict__)
+    return module
+
+
+def _one_line(error: Exception) -> str:
+    return ' '.join(str(error).split())
 
 
 def _reason(error: Exception) -> str:
-    """The message in one line; of an error inside the config file, which holds a traceback, the end of that."""
+    """What is wrong with an override, in one line."""
     if error.args and isinstance(error.args[0], KeyError):  # how ml_collections raises it again
         error = error.args[0]
-    text = str(error).strip()
+    text = _one_line(error)
     if isinstance(error, KeyError):  # whose text is a representation
         text = f'unknown key {error.args[0]}'.replace('\n', '. ')
-    elif isinstance(error, (SyntaxError, ImportError, NameError)):
-        text = f'{type(error).__name__}: {text}'
-    if 'Error whilst parsing config file' in text:
-        text = text.splitlines()[-1].removeprefix('ValueError: ')
+    elif isinstance(error, SyntaxError):
+        text = f'SyntaxError: {text}'
     return ' '.join(text.split())
 
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Several processes on a SLURM cluster, one for each GPU:
-#   sbatch scripts/slurm.sh train.py --config configs/dr_diffuse.py --workdir /scratch/runs/dr_diffuse
+#   sbatch scripts/slurm.sh train.py --config dr_diffuse --workdir /scratch/runs/dr_diffuse
 #   sbatch --nodes=1 scripts/slurm.sh evaluate.py --workdir /scratch/runs/dr_diffuse --output /scratch/report
 # Options of sbatch before the script's name replace those below. All paths have to be on storage that all nodes share.
 # Five minutes before its time is over, or when another job takes its place, a training saves and ends; submitted again

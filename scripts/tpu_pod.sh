@@ -1,7 +1,7 @@
 #!/bin/bash
 # The same command on every host of a TPU pod slice:
 #   scripts/tpu_pod.sh NAME ZONE setup
-#   scripts/tpu_pod.sh NAME ZONE train.py --config configs/dr_diffuse.py --workdir /mnt/nfs/runs/dr_diffuse
+#   scripts/tpu_pod.sh NAME ZONE train.py --config dr_diffuse --workdir /mnt/nfs/runs/dr_diffuse
 # The clone lies in ~/jax_diffse on every host; `setup` installs there. Paths have to be on storage that all hosts share,
 # as has the folder of compiled programs: JAX_DIFFSE_CACHE=/mnt/nfs/cache scripts/tpu_pod.sh ...
 set -eu

@@ -1,42 +1,17 @@
-"""Configs: what the command line may say, and that every experiment in configs/ builds what it names."""
+"""Configs: where they are found, what the command line may say, and what the files in configs/ say of their papers."""
 
 import pathlib
+import shutil
+import subprocess
+import sys
 
 import pytest
 from ml_collections import ConfigDict
 
-from jax_diffse import config, data, systems
+from jax_diffse import config, systems
 from jax_diffse.errors import UserError
-from jax_diffse.training.settings import TrainConfig
-from jax_diffse.training.state import OptimizerConfig
 
-CONFIGS = sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('[!_]*.py'))
-
-
-def experiments():
-    """Every config with the variants that its kind has."""
-    own = {'dccrn': ['mse+lms', 'sdr+pmsqe,released', 'voicebank', 'si_snr,quick'],
-           'diffiner': ['diffiner', 'released,diffiner', 'quick,diffiner'],
-           'segan': ['no_adversary', 'released,no_adversary', 'quick,no_adversary'],
-           'compact_diffiner': ['silu', 'relu', 'gelu', 'released,relu', 'quick,gelu', 'quick,released']}
-    own['diffgmm'] = ['k1', 'k2', 'k3', 'k8', 'small', 'small,k8', 'quick,k3']
-    for path in CONFIGS:
-        kind = next((kind for kind in own if path.stem.startswith(kind)), None)
-        released = [] if kind == 'diffgmm' else ['released']  # nothing of it is
-        for variant in ['', 'quick', *released, *own.get(kind, ['noisy', 'quick,noisy'])]:
-            yield pytest.param(path, f':{variant}' if variant else '', id=f'{path.stem}-{variant}')
-
-
-@pytest.mark.parametrize(('path', 'variant'), experiments())
-def test_every_experiment_builds(path, variant):
-    loaded = config.load(f'{path}{variant}')
-    stages = [config.stage_config(loaded, name) for name in loaded.chain] if 'chain' in loaded else [loaded]
-    for stage in stages:
-        system = systems.build(stage.system, stage.model)
-        data.DataConfig.from_config_dict(stage.data)
-        settings = config.from_config_dict(TrainConfig, stage.train, 'config.train')
-        config.from_config_dict(OptimizerConfig, stage.optimizer, 'config.optimizer')
-        assert system.losses and (settings.steps <= 100 or 'quick' not in variant)
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(('variant', 'expected'), [
@@ -46,7 +21,7 @@ def test_every_experiment_builds(path, variant):
     ('si_snr+pmsqe', {'si_snr': 1, 'pmsqe': 8})])
 def test_released_losses_have_the_weights_of_the_released_code(variant, expected):
     """Those of its table (`loss_mode`)."""
-    loss = config.load(f'{CONFIGS[0].with_name("dccrn.py")}:{variant},released').model.loss.to_dict()
+    loss = config.load(f'dccrn:{variant},released').model.loss.to_dict()
     assert {term: weight for term, weight in loss.items() if weight} == expected
 
 
@@ -55,7 +30,7 @@ def test_released_losses_have_the_weights_of_the_released_code(variant, expected
     ('diffiner', ('diffiner', 0.9, 0.9, False)), ('released,diffiner', ('diffiner', 0.9, 0.9, True))])
 def test_samplers_of_diffiner_are_those_documented_and_those_run(variant, expected):
     """The authors' Arguments.md, and their run_refiner.py, which passes eta_a for eta_b to Diffiner+."""
-    model = config.load(f'{CONFIGS[0].with_name("diffiner.py")}:{variant}').model
+    model = config.load(f'diffiner:{variant}').model
     rule = model.diffiner if model.sampler == 'diffiner' else model.diffiner_plus
     assert (model.sampler, rule.eta_a, rule.eta_b, model.released) == expected
 
@@ -66,31 +41,30 @@ def test_samplers_of_diffiner_are_those_documented_and_those_run(variant, expect
     ('released', (0.001, (0.0, 5.0, 10.0, 15.0), 'constant', {'discriminator', 'generator'}))])
 def test_variants_of_segan(variant, expected):
     """The notebook's `lambda_l1`, its levels of white noise and its learning rate, which never falls."""
-    loaded = config.load(f'{CONFIGS[0].with_name("segan.py")}:{variant}')
+    loaded = config.load(f'segan:{variant}')
     system = systems.build(loaded.system, loaded.model)
     assert (system.l1_weight, system.white_noise_db, loaded.optimizer.decay, set(system.losses)) == expected
 
 
 @pytest.mark.parametrize(('name', 'expected'), [
-    ('compact_diffiner.py', (4, 1e-3, 0.5, 1e-6)), ('compact_diffiner.py:released', (4, 1e-3, 0.5, 1e-6)),
-    ('segan.py', (4, 1e-3, 0.5, 1e-6)), ('dr_diffuse.py:released', (2, 0.0, 0.5, 0.0))])
+    ('compact_diffiner', (4, 1e-3, 0.5, 1e-6)), ('compact_diffiner:released', (4, 1e-3, 0.5, 1e-6)),
+    ('segan', (4, 1e-3, 0.5, 1e-6)), ('dr_diffuse:released', (2, 0.0, 0.5, 0.0))])
 def test_plateau_rules_are_the_authors(name, expected):
     """The notebook's ReduceLROnPlateau; DR-DiffuSE's `half_lr`, which halves at the third epoch without improvement."""
-    rule = config.load(str(CONFIGS[0].with_name(name))).optimizer
+    rule = config.load(name).optimizer
     assert rule.decay == 'plateau'
     assert (rule.plateau_patience, rule.plateau_threshold, rule.plateau_factor, rule.plateau_min_rate) == expected
 
 
 @pytest.mark.parametrize('activation', ['silu', 'relu', 'gelu'])
 def test_each_activation_of_the_compact_prior_is_a_config(activation):
-    loaded = config.load(f'{CONFIGS[0].with_name("compact_diffiner.py")}:{activation}')
+    loaded = config.load(f'compact_diffiner:{activation}')
     assert systems.build(loaded.system, loaded.model).network.activation == activation
 
 
 @pytest.mark.parametrize('count', [1, 2, 3, 5, 8])
-@pytest.mark.parametrize('name', ['diffgmm', 'diffgmm_short'])
-def test_each_number_of_components_is_a_config(name, count):
-    loaded = config.load(f'{CONFIGS[0].with_name(name)}.py:k{count}')
+def test_each_number_of_components_is_a_config(count):
+    loaded = config.load(f'diffgmm:folders,small,k{count}')
     assert systems.build(loaded.system, loaded.model).network.components == count
 
 
@@ -117,9 +91,8 @@ def test_overriding_a_model():
 
 def test_stages_take_over_what_is_given_for_the_chain():
     """What a stage does not change itself, it has from the rest; what is given for one stage stays there."""
-    path = str(CONFIGS[0].with_name('dr_diffuse.py'))
-    loaded = config.load(path, ['--config.train.batch_size=3', '--config.data.train.speech=x',
-                                '--config.stages.refiner.train.steps=7'])
+    loaded = config.load('dr_diffuse', ['--config.train.batch_size=3', '--config.data.train.speech=x',
+                                        '--config.stages.refiner.train.steps=7'])
     stages = {name: config.stage_config(loaded, name) for name in loaded.chain}
     assert list(stages) == ['c_gen', 'diffusion', 'refiner'] == [stage.model.stage for stage in stages.values()]
     assert {(stage.train.batch_size, stage.data.train.speech) for stage in stages.values()} == {(3, 'x')}
@@ -129,25 +102,93 @@ def test_stages_take_over_what_is_given_for_the_chain():
 
 
 def test_overrides_reach_nested_keys_with_their_type():
-    loaded = config.load(str(CONFIGS[0]), ['--config.train.batch_size=3', '--config.data.train.speech=a b',
-                                           '--config.data.snr_db=(1.0,2.0)'])
+    loaded = config.load('dccrn', ['--config.train.batch_size=3', '--config.data.train.speech=a b',
+                                   '--config.data.snr_db=(1.0,2.0)'])
     assert (loaded.train.batch_size, loaded.data.train.speech, loaded.data.snr_db) == (3, 'a b', (1.0, 2.0))
+    with pytest.raises(AttributeError):
+        loaded.train.batchsize = 3  # locked
 
 
-@pytest.mark.parametrize('path, overrides, message', [
+@pytest.mark.parametrize('name, overrides, message', [
     ('nothing.py', [], 'nothing.py: no such file'),
-    (f'{CONFIGS[0].with_name("dr_diffuse.py")}:slow', [],
-     "dr_diffuse.py:slow: unknown variant 'slow', expected quick, released, noisy"),
-    (f'{CONFIGS[0].with_name("dccrn.py")}:mse,lms', [], 'mse and lms: expected one loss; join its terms with +'),
-    (f'{CONFIGS[0].with_name("diffgmm.py")}:k2,k3', [], 'k2 and k3: expected one number of components'),
-    (str(CONFIGS[0]), ['--config.train.batchsize=3'], 'batchsize'),
-    (str(CONFIGS[0]), ['--config.train.batch_size=three'], 'batch_size'),
-    (str(CONFIGS[0]), ['--batch_size=3'], 'expected --config.KEY=VALUE'),
+    ('configs/nothing', [], 'configs/nothing: no such file'),
+    ('nothing', [], 'nothing: no such config, expected the path of a file or one of compact_diffiner, dccrn, demo, '),
+    ('', [], 'no such config'),
+    ('__init__', [], 'no such config'),
+    ('segan:slow', [], "segan:slow: unknown variant 'slow', expected one of each group at most: adversary: "
+     'no_adversary; data: voicebank, folders, spoken_demo; size: small, quick; length: short; faithfulness: released'),
+    ('dccrn:mse,lms', [], 'mse and lms: expected one variant of the group loss'),
+    ('diffgmm:k2,short,k3', [], 'k2 and k3: expected one variant of the group components'),
+    ('segan:small,quick', [], 'small and quick: expected one variant of the group size'),
+    ('dccrn', ['--config.train.batchsize=3'], "dccrn: unknown key 'batchsize'. Did you mean \"batch_size\""),
+    ('dccrn', ['--config.train.batch_size=three'], 'batch_size'),
+    ('dccrn', ['--batch_size=3'], 'expected --config.KEY=VALUE'),
 ])
-def test_mistakes_are_one_line_that_names_them(path, overrides, message):
+def test_mistakes_are_one_line_that_names_them(name, overrides, message):
     with pytest.raises(UserError) as error:
-        config.load(path, overrides)
+        config.load(name, overrides)
     assert message in str(error.value) and '\n' not in str(error.value) and 'Traceback' not in str(error.value)
+
+
+@pytest.mark.parametrize(('earlier', 'present'), [
+    ('dr_diffuse_c_gen_short', 'dr_diffuse:c_gen,folders,short'),
+    ('dr_diffuse_short.py:quick', 'dr_diffuse:quick,folders'),
+    ('dr_diffuse_diffuse', 'dr_diffuse:diffusion'),
+    ('configs/dr_diffuse_diffusec.py', 'dr_diffuse:diffusion,diffusec'),
+    ('dr_diffuse_refiner:noisy', 'dr_diffuse:noisy,refiner'),
+    ('configs/dccrn_short.py:si_snr+lms', 'dccrn:si_snr+lms,folders,small,short'),
+    ('dccrn_short:quick,mse', 'dccrn:quick,mse,folders'),
+    ('diffiner_small', 'diffiner:folders,small,short'),
+    ('segan_short', 'segan:folders,short'),
+    ('compact_diffiner_short:relu', 'compact_diffiner:relu,folders,short'),
+    ('diffgmm_short:k5', 'diffgmm:k5,folders,small,short'),
+    ('diffgmm_birds', 'diffgmm:birds')])
+def test_earlier_names_are_answered_with_the_present_one(earlier, present):
+    with pytest.raises(UserError) as error:
+        config.load(earlier)
+    assert str(error.value) == f'--config={earlier}: is now {present}'
+    config.load(present)
+
+
+def test_every_earlier_name_has_a_present_one():
+    for name in config.RENAMED.values():
+        config.load(name)
+
+
+@pytest.mark.parametrize('path', ['configs/dccrn.py', './configs/dccrn.py', str(ROOT / 'configs' / 'dccrn.py')])
+def test_a_path_is_the_same_config_as_its_name(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert config.load(f'{path}:si_snr+lms,small') == config.load('dccrn:small,si_snr+lms')
+
+
+def test_a_file_of_one_s_own_is_a_config(tmp_path):
+    (tmp_path / 'mine.py').write_text(
+        'from jax_diffse.config import load\n\n\ndef get_config():\n    config = load("dccrn:small").unlock()\n'
+        '    config.train.steps = 3\n    return config.lock()\n')
+    loaded = config.load(str(tmp_path / 'mine.py'), ['--config.train.batch_size=2'])
+    assert (loaded.train.steps, loaded.train.batch_size, loaded.model.lstm_units) == (3, 2, 64)
+    assert [path.name for path in tmp_path.iterdir()] == ['mine.py']
+
+
+def test_an_installed_package_has_the_configs_within_it(tmp_path):
+    """As they are mapped in pyproject.toml; a folder named configs beside the package is somebody else's."""
+    shutil.copytree(ROOT / 'jax_diffse', tmp_path / 'jax_diffse', ignore=shutil.ignore_patterns('__pycache__'))
+    shutil.copytree(ROOT / 'configs', tmp_path / 'jax_diffse' / 'configs')
+    (tmp_path / 'configs').mkdir()
+    (tmp_path / 'configs' / 'dccrn.py').write_text('raise ValueError')
+    check = ("from jax_diffse import config; config.load('dccrn:mse,small'); config.load('demo')\n"
+             "print(*(listed.name for listed in config.available()), sep='\\n')")
+    done = subprocess.run([sys.executable, '-c', check], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.split() == [listed.name for listed in config.available()], done.stderr
+
+
+def test_all_configs_are_listed_with_what_they_are():
+    listed = {found.name: found for found in config.available()}
+    assert set(listed) == {path.stem for path in (ROOT / 'configs').glob('[!_]*.py')}
+    assert listed['segan'].title.startswith('SEGAN, scaled down')
+    assert listed['segan'].variants['adversary'] == {
+        'no_adversary': 'the L1 distance alone, without a discriminator'}
+    assert listed['dccrn'].defaults == {'loss': 'si_snr', 'data': 'folders'}
 
 
 def test_values_that_a_system_refuses_name_the_key():

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from configs._sections import sections
 from jax_diffse import cli
+from jax_diffse.experiment import sections
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FLAG = re.compile(r'(?<![\w-])--[a-z][\w-]*(?:\.[\w.]+)?')

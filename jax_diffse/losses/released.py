@@ -1,5 +1,5 @@
 """The losses of DCCRN as they are released (seorim0/DCCRN-with-various-loss-functions, `tools_for_loss.py`), mistakes
-included, each per example `[B]`: for `configs/dccrn.py:released` and for parity. `waveform.py` has the right ones.
+included, each per example `[B]`: for `dccrn:released` and for parity. `waveform.py` has the right ones.
 """
 
 import jax

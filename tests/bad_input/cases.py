@@ -504,7 +504,7 @@ def spoil_cache(folder: str) -> None:
 DATA = '--config.data.train.clean=clean --config.data.train.noisy=noisy'
 FOUR = pairs(names=tuple('abcd'))
 TRAIN = f'jax-diffse train --config toy.py --workdir runs/new {DATA}'
-REAL = f'jax-diffse train --config configs/dccrn_short.py:quick --workdir runs/new {DATA}'
+REAL = f'jax-diffse train --config dccrn:folders,quick --workdir runs/new {DATA}'
 
 
 def bad_key(given: str, override: str, line: str, command: str = TRAIN, **more) -> Case:
@@ -520,9 +520,14 @@ TRAININGS = [
     Case('pairs with odd names and encodings', TRAIN,
          (FOUR, pairs(names=('größe 日本/a b', '-x')), wav('clean/-x.wav', sound(8000), subtype='PCM_24'),
           wav('noisy/-x.wav', sound(8000, level=9), subtype='PCM_U8')), 0, 'trained', trained),
-    Case('no such config', REAL.replace('dccrn_short', 'dccrm'), (), 2, r'--config=configs/dccrm.py:quick: no such',
+    Case('no such config', REAL.replace('dccrn', 'dccrm'), (), 2, r'--config=dccrm:folders,quick: no such config',
          process=True),
-    Case('a folder as the config', REAL.replace('/dccrn_short.py:quick', ''), (), 2, '--config=configs: no such file'),
+    Case('no such file of a config', REAL.replace('dccrn:folders,quick', 'mine.py'), (), 2,
+         '--config=mine.py: no such file'),
+    Case('the earlier name of a config', REAL.replace('dccrn:folders,quick', 'configs/dccrn_short.py:si_snr'), (), 2,
+         'is now dccrn:si_snr,folders,small,short'),
+    Case('a folder as the config', REAL.replace('dccrn:folders,quick', './configs'), (), 2,
+         '--config=./configs: no such file'),
     Case('a config with a syntax error', TRAIN, (data('toy.py', b'def get_config(:\n  pass\n'),), 2,
          '--config=toy.py: .*syntax'),
     Case('a config that fails', TRAIN, (data('toy.py', b'import nothing_of_the_kind\n'),), 2,
@@ -530,6 +535,8 @@ TRAININGS = [
     Case('a config without get_config', TRAIN, (data('toy.py', b'x = 1\n'),), 2, '--config=toy.py: .*get_config'),
     Case('a config that is no text', TRAIN, (data('toy.py', bytes(range(256))),), 2, '--config=toy.py: '),
     Case('a variant that does not exist', REAL.replace('quick', 'quik'), (), 2, "unknown variant 'quik'"),
+    Case('two variants of one group', REAL.replace('quick', 'quick,small'), (), 2,
+         'quick and small: expected one variant of the group size'),
     Case('a stage that the chain lacks',
          REAL.replace('dccrn', 'dr_diffuse') + """ --config.chain="('c_gen','finer')\"""", (), 2,
          "config.chain: unknown stage 'finer'"),

@@ -24,8 +24,8 @@ lines end in an ellipsis here.
 """
 LONG = """## Three hours
 
-A file of any length is read, enhanced and written piece by piece. With a DCCRN of the size in
-`configs/dccrn_short.py` a file of 3 hours (16 kHz, one channel, 16 bits, 346 MB) took 475 MB at most and one of 10
+A file of any length is read, enhanced and written piece by piece. With a DCCRN of the size
+`dccrn:small` a file of 3 hours (16 kHz, one channel, 16 bits, 346 MB) took 475 MB at most and one of 10
 minutes 467 MB: the peak resident set of the process `jax-diffse enhance --workdir run --output out three_hours.wav`
 as the kernel counts it (`ru_maxrss`), JAX and the program included, which the cache held already. It took 437 s, a
 real-time factor of 0.040, on two cores of an AMD EPYC shared with other work.

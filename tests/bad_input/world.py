@@ -120,7 +120,7 @@ class Prior(Half):
 
 TOYS = {'half': Half, 'prior': Prior, 'eight': Eight, 'sampler': Sampler, 'toy': toys.Trainable}
 DCCRN = {'channels': (2, 4), 'lstm_units': 4, 'lstm_layers': 1}
-TOY_CONFIG = """from configs._sections import sections
+TOY_CONFIG = """from jax_diffse.experiment import sections
 
 
 def get_config(variant=''):

@@ -242,7 +242,7 @@ def test_the_batch_grows_with_the_devices(monkeypatch):
 
 
 def test_every_system_of_the_package_has_a_benchmark_that_evaluates_its_network():
-    built = {name: of_systems.make(plan.with_variant(config, 'quick'), 'float32')
+    built = {name: of_systems.make(plan.quick(config), 'float32')
              for name, config in plan.SYSTEMS.items()}
     assert {type(system) for system in built.values()} == set(systems.SYSTEMS.values())
     assert [built[name].stage for name in ('c_gen', 'diffusion', 'refiner')] == ['c_gen', 'diffusion', 'refiner']

@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 import soundfile
 
+from jax_diffse import config
+
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 
 
-SMALLER = {'dccrn': ['channels=(4,4)'], 'diffgmm': ['steps=1'], 'diffiner': ['respacing=ddim2'],
-           'segan': ['channels=(4,4)'], 'compact': ['respacing=2'], '': ['temporal_groups=0', 'channels=8']}
+SMALLER = {'dccrn': ['channels=(4,4)'], 'demo': ['channels=(4,4)'], 'diffgmm': ['steps=1'],
+           'diffiner': ['respacing=ddim2'], 'segan': ['channels=(4,4)'], 'compact_diffiner': ['respacing=2'],
+           'dr_diffuse': ['temporal_groups=0', 'channels=8']}
 
 
 def blocks(language: str) -> list[str]:
@@ -38,16 +41,18 @@ def recipe(target: str) -> list[list[str]]:
 
 def as_quick(words: list[str]) -> list[str]:
     """The same command at a size for tests."""
-    words = [re.sub(r'^(configs/\w+\.py)(:)?', lambda found: f'{found[1]}:quick{"," if found[2] else ""}', word)
-             for word in words]
+    words = [*words]
     if 'evaluate.py' in words:
         words += ['--limit', '2']
     words = [re.sub(r'(batch_size)=\d+', r'\1=4', word) for word in words]  # that of the other commands
     if 'train.py' in words:
-        smaller = next(fields for system, fields in SMALLER.items() if f'configs/{system}' in ' '.join(words))
+        i = words.index('--config') + 1
+        name, _, variants = words[i].partition(':')
+        kept = (variant for variant in variants.split(',') if variant not in ('', 'small', 'short'))
+        words[i] = ','.join([f'{name}:quick', *kept])
         words += ['--config.train.steps=2', '--config.train.eval_every=2', '--config.log.audio_examples=0',
                   '--config.train.crop_seconds=0.25', '--config.train.eval_seconds=0.25',
-                  *(f'--config.model.{field}' for field in smaller)]
+                  *(f'--config.model.{field}' for field in SMALLER[name])]
     return words
 
 
@@ -97,8 +102,8 @@ def test_shell_blocks(clone, tmp_path_factory):
 def test_files_and_flags_in_the_text_exist():
     for path in re.findall(r'\]\((?!http)([^)#]+)\)', README):
         assert (ROOT / path).exists(), path
-    for name in re.findall(r'`((?:dr|dccrn|diffgmm|diffiner|segan|compact)_\w+)[:`]', README):
-        assert (ROOT / 'configs' / f'{name}.py').exists(), name
+    for name in re.findall(rf'`((?:{"|".join(SMALLER)})(?::[\w+,]+)?)`', README):
+        config.load(name.replace('ACTIVATION', 'relu').replace('LOSS', 'mse+lms').replace('kK', 'k3'))
     sources = {name: (ROOT / name).read_text(encoding='utf-8') for name in ('train.py', 'enhance.py', 'evaluate.py')}
     sources['train.py'] += (ROOT / 'jax_diffse' / 'processes.py').read_text(encoding='utf-8')
     flags = {'train.py': ['--distributed'],

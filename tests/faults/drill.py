@@ -73,7 +73,7 @@ class Drill:
 
     def kills_of_segan(self, count: int) -> Outcome:
         """The same of a real system."""
-        words = ['train.py', '--config', 'configs/segan_short.py:quick', '--config.log.audio_examples=0',
+        words = ['train.py', '--config', 'segan:folders,quick', '--config.log.audio_examples=0',
                  f'--config.data.train.clean={self.folder / "clean"}',
                  f'--config.data.train.noisy={self.folder / "noisy"}', '--config.train.save_every=3']
         self._expect(0, call([*words, '--workdir', self._new('segan')]))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import pathlib
 import typing
 
 from hypothesis import example, given, settings
@@ -16,8 +15,7 @@ from jax_diffse.systems import SYSTEMS
 from jax_diffse.training.settings import TrainConfig
 from jax_diffse.training.state import OptimizerConfig
 
-CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
-PATHS = [str(CONFIGS / name) for name in ('dccrn_short.py', 'dr_diffuse_short.py', 'diffiner_small.py', 'segan.py')]
+NAMES = ['dccrn:folders,small,short', 'dr_diffuse:folders,short', 'diffiner:folders,small,short', 'segan']
 
 
 def flat(values, prefix=''):
@@ -28,7 +26,7 @@ def flat(values, prefix=''):
     return found
 
 
-DEFAULTS = {path: flat(config.load(path).to_dict()) for path in PATHS}
+DEFAULTS = {name: flat(config.load(name).to_dict()) for name in NAMES}
 
 numbers = st.integers(-10**12, 10**12) | st.floats() | st.booleans()
 words = st.text(max_size=12)
@@ -49,22 +47,22 @@ def same(a, b):
 
 @st.composite
 def overrides(draw):
-    path = draw(st.sampled_from(PATHS))
-    keys = draw(st.lists(st.sampled_from(sorted(DEFAULTS[path])), min_size=1, max_size=4, unique=True))
-    return path, {key: draw(texts) for key in keys}
+    name = draw(st.sampled_from(NAMES))
+    keys = draw(st.lists(st.sampled_from(sorted(DEFAULTS[name])), min_size=1, max_size=4, unique=True))
+    return name, {key: draw(texts) for key in keys}
 
 
 @settings(max_examples=150)
 @given(overrides())
 def test_text_for_known_keys(drawn):
     """What is taken is of the default's type, stands where it belongs, and changes nothing else."""
-    path, values = drawn
+    name, values = drawn
     try:
-        found = config.load(path, [f'--config.{key}={text}' for key, text in values.items()])
+        found = config.load(name, [f'--config.{key}={text}' for key, text in values.items()])
     except UserError as error:
         return check_line(error)
     changed = flat(found.to_dict())
-    for key, default in DEFAULTS[path].items():
+    for key, default in DEFAULTS[name].items():
         if key not in values:
             assert same(changed[key], default), key
         elif isinstance(default, str):
@@ -78,23 +76,25 @@ def test_text_for_known_keys(drawn):
 
 
 @settings(max_examples=100)
-@given(st.sampled_from(PATHS), names, texts)
-@example(PATHS[0], 'train', '3')
-@example(PATHS[0], 'train.steps.more', '3')
-@example(PATHS[0], '', '3')
-@example(PATHS[0], 'get', '3')
-def test_text_for_any_key(path, key, text):
+@given(st.sampled_from(NAMES), names, texts)
+@example(NAMES[0], 'train', '3')
+@example(NAMES[0], 'train.steps.more', '3')
+@example(NAMES[0], '', '3')
+@example(NAMES[0], 'get', '3')
+def test_text_for_any_key(name, key, text):
     try:
-        found = config.load(path, [f'--config.{key}={text}'])
+        found = config.load(name, [f'--config.{key}={text}'])
     except UserError as error:
         return check_line(error)
-    assert key in DEFAULTS[path] and set(flat(found.to_dict())) == set(DEFAULTS[path])
+    assert key in DEFAULTS[name] and set(flat(found.to_dict())) == set(DEFAULTS[name])
 
 
 @settings(max_examples=60)
-@given(st.sampled_from(PATHS), names)
-def test_any_variant_and_argument(path, text):
-    for arguments in ((f'{path}:{text}', []), (path, [text])):
+@given(st.sampled_from(NAMES), names)
+@example(NAMES[0], 'configs/')
+@example(NAMES[0], '\0/')
+def test_any_name_variant_and_argument(name, text):
+    for arguments in ((text, []), (f'{name}:{text}', []), (name, [text])):
         try:
             config.load(*arguments)
         except UserError as error:

@@ -1,24 +1,63 @@
-"""The sections that all configs share, with neutral values; each experiment says what differs.
+"""What the files in configs/ share: the sections of a config, variants, and the quick size.
 
-A name with an underscore is no experiment.
+A config file has `get_config(variant: str = '')`, which returns a locked ConfigDict, and two tables: `VARIANTS` maps
+groups to names to one line on what they do, `DEFAULTS` maps groups to the name that applies where none is given.
 """
 
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
+from jax_diffse.errors import UserError
 
-def variants_of(variant: str, known: Sequence[str]) -> list[str]:
-    """The comma-separated variants, checked."""
-    variants = [name for name in variant.split(',') if name]
-    for name in variants:
-        if name not in known:
-            raise ValueError(f'unknown variant {name!r}, expected {", ".join(known)}')
-    return variants
+DATA = {  # the group 'data' of every table of variants
+    'voicebank': 'VoiceBank-DEMAND with 28 training speakers; TensorFlow Datasets downloads it once',
+    'folders': 'your own: --config.data.train.speech=DIR and .noise=DIR, or pairs in .clean=DIR and .noisy=DIR',
+    'spoken_demo': 'half an hour of speech and noise, made on the spot by espeak-ng',
+}
+DATA_SETS = {'voicebank': 'voicebank_demand/28spk', 'folders': 'folders', 'spoken_demo': 'spoken_demo'}
+QUICK = 'the same code path in a minute on two CPU cores; on spoken_demo where no data are named'
+SHORT = 'a training of minutes to an hour on two CPU cores'
+
+
+def choose(variant: str, variants: Mapping[str, Mapping[str, str]],
+           defaults: Mapping[str, str]) -> types.SimpleNamespace:
+    """Parses comma-separated variants, at most one of each group.
+
+    Args:
+      variant: like 'small,folders', in any order; '' for none.
+      variants: group -> name -> description, with a group 'data' and a group 'size'.
+      defaults: group -> the name that applies where none of the group is given.
+
+    Returns:
+      One attribute per group: the chosen name, its default, or None. The size 'quick' implies spoken_demo where no data
+      are given.
+
+    Raises:
+      UserError: a name that no group has, or two of one group.
+    """
+    chosen = {}
+    for name in filter(None, variant.split(',')):
+        group = next((group for group, names in variants.items() if name in names), None)
+        if group is None:
+            expected = '; '.join(f'{group}: {", ".join(names)}' for group, names in variants.items())
+            raise UserError(f'unknown variant {name!r}, expected one of each group at most: {expected}')
+        if group in chosen:
+            raise UserError(f'{chosen[group]} and {name}: expected one variant of the group {group}')
+        chosen[group] = name
+    if chosen.get('size') == 'quick':
+        chosen.setdefault('data', 'spoken_demo')
+    return types.SimpleNamespace(**{group: chosen.get(group, defaults.get(group)) for group in variants})
 
 
 def sections(system: str, model: dict) -> ConfigDict:
-    """A config without experiment, unlocked."""
+    """Builds an unlocked config with neutral values; an experiment sets what differs.
+
+    Args:
+      system: its name in `systems.SYSTEMS`.
+      model: the fields of the system's dataclass.
+    """
     return ConfigDict({
         'system': system,
         'init_from': '',  # an earlier run to start from; groups that are not trained must come from one
@@ -71,7 +110,9 @@ def sections(system: str, model: dict) -> ConfigDict:
 
 
 def make_quick(config: ConfigDict) -> None:
-    """The same code path in minutes: little training, on the embedded data."""
-    config.data.name = 'spoken_demo'
+    """Shortens the training, and that of every stage, to the few steps of the size 'quick'."""
     config.train.update(steps=20, batch_size=4, crop_seconds=1.0, eval_every=10, eval_seconds=2.0, save_every=10,
                         log_every=10)
+    for stage in config.get('stages', {}).values():
+        if 'train' in stage:
+            del stage['train']
