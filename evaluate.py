@@ -160,13 +160,14 @@ def _evaluate(args: argparse.Namespace) -> None:
     from jax_diffse.evaluation.sweep import sweep
     from jax_diffse.inference.enhancer import Enhancer
     from jax_diffse.metrics import scoring
+    from jax_diffse.systems.base import Refiner
 
     variants = _variants(args)
     first = variants[0].run
     preceding = runs.load(args.preceding) if args.preceding else None
     metrics = None if args.metrics is None else tuple(dict.fromkeys(args.metrics.split(',')))
     scoring.check(metrics, first.system.sample_rate)  # before the data, which may take long to prepare
-    refining = [variant.run for variant in variants if variant.run.system.refines] or [first]
+    refining = [variant.run for variant in variants if isinstance(variant.run.system, Refiner)] or [first]
     Enhancer(refining[0], preceding=preceding).check_processed(args.processed is not None)
     config, split, description = _data(args, first)
     if args.save_audio and config.name == FOLDERS:

@@ -23,6 +23,7 @@ from jax_diffse.inference.enhancer import Enhancer
 from jax_diffse.inference.setting import Setting
 from jax_diffse.metrics import Pool, scoring
 from jax_diffse.runs import Run
+from jax_diffse.systems.base import sampling_steps
 
 CACHE = 'cache'  # below the output, where no other folder is given
 AUDIO = 'audio'  # below the output, where it is saved
@@ -140,7 +141,7 @@ def _summarise(run, measured: Measured, utterances: Sequence[Utterance], sample_
         'sample_rate': sample_rate,
         'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         'checkpoint': named(run),
-        'sampling_steps': run.system.default_steps if steps is None else steps,
+        'sampling_steps': sampling_steps(run.system, steps),
         'seed': seed,
         'stages': list(results.stages),
         'metrics': list(results.metrics),

@@ -13,12 +13,11 @@ import jax
 import numpy as np
 
 from jax_diffse import launch, runs
-from jax_diffse.errors import UserError
 from jax_diffse.evaluation.cache import Record, ResultCache
 from jax_diffse.evaluation.progress import track
 from jax_diffse.evaluation.results import Results
 from jax_diffse.evaluation.utterances import Utterance
-from jax_diffse.inference.enhancer import Batch, Enhancer
+from jax_diffse.inference.enhancer import Batch, Enhancer, check_steps
 from jax_diffse.inference.setting import Setting
 from jax_diffse.metrics import Pool, Scores, nisqa, scoring
 from jax_diffse.metrics.scoring import CLEAN
@@ -71,6 +70,7 @@ class Evaluator:
         Raises:
           UserError: a system that does not take the steps, gives NaN or cannot refine what it is given.
         """
+        check_steps(setting.run.system, setting.steps, 'steps')
         inputs, cache = self._scored_inputs(), ResultCache(self._cache, setting.record())
         records = [self._stored(cache, utterance) for utterance in self.utterances]
         before = sum(record is not None for record in records)
@@ -102,13 +102,8 @@ class Evaluator:
         processed = None if files[0].processed is None else [utterance.processed for utterance in files]
         batches = enhancer.in_batches([utterance.noisy for utterance in files],
                                       [utterance.info['id'] for utterance in files], setting.steps, processed)
-        try:
-            for batch in batches:
-                yield from self._scored(batch, files, todo, cache)
-        except ValueError as error:
-            if setting.steps is None:
-                raise
-            raise UserError(f'steps={setting.steps}: {error}') from error
+        for batch in batches:
+            yield from self._scored(batch, files, todo, cache)
 
     def _scored(self, batch: Batch, files, todo, cache: ResultCache) -> Iterator[tuple[int, Record]]:
         members = [files[k] for k in batch.indices]

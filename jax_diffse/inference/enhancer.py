@@ -16,7 +16,8 @@ from jax_diffse.inference import streams
 from jax_diffse.inference.programs import Chunk, Programs
 from jax_diffse.inference.streaming import StreamingEnhancer
 from jax_diffse.runs import Run
-from jax_diffse.systems.base import System
+from jax_diffse.systems import base
+from jax_diffse.systems.base import Refiner, System
 
 
 class Batch(NamedTuple):
@@ -92,15 +93,10 @@ class Enhancer:
         Raises:
           UserError: they should, or should not.
         """
-        workdir, system = self.run.workdir, self.run.system
-        if given and not system.refines:
-            raise UserError(_refines_nothing(self.run))
         if given and self._preceding:
-            raise UserError(f'{workdir}: refines one input, got files (--processed) and a run (--preceding): leave one '
-                            'of them out')
-        if system.refines and not given and not self._preceding:
-            raise UserError(f'{workdir}: refines the output of another enhancer: give the files (--processed DIR) or a '
-                            'run (--preceding RUN)')
+            raise UserError(f'{self.run.workdir}: refines one input, got files (--processed) and a run (--preceding): '
+                            'leave one of them out')
+        _check_processed(self.run, given or self._preceding is not None)
 
     def __call__(self, noisy: np.ndarray, sample_rate: int, *, strength: float = 1.0, utterance: str = '',
                  steps: int | None = None, processed: np.ndarray | None = None) -> np.ndarray:
@@ -209,7 +205,7 @@ class Enhancer:
             if indices is None:
                 return
             seconds = time.perf_counter() - self.compile_seconds - started
-            names = ('preceding',) * self.run.system.refines + self._programs.stages
+            names = ('preceding',) * isinstance(self.run.system, Refiner) + self._programs.stages
             yield Batch(indices, {stage: [found[s] for found in group] for s, stage in enumerate(names)}, seconds)
 
     def _grouped(self, waveforms, ids, steps, processed, all_stages) -> Iterator[tuple[list[int], list[np.ndarray]]]:
@@ -298,6 +294,7 @@ class Enhancer:
             raise UserError(f'{source.name}: holds samples that are NaN or infinite')
         return np.sqrt(energy / count)
 
+
 def check_preceding(run: Run, preceding: Run) -> None:
     """Checks that `run` can refine what `preceding` makes.
 
@@ -305,9 +302,8 @@ def check_preceding(run: Run, preceding: Run) -> None:
       UserError: it refines nothing, the other one refines as well, or they differ in their sample rate.
     """
     ours, theirs = run.system.sample_rate, preceding.system.sample_rate
-    if not run.system.refines:
-        raise UserError(_refines_nothing(run))
-    if preceding.system.refines:
+    _check_processed(run, True)
+    if isinstance(preceding.system, Refiner):
         raise UserError(f'{preceding.workdir}: refines the output of another enhancer itself, expected a run that '
                         'enhances noisy speech as the preceding one')
     if theirs != ours:
@@ -315,20 +311,27 @@ def check_preceding(run: Run, preceding: Run) -> None:
                         'preceding run of the same rate')
 
 
-def check_steps(system: System, steps: int | None) -> None:
-    """Checks a number of sampling steps; None, the system's own, is right for all.
+def check_steps(system: System, steps: int | None, name: str = '--steps') -> None:
+    """`systems.base.check_steps` of what a user gave as `name`.
 
     Raises:
       UserError: the system does not take it.
     """
-    if steps is None:
-        return
     try:
-        system.check_steps(steps)
+        base.check_steps(system, steps)
     except ValueError as error:
-        raise UserError(f'--steps={steps}: {error}') from error
+        raise UserError(f'{name}={steps}: {error}') from error
 
 
-def _refines_nothing(run: Run) -> str:
-    return (f'{run.workdir}: {type(run.system).__name__} enhances noisy speech by itself and refines nothing: leave '
-            '--processed and --preceding out')
+def _check_processed(run: Run, given: bool) -> None:
+    """`systems.base.check_processed` of what a user gave.
+
+    Raises:
+      UserError: the system needs it, or has no use for it.
+    """
+    try:
+        base.check_processed(run.system, given)
+    except ValueError as error:
+        remedy = (': leave --processed and --preceding out' if given else
+                  '; give the files (--processed DIR) or a run (--preceding RUN)')
+        raise UserError(f'{run.workdir}: {error}{remedy}') from error

@@ -12,7 +12,7 @@ from jax_diffse import data, files, runs, systems
 from jax_diffse.config import from_config_dict, to_json
 from jax_diffse.errors import UserError
 from jax_diffse.runs.history import History
-from jax_diffse.systems.base import shapes
+from jax_diffse.systems.base import Refiner, shapes
 from jax_diffse.training import parallel
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.checkpoints import Checkpoints
@@ -157,7 +157,7 @@ def _train(config, workdir: pathlib.Path, change_config: bool, stack: contextlib
         system, optimizer, steps=settings.steps, seed=settings.seed, ema_decay=settings.ema_decay,
         accumulate=settings.accumulate), donate=True)
     eval_step = mapping.map(state_lib.make_eval_step(system, settings.seed))
-    listen = jax.jit(_generator(system) if system.refines else system.enhance)
+    listen = jax.jit(_generator(system) if isinstance(system, Refiner) else system.enhance)
     logger = Logger(workdir, config, total_steps=settings.steps, first_step=first_step, enabled=primary,
                     wandb_project=log.wandb_project)
     stack.callback(logger.free_terminal)  # whatever ends the run
@@ -290,7 +290,7 @@ def _log_audio(logger, step, system, listen, variables, source, count):
         key = jax.random.fold_in(jax.random.key(0), i)[None]
         padded = np.pad(noisy, (0, 4 * system.sample_rate - len(noisy)))[None]
         heard = np.asarray(listen(variables, padded, np.array([len(noisy)]), key))[0]
-        if system.refines:
+        if isinstance(system, Refiner):
             logger.audio(step, f'{i}/generated', heard, system.sample_rate)
             continue
         for name, waveform in (('clean', clean), ('noisy', noisy), ('enhanced', heard[:len(noisy)])):
