@@ -209,4 +209,5 @@ def check_processed(system: System, given: bool) -> None:
 @functools.lru_cache(maxsize=32)  # tracing a network takes seconds
 def shapes(system: System) -> Variables:
     """The variables that `system.init` would draw, as `jax.ShapeDtypeStruct`s; not to be changed."""
-    return jax.eval_shape(system.init, jax.random.key(0))
+    drawn: Variables = jax.eval_shape(system.init, jax.random.key(0))
+    return drawn
