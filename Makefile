@@ -8,7 +8,7 @@ PIP_FLAGS ?=
 LOCK ?= --constraint requirements.lock
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint types clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python train.py --config demo --workdir runs/demo
@@ -19,6 +19,9 @@ test: .venv/dev.stamp
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
+
+types: .venv/dev.stamp
+	$(BIN)/mypy
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -10,7 +10,7 @@ from benchmarks.measure import drawn, peaks, program
 from jax_diffse import config as configs
 from jax_diffse import systems
 from jax_diffse.networks.gmm_unet import GmmUNet
-from jax_diffse.systems.base import System, Variables
+from jax_diffse.systems.base import Refiner, System, Variables, sampling_steps
 from jax_diffse.systems.dccrn import Dccrn
 from jax_diffse.systems.diffgmm import DiffGmm
 from jax_diffse.systems.diffiner import Diffiner
@@ -31,7 +31,7 @@ def run(name: str, config: str, dtype: str, batch: int, seconds: float, steps: l
     yield figure(name, 'parameters', 'all groups', size, '1', 1, {'config': config})
 
     yield from program(name, 'forward', *evaluation(system, variables, inputs), repeats, settings)
-    for count in steps if system.default_steps else [None]:
+    for count in steps if sampling_steps(system) else [None]:
         what = 'enhancement' if count is None else f'enhancement, {count} step{"s" if count > 1 else ""}'
         own = settings if count is None else settings | {'steps': count}
         for item in program(name, what, *enhancement(system, variables, inputs, count), repeats, own):
@@ -89,7 +89,7 @@ def evaluation(system: System, variables: Variables, inputs: dict[str, jax.Array
 def enhancement(system: System, variables: Variables, inputs: dict[str, jax.Array], steps: int | None):
     """Waveform to waveform; systems that refine are given half the noisy waveform."""
     noisy, lengths = inputs['noisy'], inputs['num_samples']
-    processed = (0.5 * noisy,) if system.refines else ()
+    processed = (0.5 * noisy,) if isinstance(system, Refiner) else ()
 
     def enhance(variables, noisy, lengths, keys, processed=None):
         return system.enhance(variables, noisy, lengths, keys, steps=steps, processed=processed)

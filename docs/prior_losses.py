@@ -35,10 +35,11 @@ def main() -> None:
     args = parser.parse_args()
 
     from jax_diffse import runs
+    from jax_diffse.systems.base import Refiner
 
     runs = [runs.load(workdir) for workdir in args.runs]
     for run in runs:
-        if not run.system.refines:
+        if not isinstance(run.system, Refiner):
             raise errors.UserError(f'{run.workdir}: not a run of a prior on clean speech')
     print('| run | loss | recordings |\n|---|--:|--:|')
     for run in runs:

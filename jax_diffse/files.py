@@ -14,7 +14,7 @@ from jax_diffse.errors import UserError
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 
 def given(path: str | os.PathLike) -> str:

@@ -14,6 +14,11 @@ def targets() -> frozenset[str]:
     return _exported.value or frozenset([jax.default_backend()])
 
 
+def cpu_only() -> bool:
+    """Whether the program that is traced is for CPUs alone."""
+    return targets() == {'cpu'}
+
+
 def exporting(platforms: Iterable[str]) -> contextlib.AbstractContextManager[None]:
     """In this context programs are traced for these platforms ('cpu', 'cuda', 'rocm', 'tpu'), whatever is at hand."""
     return _exported(frozenset(platforms))
@@ -22,7 +27,7 @@ def exporting(platforms: Iterable[str]) -> contextlib.AbstractContextManager[Non
 def per_platform(cpu: Callable, other: Callable, *args: jax.Array) -> jax.Array:
     """`cpu(*args)` in programs for CPUs, `other(*args)` in others; a program for both holds both and does one."""
     found = targets()
-    if found == {'cpu'}:
+    if cpu_only():
         return cpu(*args)
     if 'cpu' not in found:
         return other(*args)

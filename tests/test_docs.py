@@ -121,8 +121,8 @@ def test_the_added_system_keeps_the_contract(run):
                       gain=system.gain(noisy, lengths))['enhanced']
     np.testing.assert_allclose(changed[:, :6000 - 512], both[:, :6000 - 512], atol=1e-5)
     assert np.abs(np.asarray(changed - both)[:, 6000:9001]).max() > 1e-2
-    for wrong in ({'steps': 3}, {'processed': noisy}):
-        with pytest.raises(ValueError, match='takes neither'):
+    for wrong, message in (({'steps': 3}, 'does not sample'), ({'processed': noisy}, 'refines nothing')):
+        with pytest.raises(ValueError, match=f'SpectralMask .*{message}'):
             system.enhance(run.variables, noisy, lengths, keys, **wrong)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from typing import Any
+from types import MappingProxyType
 
 import flax.linen as nn
 import jax
@@ -13,6 +13,7 @@ from jax_diffse.losses.regression import complex_mse
 from jax_diffse.networks.layers import BatchNorm, Dense
 from jax_diffse.runs import Run
 from jax_diffse.spectral import FrontEnd, mask_frames, rms_gain
+from jax_diffse.systems import base
 from jax_diffse.systems.base import LossOutput, System
 
 FIR = np.hanning(161).astype(np.float32) / np.hanning(161).sum()  # symmetric, 5 ms to either side at 16 kHz
@@ -23,8 +24,8 @@ class Toy(System):
     """A system that scales `noisy` by 0.5, at unit level like the real ones."""
 
     sample_rate: int = 16_000
-    front_end: Any = None
-    losses: Any = dataclasses.field(default_factory=dict)
+    front_end = None
+    losses = MappingProxyType({})
 
     def init(self, key):
         return {'params': {}}
@@ -32,8 +33,8 @@ class Toy(System):
     def gain(self, noisy, num_samples):
         return rms_gain(noisy, num_samples)
 
-    def enhance_stages(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
-        gain = (self.gain(noisy, num_samples) if gain is None else gain)[:, None]
+    def _stages(self, variables, noisy, num_samples, key, gain, steps, processed):
+        gain = gain[:, None]
         return {stage: mask_frames(estimate / gain, num_samples)
                 for stage, estimate in self.estimates(noisy * gain, key, steps).items()}
 
@@ -81,7 +82,7 @@ class Staged(Toy):
         return {'half': half, 'filtered': filtered, 'drawn': filtered + Noise.process(self, x, key, steps)}
 
 
-class Stepped(Toy):
+class Stepped(base.Sampling, Toy):
     """Divides by the number of steps, of which it takes at most ten."""
 
     default_steps = 3
@@ -91,20 +92,21 @@ class Stepped(Toy):
             raise ValueError('takes 1 to 10 sampling steps')
 
     def process(self, x, key, steps):
-        steps = self.default_steps if steps is None else steps
-        self.check_steps(steps)
-        return x / steps
+        return x / (self.default_steps if steps is None else steps)
 
 
-class Refiner(Toy):
+class Refiner(base.Sampling, base.Refiner, Toy):
     """Half of `noisy` and a quarter of `processed`; takes any number of steps."""
 
-    refines = True
+    default_steps = 1
+
+    def generate(self, variables, key, num_samples, *, steps=None):
+        return jnp.zeros((len(key), num_samples))
 
     def check_steps(self, steps):
         """Whatever it is."""
 
-    def enhance_stages(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
+    def _stages(self, variables, noisy, num_samples, key, gain, steps, processed):
         return {'refined': mask_frames(0.5 * noisy + 0.25 * processed, num_samples)}
 
 
@@ -174,8 +176,8 @@ class Trainable(System):
     def gain(self, noisy, num_samples):
         return self.front_end.gain(noisy, num_samples)
 
-    def enhance_stages(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
-        gain = (self.gain(noisy, num_samples) if gain is None else gain)[:, None]
+    def _stages(self, variables, noisy, num_samples, key, gain, steps, processed):
+        gain = gain[:, None]
         spec = self.front_end.analyze(noisy * gain, num_samples)
         for group in self._groups():
             spec, _ = self._apply(group, variables, spec, self.front_end.num_frames(num_samples))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_diffse.diffusion.ddpm import STEP, Denoise, Draw
+from jax_diffse.diffusion.scan import over_levels
 from jax_diffse.diffusion.schedule import Schedule
 
 
@@ -40,16 +41,13 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, draw: Draw, *, et
         new = level['below'] * x_0 + level['direction'] * eps  # eq. 12
         if eta:
             new = new + level['sigma'] * draw(level['index'], STEP)
-        return new, (new, x_0) if trajectory else None
+        return new, (new, x_0)
 
-    levels = jax.tree.map(lambda v: jnp.asarray(v[::-1]), _coefficients(schedule, eta))
-    x, visited = jax.lax.scan(step, x, levels)
-    return (x, *visited) if trajectory else x
+    return over_levels(step, x, _coefficients(schedule, eta), trajectory)
 
 
 def _coefficients(schedule: Schedule, eta: float) -> dict[str, np.ndarray]:
-    """Numbers of each level, `[S]`: float64 until here, float32 on the device."""
+    """Numbers of each level, `[S]`."""
     below, sigma = schedule.alpha_bar_previous, eta * schedule.sigma
-    values = {'t': schedule.t, 'mean': np.sqrt(schedule.alpha_bar), 'std': np.sqrt(1 - schedule.alpha_bar),
-              'below': np.sqrt(below), 'direction': np.sqrt(np.maximum(1 - below - sigma**2, 0.0)), 'sigma': sigma}
-    return {'index': np.arange(len(schedule), dtype=np.int32)} | {k: v.astype(np.float32) for k, v in values.items()}
+    return {'t': schedule.t, 'mean': np.sqrt(schedule.alpha_bar), 'std': np.sqrt(1 - schedule.alpha_bar),
+            'below': np.sqrt(below), 'direction': np.sqrt(np.maximum(1 - below - sigma**2, 0.0)), 'sigma': sigma}

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_diffse.diffusion.scan import over_levels
 from jax_diffse.diffusion.schedule import Schedule
 
 Denoise = Callable[[jax.Array, jax.Array], jax.Array]
@@ -134,18 +135,16 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, draw: Draw, *, co
         if guidance.mode in ('released', 'gradient'):
             aim = diffuse(condition, draw(s, GUIDANCE), level['aim'])
             new = new + level['pull'] * (aim - new)
-        return new, (new, eps) if trajectory else None
+        return new, (new, eps)
 
-    levels = jax.tree.map(lambda v: jnp.asarray(v[::-1]), _coefficients(schedule, guidance, variance))
-    x, visited = jax.lax.scan(step, x, levels)
-    return (x, *visited) if trajectory else x
+    return over_levels(step, x, _coefficients(schedule, guidance, variance), trajectory)
 
 
 def _coefficients(schedule: Schedule, guidance: Guidance, variance: str) -> dict[str, np.ndarray]:
-    """Numbers of each level, `[S]`: float64 until here, float32 on the device."""
+    """Numbers of each level, `[S]`."""
     alpha_bar, previous = schedule.alpha_bar, schedule.alpha_bar_previous
     pull = guidance.weight * (2 * schedule.sigma**2 if guidance.mode == 'gradient' else np.ones(len(schedule)))
-    values = {
+    return {
         't': schedule.t,
         'eps': schedule.beta / np.sqrt(1 - alpha_bar),
         'scale': 1 / np.sqrt(schedule.alpha),
@@ -156,4 +155,3 @@ def _coefficients(schedule: Schedule, guidance: Guidance, variance: str) -> dict
         'aim': alpha_bar if guidance.mode == 'released' else previous,
         'pull': np.where(np.arange(len(schedule)) > 0, pull, 0.0),
     }
-    return {'index': np.arange(len(schedule), dtype=np.int32)} | {k: v.astype(np.float32) for k, v in values.items()}

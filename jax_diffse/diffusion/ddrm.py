@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_diffse.diffusion.ddpm import Denoise, Draw
+from jax_diffse.diffusion.scan import over_levels
 from jax_diffse.diffusion.schedule import Schedule
 
 FAR, NEAR, MASKED, START = range(4)  # the draws of a level
@@ -145,11 +146,9 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, noisy: jax.Array,
         eps = denoise(x, jnp.full(x.shape[0], level['t']))
         x_0 = (x - level['std'] * eps) / level['mean']
         new = _step(x_0, eps, noisy, sigma_hat, level['sigma'], rule, lambda which: draw(level['index'], which), mask)
-        return level['below'] * new, (x, x_0) if trajectory else None
+        return level['below'] * new, (x, x_0)
 
-    levels = jax.tree.map(lambda v: jnp.asarray(v[::-1]), _coefficients(schedule))
-    x, visited = jax.lax.scan(step, x, levels)
-    return (x, *visited) if trajectory else x
+    return over_levels(step, x, _coefficients(schedule), trajectory)
 
 
 def _step(x_0, eps, noisy, sigma_hat, sigma, rule, draw, mask):
@@ -165,8 +164,7 @@ def _step(x_0, eps, noisy, sigma_hat, sigma, rule, draw, mask):
 
 
 def _coefficients(schedule: Schedule) -> dict[str, np.ndarray]:
-    """Numbers of each level, `[S]`: float64 until here, float32 on the device."""
+    """Numbers of each level, `[S]`."""
     below = schedule.alpha_bar_previous
-    values = {'t': schedule.t, 'mean': np.sqrt(schedule.alpha_bar), 'std': np.sqrt(1 - schedule.alpha_bar),
-              'below': np.sqrt(below), 'sigma': np.sqrt((1 - below) / below)}
-    return {'index': np.arange(len(schedule), dtype=np.int32)} | {k: v.astype(np.float32) for k, v in values.items()}
+    return {'t': schedule.t, 'mean': np.sqrt(schedule.alpha_bar), 'std': np.sqrt(1 - schedule.alpha_bar),
+            'below': np.sqrt(below), 'sigma': np.sqrt((1 - below) / below)}

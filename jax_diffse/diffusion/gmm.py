@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_diffse.diffusion.ddpm import Draw
+from jax_diffse.diffusion.scan import over_levels
 
 STEP, COMPONENT, NOISE, START = range(4)  # the draws of a level
 LOG_DEVIATION = (-7.0, 1.0)  # bounds of log sigma_k; below, the likelihood of silent noise would know no end
@@ -178,9 +179,7 @@ def sample(estimate: Callable[[jax.Array, jax.Array], Mixture], x: jax.Array, no
         new = posterior_mean(x, noisy - noise, level['ratio'])
         if levels.noise_scale:
             new = new + level['sigma'] * draw(level['index'], STEP)
-        return new, (new, noise) if trajectory else None
+        return new, (new, noise)
 
-    values = {'shift': levels.shift, 'ratio': levels.ratio, 'sigma': np.sqrt(levels.variance)}
-    values = {name: value.astype(np.float32) for name, value in values.items()} | {'index': np.arange(len(levels))}
-    x, visited = jax.lax.scan(step, x, {name: jnp.asarray(value[::-1]) for name, value in values.items()})
-    return (x, *visited) if trajectory else x
+    coefficients = {'shift': levels.shift, 'ratio': levels.ratio, 'sigma': np.sqrt(levels.variance)}
+    return over_levels(step, x, coefficients, trajectory)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_diffse.diffusion.ddpm import STEP, Denoise, Draw
+from jax_diffse.diffusion.scan import over_levels
 from jax_diffse.diffusion.schedule import Schedule
 
 SKIPPED = 2  # the noisiest levels, at which alpha_bar is almost 0
@@ -57,16 +58,14 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, processed: jax.Ar
         left = jnp.sqrt(jnp.maximum(sigma**2 - (eta_b * sigma_hat)**2, 0.0))  # the maximum matters to near bins alone
         far = (1 - eta_b) * x_0 + eta_b * processed + left * z
         near = x_0 + eta_a * sigma * (processed - x_0) / sigma_hat + np.sqrt(1 - eta_a**2) * sigma * z
-        return jnp.where(sigma < sigma_hat, near, far), (x, x_0) if trajectory else None
+        return jnp.where(sigma < sigma_hat, near, far), (x, x_0)
 
-    levels = jax.tree.map(lambda v: jnp.asarray(v[:-SKIPPED][::-1]), _coefficients(schedule))
+    visited = {name: values[:-SKIPPED] for name, values in _coefficients(schedule).items()}
     x = x * jnp.sqrt(jnp.maximum(np.float32(schedule.beta[-1]) - sigma_hat**2, 0.0))
-    x, visited = jax.lax.scan(step, x, levels)
-    return (x, *visited) if trajectory else x
+    return over_levels(step, x, visited, trajectory)
 
 
 def _coefficients(schedule: Schedule) -> dict[str, np.ndarray]:
-    """Numbers of each level, `[S]`: float64 until here, float32 on the device."""
-    values = {'t': schedule.t, 'mean': np.sqrt(schedule.alpha_bar), 'std': np.sqrt(1 - schedule.alpha_bar),
-              'sigma': np.sqrt(schedule.beta)}
-    return {'index': np.arange(len(schedule), dtype=np.int32)} | {k: v.astype(np.float32) for k, v in values.items()}
+    """Numbers of each level, `[S]`."""
+    return {'t': schedule.t, 'mean': np.sqrt(schedule.alpha_bar), 'std': np.sqrt(1 - schedule.alpha_bar),
+            'sigma': np.sqrt(schedule.beta)}

@@ -34,10 +34,11 @@ from jax_diffse.evaluation.sweep_results import (
     to_markdown,
 )
 from jax_diffse.evaluation.utterances import read_all
-from jax_diffse.inference.enhancer import check_processed
+from jax_diffse.inference.enhancer import check_processed, check_steps
 from jax_diffse.inference.setting import Setting
 from jax_diffse.metrics import Pool, scoring
 from jax_diffse.runs import Run, with_model
+from jax_diffse.systems.base import Refiner, Sampling, sampling_steps
 
 SAMPLER = 'sampler.'  # before a key: of the sampler that the run has chosen
 PRECEDING = 'preceding'  # the stage of what a run refines
@@ -65,7 +66,7 @@ def grid(runs: Sequence[Run], steps: Sequence[int | None] = (None,),
     """
     values, variants = values or {}, []
     for run in runs:
-        if run.system.default_steps is None:
+        if sampling_steps(run.system) is None:
             variants.append(Variant(run, {}, None))
             continue
         for chosen in itertools.product(*values.values()):
@@ -94,13 +95,8 @@ def _value(run: Run, key: str) -> object:
 
 
 def _checked(run: Run, steps: int | None) -> int:
-    if steps is None:
-        return run.system.default_steps
-    try:
-        run.system.check_steps(steps)
-    except ValueError as error:
-        raise UserError(f'steps={steps}: {error}') from error
-    return steps
+    check_steps(run.system, steps)
+    return sampling_steps(run.system, steps)
 
 
 def parse_setting(text: str) -> tuple[str, dict[str, str], int | None]:
@@ -183,7 +179,7 @@ def check_refining(variants: Sequence[Variant], preceding: Run | None, given: bo
     Raises:
       UserError: see `check_processed`.
     """
-    refining = [variant.run for variant in variants if variant.run.system.refines]
+    refining = [variant.run for variant in variants if isinstance(variant.run.system, Refiner)]
     for run in refining or [variants[0].run]:
         check_processed(run, preceding, given)
 
@@ -204,13 +200,14 @@ def _points(variants: Sequence[Variant]) -> list[Point]:
 def _measure(evaluator: Evaluator, point: Point, variant: Variant, seeds: Sequence[int], preceding: Run | None):
     """The point with what was found, and where the audio of the first seed is."""
     system, found = variant.run.system, []
+    baselines = (*(system.baselines if isinstance(system, Sampling) else ()), PRECEDING)
     for seed in seeds if variant.steps is not None else seeds[:1]:
-        setting = Setting(variant.run, variant.steps, seed, preceding if system.refines else None)
+        setting = Setting(variant.run, variant.steps, seed, preceding if isinstance(system, Refiner) else None)
         found.append(evaluator.measure(setting, point.label + (f', seed {seed}' if len(seeds) > 1 else '')))
     duration = sum(len(utterance.noisy) for utterance in evaluator.utterances) / evaluator.sample_rate * len(found)
     return dataclasses.replace(
         point, stages=found[0].stages,
-        baselines=tuple(stage for stage in found[0].stages if stage in (*system.baselines, PRECEDING)),
+        baselines=tuple(stage for stage in found[0].stages if stage in baselines),
         seeds=tuple(measured.results for measured in found),
         real_time_factor=sum(measured.seconds for measured in found) / duration,
         devices=tuple(dict.fromkeys(device for measured in found for device in measured.devices))), found[0].cache

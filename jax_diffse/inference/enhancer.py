@@ -16,7 +16,8 @@ from jax_diffse.inference import streams
 from jax_diffse.inference.programs import Chunk, Programs
 from jax_diffse.inference.streaming import StreamingEnhancer, timing
 from jax_diffse.runs import Run
-from jax_diffse.systems.base import System
+from jax_diffse.systems import base
+from jax_diffse.systems.base import Refiner, System
 
 CHUNK_SECONDS = 16.0
 
@@ -214,7 +215,7 @@ class Enhancer:
             if indices is None:
                 return
             seconds = time.perf_counter() - self.compile_seconds - started
-            names = ('preceding',) * self.run.system.refines + self._programs.stages
+            names = ('preceding',) * isinstance(self.run.system, Refiner) + self._programs.stages
             yield Batch(indices, {stage: [found[s] for found in group] for s, stage in enumerate(names)}, seconds)
 
     def _grouped(self, waveforms, ids, processed, all_stages) -> Iterator[tuple[list[int], list[np.ndarray]]]:
@@ -308,6 +309,7 @@ class Enhancer:
             raise UserError(f'{source.name}: holds samples that are NaN or infinite')
         return np.sqrt(energy / count)
 
+
 def check_preceding(run: Run, preceding: Run) -> None:
     """Checks that `run` can refine what `preceding` makes.
 
@@ -315,9 +317,8 @@ def check_preceding(run: Run, preceding: Run) -> None:
       UserError: it refines nothing, the other one refines as well, or they differ in their sample rate.
     """
     ours, theirs = run.system.sample_rate, preceding.system.sample_rate
-    if not run.system.refines:
-        raise UserError(_refines_nothing(run))
-    if preceding.system.refines:
+    _check_use(run, True)
+    if isinstance(preceding.system, Refiner):
         raise UserError(f'{preceding.workdir}: refines the output of another enhancer itself, expected a run that '
                         'enhances noisy speech as the preceding one')
     if theirs != ours:
@@ -338,14 +339,20 @@ def check_processed(run: Run, preceding: Run | None, given: bool) -> None:
     """
     if preceding is not None:
         check_preceding(run, preceding)
-    if given and not run.system.refines:
-        raise UserError(_refines_nothing(run))
     if given and preceding is not None:
         raise UserError(f'{run.workdir}: refines one input, got files (--processed) and a run (--preceding): leave one '
                         'of them out')
-    if run.system.refines and not given and preceding is None:
-        raise UserError(f'{run.workdir}: refines the output of another enhancer: give the files (--processed DIR) or a '
-                        'run (--preceding RUN)')
+    _check_use(run, given or preceding is not None)
+
+
+def _check_use(run: Run, processed: bool) -> None:
+    """`systems.base.check_processed`, as a `UserError`."""
+    try:
+        base.check_processed(run.system, processed)
+    except ValueError as error:
+        remedy = (': leave --processed and --preceding out' if processed else
+                  '; give the files (--processed DIR) or a run (--preceding RUN)')
+        raise UserError(f'{run.workdir}: {error}{remedy}') from error
 
 
 def check_steps(system: System, steps: int | None) -> None:
@@ -354,14 +361,7 @@ def check_steps(system: System, steps: int | None) -> None:
     Raises:
       UserError: the system does not take it.
     """
-    if steps is None:
-        return
     try:
-        system.check_steps(steps)
+        base.check_steps(system, steps)
     except ValueError as error:
         raise UserError(f'steps={steps}: {error}') from error
-
-
-def _refines_nothing(run: Run) -> str:
-    return (f'{run.workdir}: {type(run.system).__name__} enhances noisy speech by itself and refines nothing: leave '
-            '--processed and --preceding out')

@@ -17,6 +17,7 @@ from jax_diffse.inference.enhancer import check_preceding, check_steps
 from jax_diffse.inference.programs import enhance_chunks
 from jax_diffse.runs import Run
 from jax_diffse.spectral import mask_frames
+from jax_diffse.systems.base import Refiner
 
 PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 
@@ -57,7 +58,7 @@ def export(run: Run, targets: Sequence[str] = ('cpu', 'cuda', 'tpu'), *, chunk_s
     shape = (batch, round(chunk_seconds * system.sample_rate))
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct((batch,), jnp.int32),
                  jax.ShapeDtypeStruct((), jnp.uint32)]
-    if system.refines and preceding is None:
+    if isinstance(system, Refiner) and preceding is None:
         arguments.append(arguments[0])
     with platforms.exporting(targets):
         return jax.export.export(jax.jit(_function(run, preceding, steps)), platforms=targets)(*arguments)

@@ -4,6 +4,7 @@ import dataclasses
 
 from jax_diffse import runs
 from jax_diffse.runs import Run
+from jax_diffse.systems.base import sampling_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Setting:
     @property
     def sampling_steps(self) -> int | None:
         """Network evaluations of one enhancement; None for a system that does not sample."""
-        return self.run.system.default_steps if self.steps is None else self.steps
+        return sampling_steps(self.run.system, self.steps)
 
     def record(self) -> dict:
         """All that decides a result, besides the file."""

@@ -12,6 +12,7 @@ import numpy as np
 from jax_diffse import runs
 from jax_diffse.errors import UserError
 from jax_diffse.runs import Run
+from jax_diffse.systems.base import Streaming
 
 GOES_ON = 1 << 30  # hops of a recording whose end is not in sight: 77 days at 100 samples and 16 kHz
 
@@ -30,7 +31,7 @@ def timing(run: Run) -> Timing:
       UserError: the system cannot stream.
     """
     system = run.system
-    if system.delay is None:
+    if not isinstance(system, Streaming):
         raise UserError(f'{run.workdir}: {type(system).__name__} needs the whole recording and cannot enhance it as a '
                         'stream; use a DCCRN run, or enhance whole files')
     return Timing(system.look_ahead / system.sample_rate, (system.delay + 1) * system.hop / system.sample_rate)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from jax_diffse.networks import layers
+from jax_diffse.networks.convolutions import conv, conv_transpose
 from jax_diffse.networks.layers import BatchNorm, PReLU
 from jax_diffse.spectral import magnitude, mask_frames
 
@@ -170,9 +171,9 @@ class Block(nn.Module):
         shape = (*KERNEL, x[0].shape[-1], self.features // 2)
         (real, bias_real), (imag, bias_imag) = (_Weights(shape, name=name)() for name in ('real', 'imag'))
         if self.transposed:
-            linear = functools.partial(layers.conv_transpose, padding=2, extra=1)
+            linear = functools.partial(conv_transpose, padding=2, extra=1)
         else:
-            linear = functools.partial(layers.conv, padding=2)
+            linear = functools.partial(conv, padding=2)
         x, kernel = (_both(lambda part: part.astype(self.dtype), pair) for pair in (x, (real, imag)))
         # Either real convolution has its bias, in both of its uses.
         x = _both(lambda part, bias: layers.along_last(jnp.add, part, bias.astype(self.dtype)),

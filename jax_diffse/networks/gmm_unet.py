@@ -12,17 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax.typing import Dtype
 
+from jax_diffse.networks.convolutions import conv_same, dilated_conv
 from jax_diffse.networks.guided_unet import step_embedding
-from jax_diffse.networks.layers import (
-    ConvParams,
-    Dense,
-    GroupNorm,
-    along_last,
-    conv_params,
-    conv_same,
-    dilated_conv,
-    product,
-)
+from jax_diffse.networks.layers import ConvParams, Dense, GroupNorm, along_last, conv_params, product
 from jax_diffse.spectral import mask_frames
 
 STRIDE = 4  # from level to level

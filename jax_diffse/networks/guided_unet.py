@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.typing import Dtype
 
-from jax_diffse.networks.layers import Dense, GroupNorm, along_last, conv_params, conv_same
+from jax_diffse.networks.convolutions import conv_same
+from jax_diffse.networks.layers import Dense, GroupNorm, along_last, conv_params
 
 
 def step_embedding(t: jax.Array, size: int, longest: float = 10_000.0) -> jax.Array:

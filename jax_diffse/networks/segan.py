@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from jax_diffse.networks.layers import BatchNorm, Dense, PReLU, along_last, conv, conv_params, conv_transpose
+from jax_diffse.networks.convolutions import conv, conv_transpose
+from jax_diffse.networks.layers import BatchNorm, Dense, PReLU, along_last, conv_params
 
 CHANNELS = (8, 16, 32, 64, 128, 256)
 WIDTH = 31  # samples of a kernel

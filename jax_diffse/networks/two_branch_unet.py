@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.typing import Dtype
 
-from jax_diffse.networks import layers
+from jax_diffse.networks import convolutions, layers
 from jax_diffse.networks.layers import BatchNorm, Dense, PReLU
 from jax_diffse.spectral import mask_frames
 
@@ -54,7 +54,7 @@ def _gated_conv(arrays, params, transposed):
     x = dense(x, 'in')
     if transposed:  # here the zero frame comes after it
         x = jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))
-    conv = layers.conv_transpose if transposed else layers.conv
+    conv = convolutions.conv_transpose if transposed else convolutions.conv
     both = conv(x, jnp.concatenate([kernels['left'], kernels['right']], axis=-1))
     both = layers.along_last(jnp.add, both, jnp.concatenate([biases['left'], biases['right']]))
     left, right = jnp.split(both, 2, axis=-1)
@@ -167,7 +167,7 @@ class TemporalUnit(nn.Module):
         # The only place that looks ahead in time: padding frames must be zero here.
         v = mask_frames(v, num_frames)
         kernel, bias = layers.ConvParams((5, self.channels, self.channels), self.dtype, name=name)()
-        return layers.along_last(jnp.add, layers.dilated_conv(v, kernel, dilation, largest=max(DILATIONS)), bias)
+        return layers.along_last(jnp.add, convolutions.dilated_conv(v, kernel, dilation, largest=max(DILATIONS)), bias)
 
 
 def _loop(body, length=None):

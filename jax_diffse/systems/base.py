@@ -1,8 +1,9 @@
-"""What a speech-enhancement system is to the training loop, to evaluation and to `jax-diffse enhance`."""
+"""What a speech-enhancement system is to training, evaluation and enhancement, none of which know its paper."""
 
+import abc
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 
@@ -24,54 +25,59 @@ class LossOutput(NamedTuple):
 LossFn = Callable[..., LossOutput]  # (variables, batch, key [B], train=True) -> LossOutput
 
 
-class System(Protocol):
+class System(abc.ABC):
     """One paper's enhancer as pure functions over one variables tree.
 
-    Systems inherit from this class, for `enhance` and the defaults.
-
-    `losses` names the parameter groups that are trained, in the order they are updated; the others are frozen. Each
-    loss is differentiated with respect to its own group. `axis_name='data'` is bound while a loss runs in a train
-    step; with `train=False` nothing may use it, and stored batch statistics are used and returned unchanged.
+    Subclasses are frozen dataclasses; an abstract property may be a field with a default, a class attribute or a
+    property. Abilities that only some systems have are the mixins `Sampling`, `Refiner` and `Streaming`.
     """
 
-    sample_rate: int  # Hz
-    front_end: FrontEnd | None  # what the data pipeline builds spectrograms with; None for waveform systems
-    losses: Mapping[str, LossFn]
-    # What a validation is judged by, lower is better: 'GROUP/loss' or 'GROUP/METRIC'; None: the sum of the losses.
+    # Validation figure that selects the best checkpoint, lower is better: 'GROUP/loss' or 'GROUP/METRIC'; None: the sum
+    # of the losses.
     criterion: str | None = None
-    default_steps: int | None = None  # sampling steps where `enhance` is given none; None: the system does not sample
-    baselines: tuple[str, ...] = ()  # stages that the sampler has no part in
-    sampler_section: str = ''  # of config.model, where the chosen sampler has one of its own
-    refines: bool = False  # takes, and needs, the output of a preceding enhancer
     # Group -> groups of an earlier run that it may start from, in order of preference; others start from their own.
     origins: Mapping[str, tuple[str, ...]] = {}
-    # Of systems that can enhance a recording as it comes in; None: the whole of it is needed.
-    delay: int | None = None  # hops between the last one that is read and the last one that is ready
-    hop: int  # samples
-    look_ahead: int  # samples; input further ahead than that changes an output sample by less than 1e-4
 
+    @property
+    @abc.abstractmethod
+    def sample_rate(self) -> int:
+        """The rate of all waveforms, Hz."""
+
+    @property
+    @abc.abstractmethod
+    def front_end(self) -> FrontEnd | None:
+        """What the data pipeline computes spectrograms with; None for waveform systems."""
+
+    @property
+    @abc.abstractmethod
+    def losses(self) -> Mapping[str, LossFn]:
+        """Trained parameter group -> its loss, in the order of the updates; other groups are frozen.
+
+        Each loss is differentiated with respect to its own group. `axis_name='data'` is bound while a loss runs in a
+        train step. With `train=False` nothing may use it, and stored batch statistics are used and returned unchanged.
+        """
+
+    @abc.abstractmethod
     def init(self, key: jax.Array) -> Variables:
         """Draws initial variables."""
 
-    def check_steps(self, steps: int) -> None:
-        """Checks a number of sampling steps, without running anything.
-
-        Raises:
-          ValueError: `enhance` would not take it.
-        """
-        if self.default_steps is None:
-            raise ValueError(f'{type(self).__name__} does not sample, so it takes no sampling steps')
-
+    @abc.abstractmethod
     def gain(self, noisy: jax.Array, num_samples: jax.Array) -> jax.Array:
-        """The factor `[B]` that brings `noisy` to the level that `enhance` works at; it may depend on its RMS alone.
+        """The factor `[B]` that brings `noisy` to the level that the system works at; it may depend on its RMS alone.
 
-        Long audio passes that of the whole file to every chunk.
+        Long audio passes the gain of the whole file to every chunk.
         """
+
+    @abc.abstractmethod
+    def _stages(self, variables: Variables, noisy: jax.Array, num_samples: jax.Array, key: jax.Array, gain: jax.Array,
+                steps: int | None, processed: jax.Array | None) -> dict[str, jax.Array]:
+        """`enhance_stages`, whose arguments are checked: `steps` is None for systems that do not sample, `processed`
+        is None for systems that are no `Refiner` and an array for those that are."""
 
     def enhance_stages(self, variables: Variables, noisy: jax.Array, num_samples: jax.Array, key: jax.Array, *,
                        gain: jax.Array | None = None, steps: int | None = None,
                        processed: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Enhances waveforms, and also returns what earlier stages of the system made of them.
+        """Enhances waveforms, and also returns the outputs of the system's earlier stages.
 
         Args:
           variables: as made by `init`.
@@ -79,35 +85,20 @@ class System(Protocol):
           num_samples: `[B]`, real lengths.
           key: `[B]` PRNG keys, one per waveform.
           gain: `[B]`, default `self.gain(noisy, num_samples)`.
-          steps: sampling steps (network evaluations) of systems that sample.
-          processed: `[B, N]`, the output of a preceding enhancer at the level of `noisy`, zero beyond `num_samples`,
-            for systems that refine one.
+          steps: sampling steps (network evaluations), default: the system's own number.
+          processed: `[B, N]`, the output of a preceding enhancer at the level of `noisy`, zero beyond `num_samples`.
 
         Returns:
           Stage -> `[B, N]`, at the level of `noisy`, zero beyond `num_samples`; the last stage is the enhancement.
+
+        Raises:
+          ValueError: `steps` or `processed` that the system has no use for; a number of steps that it does not take;
+            nothing to refine.
         """
-
-    def generate(self, variables: Variables, key: jax.Array, num_samples: int, *,
-                 steps: int | None = None) -> jax.Array:
-        """Of systems that refine: what their prior draws by itself `[B, num_samples]`, to be listened to; `key` `[B]`.
-        """
-
-    def stream_start(self, batch: int) -> Any:
-        """The state of a streaming system before the first hop of `batch` recordings."""
-
-    def stream_step(self, variables: Variables, state: Any, samples: jax.Array,
-                    num_hops: jax.Array) -> tuple[jax.Array, Any]:
-        """The next hop in, an earlier one out; together the same as `enhance` of the whole.
-
-        Args:
-          variables: as made by `init`.
-          state: after the hops before.
-          samples: `[B, hop]`, zeros where the recording has ended.
-          num_hops: `[B]`, hops of the whole recording; as long as it goes on, any number beyond those given.
-
-        Returns:
-          The hop `delay` hops ago `[B, hop]` (anything before the first one), and the state.
-        """
+        check_steps(self, steps)
+        check_processed(self, processed is not None)
+        gain = self.gain(noisy, num_samples) if gain is None else gain
+        return self._stages(variables, noisy, num_samples, key, gain, steps, processed)
 
     def enhance(self, variables: Variables, noisy: jax.Array, num_samples: jax.Array, key: jax.Array, *,
                 gain: jax.Array | None = None, steps: int | None = None,
@@ -117,7 +108,106 @@ class System(Protocol):
         return list(stages.values())[-1]
 
 
+class Sampling(System):
+    """A system with a sampler, which takes a number of steps."""
+
+    baselines: tuple[str, ...] = ()  # stages that the sampler has no part in
+    sampler_section: str = ''  # of config.model, where the chosen sampler has one of its own
+
+    @property
+    @abc.abstractmethod
+    def default_steps(self) -> int | None:
+        """Sampling steps where `enhance` is given none; None where the system's fields leave the sampler out."""
+
+    @abc.abstractmethod
+    def check_steps(self, steps: int) -> None:
+        """Checks a number of sampling steps, without running anything.
+
+        Raises:
+          ValueError: the sampler does not take it, or is left out.
+        """
+
+
+class Refiner(System):
+    """A system that takes, and needs, the output of a preceding enhancer: `processed`."""
+
+    @abc.abstractmethod
+    def generate(self, variables: Variables, key: jax.Array, num_samples: int, *,
+                 steps: int | None = None) -> jax.Array:
+        """Draws from the prior alone, to be listened to in training: `[B, num_samples]`, `key` `[B]`."""
+
+
+class Streaming(System):
+    """A system that can enhance a recording while it comes in."""
+
+    @property
+    @abc.abstractmethod
+    def hop(self) -> int:
+        """Samples that one step takes and returns."""
+
+    @property
+    @abc.abstractmethod
+    def delay(self) -> int:
+        """Hops between the last one that was read and the last one that is ready."""
+
+    @property
+    @abc.abstractmethod
+    def look_ahead(self) -> int:
+        """Samples; input further ahead than that changes an output sample by less than 1e-4."""
+
+    @abc.abstractmethod
+    def stream_start(self, batch: int) -> Any:
+        """The state before the first hop of `batch` recordings."""
+
+    @abc.abstractmethod
+    def stream_step(self, variables: Variables, state: Any, samples: jax.Array,
+                    num_hops: jax.Array) -> tuple[jax.Array, Any]:
+        """Takes the next hop and returns an earlier one; all of them together are what `enhance` returns.
+
+        Args:
+          variables: as made by `init`.
+          state: after the hops before.
+          samples: `[B, hop]`, zeros where the recording has ended.
+          num_hops: `[B]`, hops of the whole recording; while its end is unknown, any larger number than those given.
+
+        Returns:
+          The hop `delay` hops ago `[B, hop]` (anything before the first one), and the state.
+        """
+
+
+def sampling_steps(system: System, steps: int | None = None) -> int | None:
+    """`steps`, by default the system's own number of sampling steps; None for a system that does not sample."""
+    return steps if steps is not None or not isinstance(system, Sampling) else system.default_steps
+
+
+def check_steps(system: System, steps: int | None) -> None:
+    """Checks a number of sampling steps, without running anything; None is right for all systems.
+
+    Raises:
+      ValueError: the system does not sample, or does not take so many steps.
+    """
+    if steps is None:
+        return
+    if not isinstance(system, Sampling):
+        raise ValueError(f'{type(system).__name__} does not sample, so it takes no sampling steps')
+    system.check_steps(steps)
+
+
+def check_processed(system: System, given: bool) -> None:
+    """Checks that a `Refiner` is given the output of a preceding enhancer, and that another system is not.
+
+    Raises:
+      ValueError: it should be given, or should not.
+    """
+    name = type(system).__name__
+    if given and not isinstance(system, Refiner):
+        raise ValueError(f'{name} enhances noisy speech by itself and refines nothing')
+    if not given and isinstance(system, Refiner):
+        raise ValueError(f'{name} refines the output of another enhancer: it needs `processed`')
+
+
 @functools.lru_cache(maxsize=32)  # tracing a network takes seconds
 def shapes(system: System) -> Variables:
-    """What `system.init` would draw, as `jax.ShapeDtypeStruct`s; not to be changed."""
-    return jax.eval_shape(system.init, jax.random.key(0))
+    """The variables that `system.init` would draw, as `jax.ShapeDtypeStruct`s; not to be changed."""
+    drawn: Variables = jax.eval_shape(system.init, jax.random.key(0))
+    return drawn

@@ -55,10 +55,9 @@ class CompactDiffiner(Diffiner):
     def unet(self) -> CompactUNet:
         return CompactUNet(self.network)
 
-    def enhance_stages(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
-        if not self.released or processed is None:  # the latter is refused there
-            return super().enhance_stages(variables, noisy, num_samples, key, gain=gain, steps=steps,
-                                          processed=processed)
+    def _stages(self, variables, noisy, num_samples, key, gain, steps, processed):
+        if not self.released:
+            return super()._stages(variables, noisy, num_samples, key, gain, steps, processed)
         (batch, length), count = noisy.shape, -(-noisy.shape[1] // SEGMENT)
         padding = ((0, 0), (0, count * SEGMENT - length))
         segments = [jnp.pad(x, padding).reshape(batch * count, SEGMENT) for x in (noisy, processed)]

@@ -13,7 +13,7 @@ from jax_diffse.losses.log_mel import log_mel_rmse, magnitude_for_log
 from jax_diffse.losses.pmsqe import pmsqe_of_waveforms, pmsqe_released
 from jax_diffse.networks import dccrn
 from jax_diffse.spectral import FrontEnd, analyze_frames, hann, synthesize_frames
-from jax_diffse.systems.base import LossOutput, System
+from jax_diffse.systems.base import LossOutput, Streaming
 
 CHOICES = {'masking': dccrn.MASKINGS, 'lstm': ('complex', 'real'), 'norm': ('real', 'complex'),
            'dtype': ('float32', 'bfloat16')}
@@ -47,7 +47,7 @@ class StreamState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Dccrn(System):
+class Dccrn(Streaming):
     """A predictive enhancer that masks the complex spectrogram, trained with any mixture of six losses; a `System`."""
 
     channels: tuple[int, ...] = (32, 64, 128, 256, 256, 256)  # of the encoder, real and imaginary parts together
@@ -105,15 +105,8 @@ class Dccrn(System):
     def gain(self, noisy, num_samples):
         return self.front_end.gain(noisy, num_samples)
 
-    def enhance_stages(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
-        """See `System.enhance_stages`: the one stage 'enhanced'.
-
-        Raises:
-          ValueError: `processed` or `steps`, which this system has no use for.
-        """
-        if processed is not None or steps is not None:
-            what = 'a preceding enhancement' if processed is not None else 'sampling steps'
-            raise ValueError(f'DCCRN does not take {what}')
+    def _stages(self, variables, noisy, num_samples, key, gain, steps, processed):
+        """The one stage 'enhanced'."""
         spec = self.front_end.analyze(noisy, num_samples)
         frames = self.front_end.num_frames(num_samples)  # the released code has no padding here
         estimate = self._masked(self._network().apply(_own(variables), spec, frames), spec)
@@ -132,12 +125,12 @@ class Dccrn(System):
 
     @property
     def delay(self) -> int:
-        """See `System.delay`: a frame for each block of the decoder, and those that a sample lies in."""
+        """A frame for each block of the decoder, and those that a sample lies in."""
         return len(self.channels) + self.front_end.extra_frames
 
     @property
     def look_ahead(self) -> int:
-        """See `System.look_ahead`: up to the delay, less the end of the last window where it is below 1 %."""
+        """Up to the delay, less the end of the last window where it is below 1 %."""
         return self.delay * self.hop - int(np.sum(hann(self.window)[self.window // 2:] < 0.01))
 
     def stream_start(self, batch: int) -> StreamState:
@@ -147,7 +140,6 @@ class Dccrn(System):
                            jnp.zeros((batch, depth, front_end.num_bins, 2)), held, jnp.int32(0))
 
     def stream_step(self, variables, state: StreamState, samples, num_hops):
-        """See `System.stream_step`."""
         front_end = self.front_end
         noisy = jnp.concatenate([state.noisy, samples], axis=1)
         specs = jnp.concatenate([state.specs, analyze_frames(noisy[:, None], front_end.n_fft)], axis=1)

@@ -16,14 +16,14 @@ from jax_diffse.losses.multi_resolution import multi_resolution
 from jax_diffse.losses.waveform import l1
 from jax_diffse.networks.gmm_unet import GmmUNet, GmmUNetConfig
 from jax_diffse.spectral import mask_frames, rms_gain
-from jax_diffse.systems.base import LossOutput, System
+from jax_diffse.systems.base import LossOutput, Sampling
 
 GROUP = 'noise'
 DRAWN = 4096  # samples that a key draws at a time, so that padding changes none
 
 
 @dataclasses.dataclass(frozen=True)
-class DiffGmm(System):
+class DiffGmm(Sampling):
     """A mixture of the noise of each sample, at each level between clean and noisy speech; a `System`.
 
     Recordings have unit RMS while they are worked on.
@@ -83,15 +83,9 @@ class DiffGmm(System):
     def gain(self, noisy, num_samples):
         return rms_gain(noisy, num_samples)
 
-    def enhance_stages(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
-        """See `System.enhance_stages`: 'one_step', what the first of several steps takes for clean, and 'enhanced'.
-
-        Raises:
-          ValueError: `processed`, which this system has no use for; a number of steps out of range.
-        """
-        if processed is not None:
-            raise ValueError('DiffGMM does not take a preceding enhancement')
-        gain = (self.gain(noisy, num_samples) if gain is None else gain)[:, None]
+    def _stages(self, variables, noisy, num_samples, key, gain, steps, processed):
+        """'one_step', what the first of several steps takes for clean, and 'enhanced'."""
+        gain = gain[:, None]
         levels, noisy = self._levels(steps), noisy * gain
         draw = _draws(key, noisy.shape[1])
         x = noisy + self.noise_scale * draw(jnp.int32(len(levels)), gmm.START)

@@ -13,7 +13,7 @@ from jax_diffse.diffusion.schedule import Schedule, guided, spaced
 from jax_diffse.diffusion.step_sampling import SecondMoment, grid
 from jax_diffse.networks.guided_unet import GuidedUNet, UNetConfig
 from jax_diffse.spectral import FrontEnd, istft, mask_frames, stft
-from jax_diffse.systems.base import LossOutput, System
+from jax_diffse.systems.base import LossOutput, Refiner, Sampling
 
 CHOICES = {'sampler': ('diffiner', 'diffiner+'), 'sigma_hat': ddrm.SIGMA_HATS, 'schedule': ('linear', 'cosine'),
            'step_sampling': ('uniform', 'loss_second_moment')}
@@ -22,7 +22,7 @@ OVERLAP = 32  # frames that two blocks share
 
 
 @dataclasses.dataclass(frozen=True)
-class Diffiner(System):
+class Diffiner(Sampling, Refiner):
     """An unconditional DDPM on complex spectrograms of clean speech, and the samplers that refine with it; a `System`.
 
     The network works on blocks of `block_frames` frames without the DC bin. What is shorter is zero-padded to a block,
@@ -45,8 +45,6 @@ class Diffiner(System):
     ceiling: float = 0.0  # largest one, the paper's sqrt(97); 0: none
     observed_below: float = 0.0  # Hz; what lies above is drawn from the prior alone; 0: everything is observed
     released: bool = False  # as the released script: no DC, and the last frame is not completed with zeros
-
-    refines = True
 
     def __post_init__(self):
         for name, known in CHOICES.items():
@@ -119,15 +117,9 @@ class Diffiner(System):
     def gain(self, noisy, num_samples):
         return self.front_end.gain(noisy, num_samples)
 
-    def enhance_stages(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
-        """See `System.enhance_stages`: the one stage 'refined'.
-
-        Raises:
-          ValueError: no `processed`, or a number of steps out of range.
-        """
+    def _stages(self, variables, noisy, num_samples, key, gain, steps, processed):
+        """The one stage 'refined'."""
         del gain  # the prior knows speech at its own level
-        if processed is None:
-            raise ValueError('Diffiner refines the output of another enhancer: it needs `processed`')
         spec, estimate = (self.analyze(x, num_samples) for x in (noisy, processed))
         frames = self.front_end.num_frames(num_samples)
         refined = self._refine(variables, spec[:, :, 1:], estimate[:, :, 1:], frames, key, steps)

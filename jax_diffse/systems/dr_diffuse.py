@@ -10,7 +10,7 @@ from jax_diffse.diffusion.schedule import Schedule, fast, linear, respaced
 from jax_diffse.losses.regression import complex_mse, ri_mag
 from jax_diffse.networks.two_branch_unet import ConditionalUNet, TwoBranchUNet
 from jax_diffse.spectral import FrontEnd
-from jax_diffse.systems.base import LossOutput, System
+from jax_diffse.systems.base import LossOutput, Sampling
 
 CHOICES = {
     'stage': ('c_gen', 'diffusion', 'refiner'),
@@ -25,7 +25,7 @@ VALIDATION_GRID = 8  # steps t at which a denoiser is validated, one per utteran
 
 
 @dataclasses.dataclass(frozen=True)
-class DrDiffuse(System):
+class DrDiffuse(Sampling):
     """The chain of DR-DiffuSE up to `stage`; a `System`.
 
     Stage `c_gen`: the condition generator, a regression network on square-root-compressed spectrograms.
@@ -76,7 +76,8 @@ class DrDiffuse(System):
         return ('condition',) if 'c_gen' in self._groups() else ()
 
     def check_steps(self, steps):
-        super().check_steps(steps)
+        if self.stage == 'c_gen':
+            raise ValueError('DrDiffuse at stage c_gen does not sample, so it takes no sampling steps')
         self._guidance().check(self._schedule(steps))
 
     @property
@@ -126,16 +127,9 @@ class DrDiffuse(System):
     def gain(self, noisy, num_samples):
         return self.front_end.gain(noisy, num_samples)
 
-    def enhance_stages(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
-        """See `System.enhance_stages`: 'condition', 'diffusion' and 'refined', as far as this stage has them.
-
-        Raises:
-          ValueError: `processed`, which this system has no use for; `steps` without a sampler, or out of range.
-        """
-        if processed is not None or steps is not None and self.stage == 'c_gen':
-            what = 'a preceding enhancement' if processed is not None else 'sampling steps'
-            raise ValueError(f'DR-DiffuSE at stage {self.stage} does not take {what}')
-        gain = (self.gain(noisy, num_samples) if gain is None else gain)[:, None]
+    def _stages(self, variables, noisy, num_samples, key, gain, steps, processed):
+        """'condition', 'diffusion' and 'refined', as far as this stage has them."""
+        gain = gain[:, None]
         spec = self.front_end.analyze(noisy * gain, num_samples)
         frames = self.front_end.num_frames(num_samples)
         return {name: self.front_end.synthesize(estimate, num_samples, noisy.shape[1]) / gain

@@ -87,15 +87,8 @@ class Segan(System):
     def gain(self, noisy, num_samples):
         return jnp.ones(len(noisy))
 
-    def enhance_stages(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
-        """See `System.enhance_stages`: the one stage 'enhanced'.
-
-        Raises:
-          ValueError: `processed` or `steps`, which this system has no use for.
-        """
-        if processed is not None or steps is not None:
-            what = 'a preceding enhancement' if processed is not None else 'sampling steps'
-            raise ValueError(f'SEGAN does not take {what}')
+    def _stages(self, variables, noisy, num_samples, key, gain, steps, processed):
+        """The one stage 'enhanced'."""
         length, x = noisy.shape[1], mask_frames(self._emphasized(noisy), num_samples)
         x = jnp.pad(x, ((0, 0), (0, blocks.padded(length, self.segment, self.overlap) - length)))
         generate = blocks.blockwise(lambda rows: self._generate(variables, rows), num_samples, self.segment,

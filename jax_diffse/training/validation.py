@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import jax
 import numpy as np
 
-from jax_diffse.systems.base import System
+from jax_diffse.systems.base import Refiner, System
 from jax_diffse.training import parallel
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.setup import Training
@@ -21,7 +21,7 @@ class Validation:
         asked = training.asked
         self._training, self._system, self._mapping = training, asked.system, asked.mapping
         self._eval_step = asked.mapping.map(state_lib.make_eval_step(asked.system, asked.train.seed))
-        self._listen = jax.jit(_generator(asked.system) if asked.system.refines else asked.system.enhance)
+        self._listen = jax.jit(_generator(asked.system) if isinstance(asked.system, Refiner) else asked.system.enhance)
         self._examples = asked.log.audio_examples if jax.process_index() == 0 else 0
 
     def __call__(self, state, step: int):
@@ -88,7 +88,7 @@ def log_audio(logger, step: int, system: System, listen, variables, source, coun
         key = jax.random.fold_in(jax.random.key(0), i)[None]
         padded = np.pad(noisy, (0, length - len(noisy)))[None]
         heard = np.asarray(listen(variables, padded, np.array([len(noisy)]), key))[0]
-        if system.refines:
+        if isinstance(system, Refiner):
             logger.audio(step, f'{i}/generated', heard, system.sample_rate)
             continue
         for name, waveform in (('clean', clean), ('noisy', noisy), ('enhanced', heard[:len(noisy)])):

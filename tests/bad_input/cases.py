@@ -363,7 +363,7 @@ RUNS = [
     Case('a checkpoint whose weights are cut off', f'{ENHANCE} in',
          (A, cut('runs/half/checkpoints/0/variables/manifest.ocdbt', 60)), 2, 'runs/half: the checkpoint of step 0'),
     Case('a run that refines, given nothing to refine', f'{REFINE} in', (A,), 2,
-         'runs/prior: refines the output of another enhancer'),
+         'runs/prior: Prior refines the output of another enhancer'),
     Case('a run that enhances, given something to refine', f'{ENHANCE} --preceding runs/prior in', (A,), 2,
          'runs/half: Half enhances noisy speech by itself'),
     Case('a preceding run that refines itself', f'{REFINE} --preceding runs/prior in', (A,), 2,

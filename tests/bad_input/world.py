@@ -28,7 +28,7 @@ import soundfile
 from jax_diffse import audio_files, cli, runs, systems
 from jax_diffse.runs import checksums
 from jax_diffse.spectral import mask_frames
-from jax_diffse.systems.base import System
+from jax_diffse.systems.base import Refiner, Sampling, System
 from jax_diffse.systems.dccrn import Dccrn
 from tests import reference, toys
 
@@ -93,7 +93,7 @@ class Half(System):
     def gain(self, noisy, num_samples):
         return jnp.ones(len(noisy))
 
-    def enhance_stages(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
+    def _stages(self, variables, noisy, num_samples, key, gain, steps, processed):
         return {'enhanced': mask_frames(variables['params']['half']['gain'] * noisy, num_samples)}
 
 
@@ -103,18 +103,18 @@ class Eight(Half):
     sample_rate = 8000
 
 
-class Sampler(Half):
+class Sampler(Sampling, Half):
     """Takes 1 to 10 steps."""
 
     default_steps, check_steps = 3, toys.Stepped.check_steps
 
 
-class Prior(Half):
+class Prior(Refiner, Half):
     """Refines, in one step."""
 
-    refines = True
+    generate = toys.Refiner.generate
 
-    def enhance_stages(self, variables, noisy, num_samples, key, *, gain=None, steps=None, processed=None):
+    def _stages(self, variables, noisy, num_samples, key, gain, steps, processed):
         return {'refined': mask_frames(0.25 * (noisy + processed), num_samples)}
 
 

@@ -16,6 +16,7 @@ from benchmarks import systems as of_systems
 from benchmarks.figures import LeftOut, figure
 from jax_diffse import files, systems
 from jax_diffse.errors import UserError
+from jax_diffse.systems.base import Sampling
 from tests import toys
 
 HARDWARE = {'cpu': 'a CPU', 'cores': 2, 'usable_cores': 2, 'memory': 8_000_000_000, 'platform': 'cpu', 'device': 'cpu',
@@ -24,8 +25,8 @@ MACHINE = {'date': '2026-01-01T00:00:00+00:00', 'revision': None, 'hardware': HA
            'calibration': {'what': 'product', 'value': 0.1, 'unit': 's', 'repeats': 5}}
 
 
-class Sampler(toys.Trainable):
-    default_steps = 3
+class Sampler(Sampling, toys.Trainable):
+    default_steps, check_steps = 3, toys.Stepped.check_steps
 
 
 def item(value, unit='s', quantity='time', subject='dccrn', what='forward', part='systems', **settings):

@@ -233,7 +233,7 @@ def test_folders_that_do_not_pair_are_a_user_error(tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.parametrize(('workdir', 'arguments', 'message'), [
-    ('prior', ['IN'], 'prior: refines the output of another enhancer: give the files (--processed DIR)'),
+    ('prior', ['IN'], 'prior: Refiner refines the output of another enhancer: it needs `processed`'),
     ('prior', ['--noisy', 'IN', '--processed', 'IN', '--preceding', 'toy'], 'prior: refines one input'),
     ('prior', ['--preceding', 'prior', 'IN'], 'prior: refines the output of another enhancer itself'),
     ('prior', ['--preceding', 'toy', '--stream', 'IN'], 'prior: Refiner needs the whole recording'),

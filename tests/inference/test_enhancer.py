@@ -430,7 +430,7 @@ def test_a_preceding_run_that_gives_nan_is_named():
 
 
 @pytest.mark.parametrize(('system', 'preceding', 'given', 'message'), [
-    (toys.Refiner(), None, False, 'prior: refines the output of another enhancer: give the files .--processed DIR. or'),
+    (toys.Refiner(), None, False, 'prior: Refiner refines the output of another enhancer: it needs .*; give the files'),
     (toys.Refiner(), toys.Toy(), True, 'prior: refines one input, got files .* and a run'),
     (toys.Toy(), None, True, 'prior: Toy enhances noisy speech by itself'),
     (toys.Toy(), toys.Toy(), False, 'prior: Toy enhances noisy speech by itself'),

@@ -21,7 +21,7 @@ from jax_diffse.networks.compact_unet import CompactUNetConfig
 from jax_diffse.networks.gmm_unet import GmmUNetConfig
 from jax_diffse.networks.guided_unet import UNetConfig
 from jax_diffse.runs import Run
-from jax_diffse.systems.base import shapes
+from jax_diffse.systems.base import Refiner, shapes
 from jax_diffse.systems.compact_diffiner import CompactDiffiner
 from jax_diffse.systems.dccrn import Dccrn
 from jax_diffse.systems.diffgmm import DiffGmm
@@ -115,7 +115,7 @@ def test_exported_functions_agree_with_the_enhancer(called, name):
     preceding = run_of(PRECEDING[name]) if name in PRECEDING else None
     enhancer = Enhancer(run_of(name), preceding=preceding, chunk_seconds=1.0, overlap_seconds=0.0, seed=SEED,
                         steps=STEPS.get(name))
-    given = SYSTEMS[name].refines and preceding is None
+    given = isinstance(SYSTEMS[name], Refiner) and preceding is None
     for call, record in (('long', long_recording), ('short', short_recording)):
         noisy, processed = record(0), record(10) if given else None
         expected = enhancer(noisy, RATE, processed=processed)

@@ -1,108 +1,13 @@
-"""Convolutions against PyTorch's, values and gradients, in the forms for CPUs and for accelerators."""
+"""Statistics that normalisation layers share."""
 
-import functools
-
-import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-import torch
 
 from jax_diffse.networks import layers
 
-jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})  # programs that run once
-FORMS = {'cpu': (layers._conv, layers._transpose), 'accelerator': (layers._native, layers._native_transpose)}
-SAME_FORMS = {'cpu': layers._same, 'accelerator': layers._native_same}
-
-
-def random(*shape):
-    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
-
-
-def with_gradients(function, x, kernel):
-    """Value, and gradients of its product with a fixed array."""
-    @jit
-    def run(x, kernel):
-        y, pull = jax.vjp(function, x, kernel)
-        return y, *pull(jnp.asarray(random(*y.shape)))
-
-    return run(x, kernel)
-
-
-def torch_with_gradients(function, x, kernel, axes):
-    """The same by PyTorch, whose kernels have the `axes` of ours; time is cut as ours is."""
-    x = torch.tensor(x).movedim(-1, 1).requires_grad_()
-    kernel = torch.tensor(kernel.transpose(axes)).requires_grad_()
-    y = function(x, kernel)
-    y.backward(torch.tensor(random(*y.movedim(1, -1).shape)).movedim(-1, 1))
-    back = np.argsort(axes)
-    return y.detach().movedim(1, -1), x.grad.movedim(1, -1), kernel.grad.permute(*back)
-
-
-def assert_all_close(actual, expected):
-    for a, e in zip(actual, expected, strict=True):
-        np.testing.assert_allclose(a, e, rtol=0, atol=3e-6 * np.abs(e).max())
-
-
-@pytest.mark.parametrize('form', FORMS)
-@pytest.mark.parametrize(('kernel', 'bins', 'padding'), [((2, 5), 16, 2), ((2, 5), 17, 0), ((2, 3), 9, 0),
-                                                         ((1, 3), 9, 1),
-                                                         ((2, 3), 1023, 0)])  # the kernel's gradient: of three parts
-def test_conv_equals_torch(form, kernel, bins, padding):
-    x, kernel = random(2, 6, bins, 3), random(*kernel, 3, 4)
-    expected = torch_with_gradients(
-        lambda x, k: torch.nn.functional.conv2d(x, k, stride=(1, 2), padding=(0, padding)), x, kernel, (3, 2, 0, 1))
-    assert_all_close(with_gradients(lambda x, k: FORMS[form][0](x, k, padding), x, kernel), expected)
-
-
-@pytest.mark.parametrize('form', FORMS)
-@pytest.mark.parametrize(('kernel', 'padding', 'extra'), [((2, 5), 2, 1), ((2, 5), 0, 0), ((2, 3), 0, 0),
-                                                          ((2, 3), 1, 1)])
-def test_conv_transpose_equals_torch(form, kernel, padding, extra):
-    x, kernel = random(2, 6, 7, 3), random(*kernel, 3, 4)
-
-    def conv_transpose(x, k):  # without the frames at either end that lack one of the taps
-        return torch.nn.functional.conv_transpose2d(
-            x, k, stride=(1, 2), padding=(kernel.shape[0] - 1, padding), output_padding=(0, extra))
-
-    expected = torch_with_gradients(conv_transpose, x, kernel, (2, 3, 0, 1))
-    bins = 2 * 6 + kernel.shape[1] - 2 * padding + extra
-    assert_all_close(with_gradients(lambda x, k: FORMS[form][1](x, k, padding, bins), x, kernel), expected)
-
-
-@pytest.mark.parametrize('form', SAME_FORMS)
-@pytest.mark.parametrize(('size', 'stride', 'frames', 'bins'), [
-    (3, 1, 5, 8), (3, 2, 6, 8), (3, 2, 7, 5), (5, 2, 7, 6),
-    (3, 1, 11, 512), (3, 2, 13, 1024)])  # the kernel's gradient: parts of two frames, one left over
-def test_conv_same_equals_torch(form, size, stride, frames, bins):
-    x, kernel = random(2, frames, bins, 3), random(size, size, 3, 4)
-    expected = torch_with_gradients(
-        lambda x, k: torch.nn.functional.conv2d(x, k, stride=stride, padding=size // 2), x, kernel, (3, 2, 0, 1))
-    assert_all_close(with_gradients(lambda x, k: SAME_FORMS[form](x, k, stride), x, kernel), expected)
-
-
-def test_conv_same_in_bfloat16_sums_gradients_in_float32():
-    """Rounding once, at the end, changes a sum by 2**-9 of it; a running sum in bfloat16 is off by several percent."""
-    x = jnp.abs(random(64, 3, 8, 2)).astype(jnp.bfloat16)
-
-    @functools.partial(jit, static_argnums=0)
-    def kernel_gradient(dtype, x):
-        y, pull = jax.vjp(lambda k: layers._same(x.astype(dtype), k, 1), jnp.ones((3, 3, 2, 2), dtype))
-        return pull(jnp.ones_like(y))[0].astype(jnp.float32)
-
-    np.testing.assert_allclose(kernel_gradient(jnp.bfloat16, x), kernel_gradient(jnp.float32, x), rtol=2**-8)
-
-
-def test_shapes_that_are_promised():
-    x = jnp.zeros((1, 4, 8, 2))
-    assert layers.conv(x, jnp.zeros((2, 5, 2, 3)), padding=2).shape == (1, 3, 4, 3)
-    assert layers.conv_transpose(x, jnp.zeros((2, 5, 2, 3)), padding=2, extra=1).shape == (1, 3, 16, 3)
-    assert layers.conv_transpose(x, jnp.zeros((2, 5, 2, 3))).shape == (1, 3, 19, 3)
-    assert layers.conv_same(x[:, :3], jnp.zeros((3, 3, 2, 5)), 2).shape == (1, 2, 4, 5)
-
 
 def test_frame_means_are_over_real_frames():
-    x = random(2, 5, 3, 4)
+    x = np.random.default_rng(0).standard_normal((2, 5, 3, 4)).astype(np.float32)
     x[1, 2:] = np.nan
     (mean,), count = layers.frame_means([jnp.asarray(x)], jnp.array([5, 2]), None)
     np.testing.assert_allclose(mean, np.concatenate([x[0], x[1, :2]]).reshape(-1, 4).mean(0), rtol=1e-5)

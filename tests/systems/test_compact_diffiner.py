@@ -116,9 +116,7 @@ def test_all_steps_are_taken_but_those_the_notebook_skips():
         assert sorted(seen, reverse=True) == expected
 
 
-def test_what_it_refuses(variables):
-    with pytest.raises(ValueError, match='it needs `processed`'):
-        RELEASED.enhance(variables, noise(1, 9000), jnp.array([9000]), keys(1))
+def test_what_it_refuses():
     with pytest.raises(UserError, match='block_frames: expected at least 65, the frames of a released segment, got 64'):
         systems.build('compact_diffiner', {'released': True, 'block_frames': 64})
     with pytest.raises(UserError, match="config.model.network: activation must be one of .*, got 'tanh'"):

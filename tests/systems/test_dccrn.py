@@ -264,10 +264,3 @@ def test_only_the_released_output_is_clamped(variables):
 def test_fields_that_do_not_fit_are_named(fields, message):
     with pytest.raises(UserError, match=message):
         systems.build('dccrn', fields)
-
-
-def test_it_takes_neither_steps_nor_a_preceding_enhancement(variables):
-    x = noise(1, 400)
-    for arguments, message in (({'steps': 3}, 'sampling steps'), ({'processed': x}, 'a preceding enhancement')):
-        with pytest.raises(ValueError, match=f'DCCRN does not take {message}'):
-            Dccrn(**TINY).enhance(variables, x, jnp.array([400]), None, **arguments)

@@ -106,15 +106,6 @@ def test_each_stage_holds_the_groups_of_those_before_it(variables):
     assert dataclasses.replace(CHAIN, condition='noisy')._groups() == ('denoiser', 'refiner')
 
 
-def test_enhance_refuses_what_it_does_not_do(simple_networks):
-    noisy, lengths = random_waves(*LENGTHS)
-    keys = jax.random.split(jax.random.key(0), 2)
-    with pytest.raises(ValueError, match='stage c_gen does not take sampling steps'):
-        C_GEN.enhance({}, noisy, lengths, keys, steps=6)
-    with pytest.raises(ValueError, match='stage refiner does not take a preceding enhancement'):
-        CHAIN.enhance({}, noisy, lengths, keys, processed=noisy)
-
-
 def test_number_of_steps_is_checked(variables):
     noisy, lengths = random_waves(*LENGTHS)
     system = dataclasses.replace(CHAIN, condition='noisy')

@@ -288,14 +288,6 @@ def test_bfloat16_is_close():
     assert 0 < np.linalg.norm(rough - exact) < 0.03 * np.linalg.norm(exact)
 
 
-def test_what_it_does_not_take_is_refused():
-    x = jnp.zeros((1, 64))
-    with pytest.raises(ValueError, match='SEGAN does not take sampling steps'):
-        TINY.enhance({}, x, jnp.array([64]), None, steps=3)
-    with pytest.raises(ValueError, match='SEGAN does not take a preceding enhancement'):
-        TINY.enhance({}, x, jnp.array([64]), None, processed=x)
-
-
 def test_a_discriminator_alone_is_no_enhancer():
     with pytest.raises(UserError, match='segan-discriminator enhances nothing by itself: expected segan=FILE'):
         conversion.describe({'segan-discriminator': {}})

@@ -17,6 +17,7 @@ from jax_diffse import files, runs, systems
 from jax_diffse.data import pipeline
 from jax_diffse.errors import UserError
 from jax_diffse.runs import history
+from jax_diffse.systems.base import Refiner
 from jax_diffse.training import checkpoints, parallel, setup, validation
 from jax_diffse.training.loop import train
 from tests.toys import Trainable
@@ -126,10 +127,8 @@ def test_what_the_log_listens_with_stays_on_its_device():
     assert heard[0]['a'].devices() == first.devices()
 
 
-class Prior(Trainable):
+class Prior(Refiner, Trainable):
     """Cannot enhance by itself; what it generates tells the number of steps."""
-
-    refines = True
 
     def generate(self, variables, key, num_samples, *, steps=None):
         return jnp.full((len(key), num_samples), steps / 100)
