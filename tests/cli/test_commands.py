@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import jax_diffse
-from jax_diffse import cli, conversion
+from jax_diffse import cli, config, conversion
 from jax_diffse.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -93,3 +93,16 @@ def test_the_record_has_the_command_as_it_was_typed(argv, expected, monkeypatch)
 
     monkeypatch.setattr(sys, 'argv', argv)
     assert launch.command() == expected
+
+
+def test_configs_are_listed_with_their_variants(capsys):
+    cli.run(['configs'])
+    text = capsys.readouterr().out
+    for found in config.available():
+        assert re.search(rf'^{found.name} +{re.escape(found.title)}$', text, re.MULTILINE)
+        assert all(name in text for names in found.variants.values() for name in names)
+    cli.run(['configs', 'dccrn'])
+    alone = capsys.readouterr().out
+    assert 'si_snr+lms' in alone and 'segan' not in alone and '(default)' in alone
+    with pytest.raises(UserError, match='dcrn: no such config, expected some of .*dccrn'):
+        cli.run(['configs', 'dcrn'])
