@@ -10,6 +10,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,16 @@ from jax_diffse.errors import UserError
 from jax_diffse.spectral import FrontEnd
 
 Batch = dict[str, np.ndarray]
+
+
+class Process(NamedTuple):
+    """One of several processes that share the batches."""
+
+    index: int
+    count: int
+
+
+ALONE = Process(0, 1)
 _ORDER, _DRAW = 0, 1  # purposes of the random streams of a seed
 _open = weakref.WeakSet()  # iterators in use
 
@@ -32,18 +43,17 @@ def _close_all() -> None:
 
 
 def train_batches(source: Source, front_end: FrontEnd | None, *, batch_size: int, num_samples: int, seed: int,
-                  start_step: int = 0, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
+                  start_step: int = 0, process: Process = ALONE) -> Iterator[Batch]:
     """Endless training batches from `start_step` on; every item of the source is drawn once per epoch.
 
     Args:
       source: where examples are drawn from.
       front_end: builds spectrograms; None for systems that read waveforms.
-      batch_size: examples of the global batch; each process yields its own, consecutive `batch_size / process_count`.
+      batch_size: examples of the global batch; each process yields its own, consecutive `batch_size / process.count`.
       num_samples: length of the crops; shorter ones are zero-padded.
       seed: 0 or more.
       start_step: the step of the first batch.
-      process_index: which process this is.
-      process_count: how many there are.
+      process: this process among those that share the batches.
 
     Returns:
       Batches of `clean`, `noisy` `[B, num_samples]` float32, `num_samples` `[B]` int32, `index` `[B]` int64 (g), and
@@ -51,9 +61,9 @@ def train_batches(source: Source, front_end: FrontEnd | None, *, batch_size: int
       `front_end.unit_rms` waveforms and spectrograms alike are scaled to unit RMS of the noisy crop.
 
     Raises:
-      UserError: `batch_size` is not a multiple of `process_count`; while iterating: a file can no longer be read.
+      UserError: `batch_size` is not a multiple of `process.count`; while iterating: a file can no longer be read.
     """
-    rows = _rows(batch_size, process_count)
+    rows = _rows(batch_size, process.count)
     size = len(source)
 
     def fetch(index):
@@ -62,19 +72,19 @@ def train_batches(source: Source, front_end: FrontEnd | None, *, batch_size: int
         return source.draw(int(permutation(seed, epoch, size)[place]), num_samples, rng)
 
     examples = tf.data.Dataset.range(start_step * rows, sys.maxsize).map(
-        lambda k: (k // rows * batch_size + process_index * rows + k % rows, num_samples))
+        lambda k: (k // rows * batch_size + process.index * rows + k % rows, num_samples))
     return _batches(examples, fetch, front_end, rows)
 
 
 def eval_batches(source: Source, front_end: FrontEnd | None, *, batch_size: int, max_samples: int | None = None,
-                 process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
+                 process: Process = ALONE) -> Iterator[Batch]:
     """The fixed utterances of a source, once each, whole; like `train_batches` but for the following.
 
     Utterances are sorted by length, and each batch is padded to one of a few lengths (`bucket`). Batches are filled up
     with silent dummies of `num_samples` 0 and `index` -1, so that every process yields equally many batches of equal
     shapes. `index` is the utterance's place in the source. `max_samples` cuts longer utterances to their middle.
     """
-    rows = _rows(batch_size, process_count)
+    rows = _rows(batch_size, process.count)
     lengths = np.array([_length(source, i) for i in range(len(source))])
     if max_samples is not None:
         lengths = np.minimum(lengths, max_samples)
@@ -91,7 +101,7 @@ def eval_batches(source: Source, front_end: FrontEnd | None, *, batch_size: int,
         start = (len(clean) - lengths[index]) // 2
         return clean[start:start + lengths[index]], noisy[start:start + lengths[index]]
 
-    mine = order[:, process_index * rows:(process_index + 1) * rows].reshape(-1)
+    mine = order[:, process.index * rows:(process.index + 1) * rows].reshape(-1)
     examples = tf.data.Dataset.from_tensor_slices((mine.astype(np.int64), np.repeat(padded, rows).astype(np.int32)))
     return _batches(examples, fetch, front_end, rows)
 

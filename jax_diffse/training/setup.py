@@ -98,7 +98,8 @@ class Training:
         settings, system = self.asked.train, self.asked.system
         return pipeline.train_batches(
             self.train_source, system.front_end, batch_size=settings.batch_size, seed=settings.seed,
-            start_step=int(self.state.step), num_samples=round(settings.crop_seconds * system.sample_rate), **_shard())
+            start_step=int(self.state.step), num_samples=round(settings.crop_seconds * system.sample_rate),
+            process=_process())
 
     def validation_batches(self) -> Iterator[dict[str, np.ndarray]]:
         """This process's share of the validation batches; they end early if the run is to stop at once."""
@@ -107,14 +108,16 @@ class Training:
         settings, system = self.asked.train, self.asked.system
         limit = round(settings.eval_seconds * system.sample_rate) or None
         for batch in pipeline.eval_batches(self.validation_source, system.front_end, batch_size=settings.batch_size,
-                                           max_samples=limit, **_shard()):
+                                           max_samples=limit, process=_process()):
             if self.stop.asked():
                 return
             yield batch
 
 
-def _shard() -> dict[str, int]:
-    return {'process_index': jax.process_index(), 'process_count': jax.process_count()}
+def _process():
+    from jax_diffse.data.pipeline import Process
+
+    return Process(jax.process_index(), jax.process_count())
 
 
 def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, change_config: bool,

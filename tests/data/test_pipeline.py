@@ -8,6 +8,7 @@ import soundfile
 
 from jax_diffse.data import DataConfig, open_source, pipeline
 from jax_diffse.data.config import Folders
+from jax_diffse.data.pipeline import Process
 from jax_diffse.errors import UserError
 from jax_diffse.spectral import FrontEnd
 
@@ -96,7 +97,7 @@ def test_starting_at_a_step_equals_skipping_to_it():
 
 
 def test_the_shards_of_two_processes_make_up_the_whole_batch():
-    shards = [take(3, FrontEnd(), start_step=1, process_index=k, process_count=2) for k in range(2)]
+    shards = [take(3, FrontEnd(), start_step=1, process=Process(k, 2)) for k in range(2)]
     for whole, *parts in zip(take(3, FrontEnd(), start_step=1), *shards, strict=True):
         assert_same(whole, {key: np.concatenate([part[key] for part in parts]) for key in whole})
 
@@ -149,7 +150,7 @@ def test_evaluation_fills_up_batches_with_dummies():
 
 def test_evaluation_shards_have_equal_shapes_and_make_up_the_whole():
     source = Waves([20_000, 3000, 40_000, 17_000, 60_000])
-    shards = [evaluate(source, FrontEnd(), process_index=k, process_count=2) for k in range(2)]
+    shards = [evaluate(source, FrontEnd(), process=Process(k, 2)) for k in range(2)]
     assert len(shards[0]) == len(shards[1]) == 2
     for whole, *parts in zip(evaluate(source, FrontEnd()), *shards, strict=True):
         assert parts[0]['clean_spec'].shape == parts[1]['clean_spec'].shape
@@ -176,7 +177,7 @@ def test_buckets(seconds, padded):
 def test_a_batch_that_does_not_divide_among_the_processes_is_refused():
     for call in (take, lambda _, **kwargs: evaluate(**kwargs)):
         with pytest.raises(UserError, match='batch size 4.*multiple of.*3'):
-            call(1, process_count=3)
+            call(1, process=Process(0, 3))
 
 
 def test_a_file_that_disappears_is_named():
@@ -193,6 +194,7 @@ def test_the_interpreter_can_end_while_batches_are_being_made():
 import time
 import numpy as np
 from jax_diffse.data import pipeline
+from jax_diffse.data.pipeline import Process
 class Slow:
     sample_rate = 16_000
     def __len__(self): return 8
