@@ -194,7 +194,6 @@ def test_the_interpreter_can_end_while_batches_are_being_made():
 import time
 import numpy as np
 from jax_diffse.data import pipeline
-from jax_diffse.data.pipeline import Process
 class Slow:
     sample_rate = 16_000
     def __len__(self): return 8
