@@ -1,7 +1,7 @@
 """Means over files with confidence intervals, and paired differences, by the bootstrap (Efron, Ann. Statist. 7, 1979).
 
-Intervals are percentiles of the means of files drawn with replacement. They say how far a mean would move with other
-files of the same kind; they say nothing about other training seeds or other data.
+Intervals are percentiles of the means of files drawn with replacement. They measure how far a mean would move with
+other files of the same kind; they do not measure the variation between training runs or data sets.
 """
 
 import math
@@ -17,10 +17,10 @@ class Estimate(NamedTuple):
     """A mean over files."""
 
     mean: float
-    low: float  # of the interval; NaN with less than two files, as are all without any
+    low: float  # of the interval; NaN with fewer than two files
     high: float
-    files: int  # with a value for every seed
-    seed_std: float  # standard deviation over seeds of the mean over files; NaN with less than two seeds
+    files: int  # with a value for every seed; 0: all other fields are NaN
+    seed_std: float  # standard deviation over seeds of the mean over files; NaN with fewer than two seeds
 
 
 class Difference(NamedTuple):
@@ -30,7 +30,7 @@ class Difference(NamedTuple):
     low: float
     high: float
     files: int  # with a value on both sides
-    better: int  # of these
+    better: int  # of `files`
     worse: int
 
 
@@ -47,9 +47,8 @@ def difference(values: np.ndarray, reference: np.ndarray, sign: int = 1) -> Diff
     """The mean of `values - reference`, file by file.
 
     Args:
-      values, reference: `[seeds, files]`, of the same files; seeds are averaged first, file by file, and may be
-        different in number.
-      sign: 1 where more is better, -1 where less is.
+      values, reference: `[seeds, files]` of the same files. Seeds are averaged first, so their numbers may differ.
+      sign: 1 if higher is better, -1 if lower is.
     """
     change = values.mean(axis=0) - reference.mean(axis=0)
     change = change[np.isfinite(change)]
@@ -59,7 +58,7 @@ def difference(values: np.ndarray, reference: np.ndarray, sign: int = 1) -> Diff
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """The interval of the mean of `values` `[files]`, the same at every call; NaN with less than two."""
+    """The interval of the mean of `values` `[files]`, the same at every call; NaN with fewer than two files."""
     if len(values) < 2:
         return math.nan, math.nan
     from scipy import stats  # slow to import

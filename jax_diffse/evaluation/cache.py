@@ -1,8 +1,8 @@
-"""Results on disk by (setting, file), so that interrupted or extended evaluations compute only what is missing.
+"""Caches results on disk by (setting, file), so that rerun or extended evaluations compute only missing ones.
 
-`CACHE/SETTING/` holds `setting.json` and for every file a `FILE.json` with its scores and, below `FILE/`, the output of
-every stage as 16-bit FLAC. SETTING and FILE are hashes: of everything that determines a result, including the code
-(`sources.py`), and of the file's id and samples. A record appears when it is complete.
+`CACHE/SETTING/` holds `setting.json` and, for every file, its scores in `FILE.json` and the output of every stage as
+16-bit FLAC in `FILE/`. SETTING is a hash of everything that determines a result, including the code (`sources.py`);
+FILE is a hash of the file's id and samples. A record appears when it is complete.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ from jax_diffse.metrics import Scores
 
 
 class Record(NamedTuple):
-    """What was measured on one file."""
+    """The results on one file."""
 
     scores: dict[str, Scores]  # row -> its scores; the stages in their order
-    seconds: float  # its share of the time that enhancement took
+    seconds: float  # its share of the enhancement time
     device: str  # that enhanced it
 
 
@@ -32,7 +32,7 @@ class ResultCache:
 
     Args:
       folder: of the cache.
-      setting: all that decides a result, as JSON has it.
+      setting: everything that determines a result, for JSON.
 
     Raises:
       UserError: the folder cannot be written.
@@ -44,7 +44,7 @@ class ResultCache:
         files.write_text(self._folder / 'setting.json', described + '\n')
 
     def read(self, key: str) -> Record | None:
-        """The record of a file, by its key; None where there is none, or none that is whole."""
+        """The record of the file with this key; None if it is missing or damaged."""
         try:
             found = json.loads(self._path(key).read_text(encoding='utf-8'))
             scores = {row: Scores({name: math.nan if value is None else value for name, value in values.items()},
@@ -54,7 +54,7 @@ class ResultCache:
             return None
 
     def write(self, key: str, record: Record, waveforms: Mapping[str, np.ndarray], sample_rate: int) -> None:
-        """Adds a file, its waveforms by stage `[N]` first, or further metrics to what is there of it.
+        """Stores the waveforms `[N]` by stage and then the record, whose metrics are merged with stored ones.
 
         Raises:
           UserError: the cache cannot be written.
@@ -67,15 +67,15 @@ class ResultCache:
         files.write_text(self._path(key), json.dumps({**record._asdict(), 'scores': scores}, allow_nan=False) + '\n')
 
     def waveform(self, key: str, stage: str) -> np.ndarray:
-        """What a stage made of a file `[N]`, to 16 bits.
+        """The output of a stage for a file, `[N]`, to 16 bits.
 
         Raises:
-          UserError: it is not there.
+          UserError: it is not in the cache.
         """
         return audio.read(self._audio(key, stage))[0][:, 0]
 
     def has_audio(self, key: str, stage: str) -> bool:
-        """Whether `waveform` would find it."""
+        """Whether the cache has the output of a stage for a file."""
         return self._audio(key, stage).exists()
 
     def _path(self, key):
@@ -91,7 +91,7 @@ def _joined(earlier: Scores, later: Scores) -> list[dict]:
 
 
 def json_safe(tree):
-    """A tree for JSON: None in place of NaN and infinities, which JSON lacks."""
+    """A tree for JSON: None replaces NaN and infinity, which JSON lacks."""
     if isinstance(tree, dict):
         return {key: json_safe(value) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):

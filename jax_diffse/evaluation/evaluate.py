@@ -1,4 +1,4 @@
-"""Scores a run on a data set and writes the report: what `jax-diffse evaluate` does."""
+"""Scores a run on a data set and writes the report; implements `jax-diffse evaluate` for one setting."""
 
 import contextlib
 import datetime
@@ -25,24 +25,24 @@ from jax_diffse.inference.setting import Setting
 from jax_diffse.metrics import Pool, scoring
 from jax_diffse.runs import Run
 
-CACHE = 'cache'  # below the output, where no other folder is given
-AUDIO = 'audio'  # below the output, where it is saved
+CACHE = 'cache'  # in the output folder; the default cache
+AUDIO = 'audio'  # in the output folder
 
 
 def evaluate(setting: Setting, data: EvaluationSet, output: str | os.PathLike,
              options: EvaluationOptions = EvaluationOptions()) -> dict:
     """Enhances and scores every utterance, writes the report, and prints progress and the table of means.
 
-    Results of earlier evaluations are read from the cache. Clean and noisy speech are held in memory, 0.23 GB each per
-    hour at 16 kHz.
+    The cache supplies results of earlier evaluations. Clean and noisy speech stay in memory, 0.23 GB each per hour at
+    16 kHz.
 
-    A system that refines gets the output of `setting.preceding` or the files in `options.processed`. The stages are
-    then 'noisy', 'preceding', 'refined'.
+    A refiner gets the output of `setting.preceding` or the files in `options.processed`. The stages are then 'noisy',
+    'preceding', 'refined'.
 
     Args:
-      setting: the run and how it is used.
+      setting: the run and its sampler settings.
       data: pairs of clean and noisy speech at the system's rate.
-      output: the folder for `scores.csv` (a row per file and stage, and for its clean speech where metrics need no
+      output: the folder for `scores.csv` (a row per file and stage, and one for clean speech if metrics need no
         reference), `summary.json`, `summary.md`, `index.html` (one self-contained page) and, with
         `options.save_audio`, `audio/STAGE/ID.wav`.
       options: metrics, cache and so on.
@@ -51,9 +51,9 @@ def evaluate(setting: Setting, data: EvaluationSet, output: str | os.PathLike,
       The content of `summary.json`; NaN (a mean over no files) is null there.
 
     Raises:
-      UserError: metrics that `scoring.check` refuses, a sample rate that does not fit, an empty source, a system that
-        does not take `setting.steps` or gives NaN, an output that cannot be written, nothing to refine, or processed
-        files that do not fit (all in one message).
+      UserError: metrics that `scoring.check` refuses, a wrong sample rate, an empty source, a system that does not take
+        `setting.steps` or gives NaN, an output that cannot be written, nothing to refine, or processed files that do
+        not fit (all in one message).
     """
     run, source = setting.run, data.source
     check(run, source, options.metrics)
@@ -86,35 +86,35 @@ def evaluate(setting: Setting, data: EvaluationSet, output: str | os.PathLike,
     files.write_text(output / 'summary.md', tables.to_markdown(measured.results, 'Evaluation', _notes(summary)))
     files.write_text(output / 'index.html', html)
     print(f'\n{tables.summary_tables(measured.results)}\n\nreport: {output / "index.html"}', flush=True)
-    if options.save_audio:  # last, so that audio that cannot be saved costs nothing else
+    if options.save_audio:  # last, so that a failure here loses nothing else
         _save_audio(output / AUDIO, evaluator, measured)
     return summary
 
 
 def refined(preceding: Run | None, processed: str | os.PathLike | None) -> dict | None:
-    """What a system refined, for a summary: a folder, a run or nothing."""
+    """The input of a refiner, for a summary: a folder, a run or None."""
     if processed is not None:
         return {'folder': str(processed)}
     return preceding and named(preceding)
 
 
 def check(run: Run, source: Source, metrics: Sequence[str] | None) -> None:
-    """Refuses what cannot be evaluated.
+    """Checks that a run can be evaluated on a source.
 
     Raises:
-      UserError: metrics that `scoring.check` refuses, a rate that does not fit, or an empty source.
+      UserError: metrics that `scoring.check` refuses, a wrong sample rate, or an empty source.
     """
     rate = run.system.sample_rate
     scoring.check(metrics, rate)
     if source.sample_rate != rate:
-        raise UserError(f'the data are at {source.sample_rate} Hz, but the system of {run.workdir} works at {rate} Hz: '
+        raise UserError(f'the data are at {source.sample_rate} Hz, but the system of {run.workdir} works at {rate} Hz; '
                         'resample the data')
     if not len(source):
         raise UserError('the data set is empty, expected at least one pair of files')
 
 
 def check_apart(output: str | os.PathLike, folder: str | os.PathLike) -> None:
-    """Refuses a folder of inputs that lies where the audio of a report is saved.
+    """Checks that a folder of inputs does not lie where the audio of a report is saved.
 
     Raises:
       UserError: it does.
@@ -152,7 +152,7 @@ def _summarise(setting: Setting, measured: Measured, evaluator: Evaluator, secon
 
 
 def all_versions() -> dict[str, str]:
-    """Of what decides a result, the metrics' libraries included."""
+    """Versions of the libraries that can change a result, including those of the metrics."""
     return runs.versions() | {name: metadata.version(name) for name in ('pesq', 'pystoi', 'scipy')}
 
 
@@ -178,16 +178,16 @@ def _named(checkpoint: dict) -> str:
 
 
 def _examples(evaluator: Evaluator, measured: Measured) -> list[page.Example]:
-    """The files with the best, the median and the worst gain; fewer where there are fewer files."""
+    """The files with the best, the median and the worst gain; fewer if there are fewer files."""
     return [page.Example(label, i, evaluator.waveforms(measured.cache, i, measured.stages))
             for label, i in measured.results.ends().items()]
 
 
 def _save_audio(folder: pathlib.Path, evaluator: Evaluator, measured: Measured) -> None:
-    """Writes what it can.
+    """Writes as many files as possible.
 
     Raises:
-      UserError: some of it cannot be written.
+      UserError: some files cannot be written.
     """
     failures = []
     for i, utterance in enumerate(evaluator.utterances):
@@ -199,14 +199,14 @@ def _save_audio(folder: pathlib.Path, evaluator: Evaluator, measured: Measured) 
                 failures.append(str(error))
     if failures:
         count = len(evaluator.utterances) * len(measured.stages)
-        raise UserError(f'{len(failures)} of {count} audio files were not saved, the report was: {failures[0]}')
+        raise UserError(f'{len(failures)} of {count} audio files were not saved (the report was): {failures[0]}')
 
 
 def make_folder(path: pathlib.Path) -> None:
-    """Makes the folder of a report.
+    """Creates the folder of a report.
 
     Raises:
-      UserError: it cannot be made.
+      UserError: it cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""Runs a system in one setting over a list of files and scores every stage; what the cache has is not done again.
+"""Runs a system in one setting over a list of files and scores every stage, except for results in the cache.
 
-Several processes take every so many-th file each, and find what the others did in the cache.
+With n processes, each takes every n-th file and reads the results of the others from the cache.
 """
 
 import dataclasses
@@ -24,9 +24,9 @@ from jax_diffse.metrics import METRICS, Pool, Scores, nisqa, scoring
 from jax_diffse.metrics.scoring import CLEAN
 
 NOISY = 'noisy'
-INPUTS = (CLEAN, NOISY)  # rows that are the same in every setting
+INPUTS = (CLEAN, NOISY)  # rows that are equal in every setting
 POLL_SECONDS = 0.5
-TOGETHER = 32  # files that are rated at once where there is nothing to enhance
+INPUT_BATCH = 32  # unprocessed files that are scored together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,26 +34,26 @@ class Measured:
     """A setting's results on a list of files."""
 
     results: Results
-    seconds: float  # of enhancement, of all files; without compilation
-    new_seconds: float  # of these, spent now
-    compile_seconds: float  # likewise, and not part of them
+    seconds: float  # of enhancing all files, without compilation
+    new_seconds: float  # the part of `seconds` spent in this call
+    compile_seconds: float  # spent in this call; not part of `seconds`
     devices: tuple[str, ...]  # that enhanced the files
     cache: ResultCache
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """Those of the system, without the input."""
+        """The stages of the system, without the input."""
         return tuple(self.results.stages[1:])
 
 
 class Evaluator:
-    """A list of files, the metrics to score in and the cache: what settings are measured on.
+    """Measures settings on one list of files with one set of metrics.
 
     Args:
       utterances: the files.
       sample_rate: Hz.
       metrics: names that `scoring.check` accepts.
-      cache: folder of what was measured already.
+      cache: folder of earlier results.
       pool: for scoring.
     """
 
@@ -64,19 +64,19 @@ class Evaluator:
         self._inputs: dict[str, list[Scores]] | None = None
 
     def measure(self, setting: Setting, label: str = 'enhancing') -> Measured:
-        """Enhances and scores what the cache lacks, batch by batch, and collects everything.
+        """Enhances and scores the files that the cache lacks, batch by batch, and returns all results.
 
-        Prints how far it is. Enhancement and scoring take turns, so that the times of the former are its own.
+        Prints the progress. Enhancement and scoring alternate, so that scoring does not slow the timed enhancement.
 
         Raises:
-          UserError: a system that does not take the steps, gives NaN or cannot refine what it is given.
+          UserError: a system that does not take the steps, gives NaN or cannot refine its input.
         """
         inputs = self._scored_inputs()
         cache = ResultCache(self._cache, {**setting.record(), 'sources': _sources(setting)})
         records = [self._stored(cache, utterance) for utterance in self.utterances]
         before = sum(record is not None for record in records)
         if before:
-            print(f'{label}: {before} of {len(records)} files were measured before', flush=True)
+            print(f'{label}: {before} of {len(records)} files are in the cache', flush=True)
         compile_seconds, todo = 0.0, _share(records)
         if todo:
             enhancer = Enhancer(setting.run, preceding=setting.preceding, steps=setting.steps, seed=setting.seed)
@@ -91,13 +91,13 @@ class Evaluator:
             tuple(dict.fromkeys(record.device for record in records)), cache)
 
     def waveforms(self, cache: ResultCache, i: int, stages: Sequence[str]) -> dict[str, np.ndarray]:
-        """'clean', 'noisy' and what the stages made of file i -> `[N]`; to 16 bits."""
+        """'clean', 'noisy' and every stage -> the waveform `[N]` of file i; stages to 16 bits."""
         utterance = self.utterances[i]
-        made = {stage: cache.waveform(utterance.key, stage) for stage in stages}
-        return {CLEAN: utterance.clean, NOISY: utterance.noisy, **made}
+        outputs = {stage: cache.waveform(utterance.key, stage) for stage in stages}
+        return {CLEAN: utterance.clean, NOISY: utterance.noisy, **outputs}
 
     def _new(self, enhancer: Enhancer, cache: ResultCache, todo: list[int]) -> Iterator[tuple[int, Record]]:
-        """Enhances and scores files -> the number and the record of each, as they are done."""
+        """Enhances and scores files; yields the index and the record of each when it is done."""
         files = [self.utterances[i] for i in todo]
         processed = None if files[0].processed is None else [utterance.processed for utterance in files]
         batches = enhancer.in_batches([utterance.noisy for utterance in files],
@@ -112,20 +112,20 @@ class Evaluator:
         for place, (k, utterance) in enumerate(zip(batch.indices, members, strict=True)):
             record = Record({stage: found[place] for stage, found in scores.items()},
                             batch.seconds * len(utterance.noisy) / total, _device())
-            made = {stage: found[place] for stage, found in batch.stages.items()}
-            cache.write(utterance.key, record, made, self.sample_rate)
+            outputs = {stage: found[place] for stage, found in batch.stages.items()}
+            cache.write(utterance.key, record, outputs, self.sample_rate)
             yield todo[k], record
 
     def _scored_inputs(self) -> dict[str, list[Scores]]:
-        """Row of `INPUTS` -> per file its scores; that of clean speech only where a metric needs no reference."""
+        """Row of `INPUTS` -> scores per file; has clean speech only if a metric needs no reference."""
         if self._inputs is None:
             cache = ResultCache(self._cache, {'input': True, 'versions': runs.versions(),
                                               'sources': sources.fingerprint()})
             rows = INPUTS if not all(METRICS[name].needs_reference for name in self.metrics) else (NOISY,)
             records = [self._stored(cache, utterance, rows) for utterance in self.utterances]
             missing = _share(records)
-            for start in range(0, len(missing), TOGETHER):
-                for i, record in self._score_inputs(missing[start:start + TOGETHER], rows, cache):
+            for start in range(0, len(missing), INPUT_BATCH):
+                for i, record in self._score_inputs(missing[start:start + INPUT_BATCH], rows, cache):
                     records[i] = record
             self._wait_for_others(records, cache, 'scoring of the input', rows)
             self._inputs = {row: [record.scores[row] for record in records] for row in rows}
@@ -145,7 +145,7 @@ class Evaluator:
 
     def _wait_for_others(self, records: list[Record | None], cache: ResultCache, label: str,
                          rows: Sequence[str] = ()) -> None:
-        """Fills in what other processes measure, who are at it: should one end, JAX ends this one."""
+        """Waits for the records of other processes; if one of them dies, JAX ends this one."""
         missing = [i for i, record in enumerate(records) if record is None]
         if missing:
             print(f'{label}: waiting for {len(missing)} files of the other processes', flush=True)
@@ -156,7 +156,7 @@ class Evaluator:
             missing = [i for i in missing if records[i] is None]
 
     def _stored(self, cache: ResultCache, utterance: Utterance, rows: Sequence[str] = ()) -> Record | None:
-        """The record of a file, if it has all that is asked for."""
+        """The record of a file, if it has all requested rows and metrics."""
         record = cache.read(utterance.key)
         if record is None or not all(row in record.scores for row in rows):
             return None
@@ -180,14 +180,14 @@ def _sources(setting: Setting) -> list[str]:
 
 
 def _device() -> str:
-    """What enhances, in words."""
+    """A description of the devices that enhance."""
     device = jax.local_devices()[0]
     name = f'{launch.cpu()}, {launch.cores()}' if device.platform == 'cpu' else device.device_kind
     return name + (f', {jax.local_device_count()} devices' if jax.local_device_count() > 1 else '')
 
 
 def _is_final(name: str, scores: Scores) -> bool:
-    """Whether a metric was computed; one whose model was missing then, and is there now, was not."""
+    """Whether a metric needs no new computation; it does if its model was missing and is available now."""
     if name not in scores.values:
         return False
     model = METRICS[name].model

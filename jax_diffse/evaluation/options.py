@@ -1,4 +1,4 @@
-"""What an evaluation is told: which recordings it is on, what is measured and where results are kept."""
+"""Options of an evaluation: recordings, metrics, cache."""
 
 import dataclasses
 import os
@@ -14,13 +14,13 @@ from jax_diffse.runs import Run
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationOptions:
-    """What is measured, and where results are kept.
+    """Metrics, cache and output of an evaluation.
 
     Attributes:
       metrics: names; default: see `metrics.scoring.choose`.
       workers: scoring processes; default: one per CPU; 0: score in this process.
       cache: folder of earlier results; default: `cache` in the output folder.
-      processed: folder with the output of another enhancer, for a system that refines it; see `utterances.read_all`.
+      processed: for a refiner: folder with another enhancer's output; see `utterances.read_all`.
       save_audio: also write the output of every stage for every file.
       command: the command line that repeats the evaluation, for the record.
     """
@@ -39,7 +39,7 @@ class EvaluationSet:
 
     Attributes:
       source: the pairs.
-      description: what they are, for the report.
+      description: of the data, for the report.
       limit: at most this many utterances, spread evenly over the source.
       skip_bad: leave out utterances whose processed file is missing or does not fit, instead of stopping.
     """
@@ -50,23 +50,23 @@ class EvaluationSet:
     skip_bad: bool = False
 
     def write_manifest(self, path: str | os.PathLike) -> None:
-        """Writes the list of test mixtures, if the noisy speech is mixed on the fly."""
+        """Writes the list of test mixtures if the noisy speech is mixed on the fly."""
         if isinstance(self.source, MixSource):
             self.source.write_manifest(path)
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationData:
-    """Which recordings to evaluate on; by default the test split of the data that the run was trained on.
+    """The recordings to evaluate on; default: the test split of the data that the run was trained on.
 
     Attributes:
       split: 'test' or 'validation' of the run's own data.
-      clean, noisy: folders of equally named files.
+      clean, noisy: folders whose files have the same names.
       speech, noise: folders to mix on the fly; noise has one subfolder per class.
-      snr_db: levels to mix at; default: those of the run.
-      clip_seconds: longer utterances are cut to their middle before mixing, 0: whole; default: as in the run.
+      snr_db: SNRs of the mixtures; default: those of the run.
+      clip_seconds: longer utterances are cut to their middle before mixing; 0: not cut; default: the run's.
       resample: accept files at another rate than the system's, and resample them.
-      skip_bad: leave out files that cannot be used, instead of stopping.
+      skip_bad: leave out unusable files instead of stopping.
       limit: at most this many files, spread evenly over the data.
     """
 
@@ -85,7 +85,7 @@ class EvaluationData:
         """The data configuration for a run, and its split.
 
         Raises:
-          UserError: the options contradict one another, or the run has no such data.
+          UserError: the options contradict each other, or the run has no such data.
         """
         own = DataConfig.from_config_dict(run.config.get('data', {}))
         own = dataclasses.replace(own, skip_bad=own.skip_bad or self.skip_bad, resample=own.resample or self.resample)
@@ -119,10 +119,10 @@ class EvaluationData:
         if 'speech' not in folders:
             for flag, given in (('--snr-db', bool(self.snr_db)), ('--clip-seconds', self.clip_seconds is not None)):
                 if given:
-                    raise UserError(f'{flag} is only of use with --speech and --noise, which are mixed')
+                    raise UserError(f'{flag} needs --speech and --noise')
         if self.resample and not folders and own.name != FOLDERS:
             raise UserError(f'--resample is for folders, but {run.workdir} is evaluated on {own.name}, which has one '
-                            'rate')
+                            'rate; drop it')
         if self.split and folders:
-            raise UserError(f"--split={self.split} given with --{next(iter(folders))}: a split is of the run's own "
-                            'data')
+            raise UserError(f'--split={self.split} given with --{next(iter(folders))}; --split selects from the '
+                            "run's own data, drop one of them")

@@ -1,15 +1,15 @@
-"""How far a long loop is."""
+"""Progress of a long loop."""
 
 import sys
 from collections.abc import Iterable, Iterator
 
 import rich.progress
 
-MARKS = 5  # lines where there is no terminal
+MARKS = 5  # lines if the output is not a terminal
 
 
 def track(items: Iterable, total: int, label: str) -> Iterator:
-    """Passes `items` on, with a bar on a terminal and a few plain lines elsewhere."""
+    """Yields `items` and shows the progress: a bar on a terminal, else a few plain lines."""
     if sys.stdout.isatty():
         yield from rich.progress.track(items, label, total, transient=True)
         return

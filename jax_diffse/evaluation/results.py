@@ -1,4 +1,4 @@
-"""Scores of many files at every stage of enhancement: their statistics, and the same as CSV and Markdown."""
+"""Scores of many files at every stage of enhancement, and their statistics as CSV and Markdown."""
 
 import csv
 import dataclasses
@@ -12,25 +12,25 @@ from jax_diffse.metrics import METRICS, Scores
 from jax_diffse.metrics.scoring import CLEAN
 
 MAX_LEVELS = 12  # more SNRs than these are grouped into steps of 5 dB
-NOT_APPLICABLE = '–'  # in that row, metrics that compare with the clean speech
-KINDS_NOTE = 'Seen: noise of a class that was in training. Avg: the mean over the SNRs, n/a where one of them is.'
+NOT_APPLICABLE = '–'  # for clean speech, in metrics that compare with it
+KINDS_NOTE = 'Seen: noise of a class in the training data. Avg: the mean over the SNRs, n/a if one of them is n/a.'
 
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """Every metric of every file at every stage; NaN where it could not be computed."""
+    """Every metric of every file at every stage; NaN if undefined."""
 
     infos: Sequence[dict]  # per file: 'id', and where known 'snr_db', 'noise' and 'noise_kind'
-    stages: Sequence[str]  # the noisy input, then those of the system in their order
+    stages: Sequence[str]  # the noisy input, then the stages of the system in order
     metrics: Sequence[str]
     values: np.ndarray  # [files, stages, metrics], float64
-    reasons: Sequence[Sequence[dict[str, str]]]  # [files][stages]: metric -> why it is NaN
-    clean: Sequence[Scores] = ()  # per file: the clean speech in the metrics that need no reference; (): there are none
+    reasons: Sequence[Sequence[dict[str, str]]]  # [files][stages]: metric -> the reason for NaN
+    clean: Sequence[Scores] = ()  # per file: the clean speech, in the metrics without a reference; (): no such metric
 
     @classmethod
     def of(cls, infos: Sequence[dict], stages: Sequence[str], metrics: Sequence[str],
            rows: Mapping[str, Sequence[Scores]]) -> 'Results':
-        """From the scores of every file by row: those of `stages`, and 'clean' where it was scored."""
+        """Builds results from the scores per file of every stage and, if scored, of 'clean'."""
         files = range(len(infos))
         values = [[[rows[stage][i].values[name] for name in metrics] for stage in stages] for i in files]
         reasons = [[_only(rows[stage][i].reasons, metrics) for stage in stages] for i in files]
@@ -40,11 +40,11 @@ class Results:
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """Every stage with every earlier one: (stage, earlier)."""
+        """All pairs (stage, earlier stage)."""
         return [(stage, earlier) for s, stage in enumerate(self.stages) for earlier in self.stages[:s]]
 
     def differences(self, stage: str, earlier: str) -> np.ndarray:
-        """`stage` minus `earlier`, file by file, `[files, metrics]`; NaN where either is."""
+        """`stage` minus `earlier`, file by file, `[files, metrics]`; NaN if either is NaN."""
         return self.values[:, self.stages.index(stage)] - self.values[:, self.stages.index(earlier)]
 
     def gains(self, stage: str, earlier: str) -> np.ndarray:
@@ -52,21 +52,21 @@ class Results:
         return self.differences(stage, earlier) * [METRICS[metric].sign for metric in self.metrics]
 
     def rows(self, i: int) -> dict[str, Scores]:
-        """'clean', where metrics that need no reference were computed, and every stage -> scores of one file."""
+        """'clean', if it was scored, and every stage -> scores of file i."""
         clean = {CLEAN: self.clean[i]} if self.clean else {}
         return clean | {stage: Scores(dict(zip(self.metrics, values, strict=True)), reasons) for stage, values, reasons
                         in zip(self.stages, self.values[i].tolist(), self.reasons[i], strict=True)}
 
     def clean_values(self) -> dict[str, np.ndarray]:
-        """Metric that needs no reference -> its values for the clean speech, `[files]`."""
+        """Metric without a reference -> its values for clean speech, `[files]`."""
         return {metric: np.array([scores.values[metric] for scores in self.clean], np.float64)
                 for metric in (self.clean[0].values if self.clean else ())}
 
     def statistics(self, files: Sequence[int] | None = None) -> dict[str, dict[str, dict]]:
-        """Stage -> metric -> statistics over `files` (indices; default: all). First 'clean', if there is such a row.
+        """Stage -> metric -> statistics over `files` (indices; default: all). 'clean' comes first, if it was scored.
 
         'mean' is over the 'files' for which the metric is not NaN. 'against' has, for every earlier stage, the mean
-        'difference' to it over the 'paired' files with both values, of which it made 'worse' so many.
+        'difference' to it over the 'paired' files with both values, and how many of those the stage made 'worse'.
         """
         files = list(range(len(self.infos)) if files is None else files)
         clean = {metric: _entry(values[files]) for metric, values in self.clean_values().items()}
@@ -83,9 +83,9 @@ class Results:
         return against
 
     def groups(self) -> dict[str, dict[str, list[int]]]:
-        """The files (indices) by SNR ('snr_db'), lowest first, and by noise class ('noise'), where known.
+        """The files (indices) by SNR ('snr_db'), lowest first, and by noise class ('noise').
 
-        A file without the property is in the group 'unknown', the last; a property that no file has is left out.
+        Files without the property form the last group, 'unknown'. A property that no file has is left out.
         """
         levels = {info['snr_db'] for info in self.infos if info.get('snr_db') is not None}
         of_level = _level if len(levels) <= MAX_LEVELS else _range
@@ -96,8 +96,8 @@ class Results:
     def by_kind(self) -> dict[str, dict[str, dict]]:
         """Noise kind ('seen' in training, 'unseen') -> SNR, lowest first, then 'Avg' -> {'files', 'statistics'}.
 
-        'Avg' is the average over the SNRs: its means and differences are the means of theirs, NaN where one of them
-        is, its numbers of files are sums. Files that lack either property are left out; empty where all do.
+        'Avg' averages means and differences over the SNRs (NaN if one is NaN) and sums the numbers of files. Files that
+        lack either property are left out; the result is empty if all do.
         """
         kinds = [info.get('noise_kind') for info in self.infos]
         levels = {label: [i for i in files if kinds[i]] for label, files in self.groups().get('snr_db', {}).items()
@@ -121,25 +121,25 @@ class Results:
         return groups | {'unknown': unknown} if groups and unknown else groups
 
     def failures(self) -> list[dict[str, str]]:
-        """What is NaN: 'id', 'stage', 'metric' and 'reason'."""
+        """The undefined values: 'id', 'stage', 'metric' and 'reason'."""
         return [{'id': info['id'], 'stage': row, 'metric': metric, 'reason': reason}
                 for i, info in enumerate(self.infos) for row, scores in self.rows(i).items()
                 for metric, reason in scores.reasons.items()]
 
     def main_metric(self) -> int:
-        """Index of the metric that files are ranked by: pesq_wb, or else the first that some file has at both ends."""
+        """Index of the metric that ranks files: pesq_wb, else the first that some file has at both ends."""
         order = sorted(range(len(self.metrics)), key=lambda m: self.metrics[m] != 'pesq_wb')
         return next((m for m in order if np.isfinite(self._overall()[:, m]).any()), order[0])
 
     def ranked(self) -> list[int]:
-        """Files by the last stage's gain over the first in the main metric, best first; without those that lack it."""
+        """Files by the gain of the last stage over the first in the main metric, best first; NaN is left out."""
         gains = self._overall()[:, self.main_metric()]
         return [int(i) for i in np.argsort(-gains, kind='stable') if np.isfinite(gains[i])]
 
     def ends(self) -> dict[str, int]:
-        """'Best', 'Median' and 'Worst' file of `ranked`; fewer where there are fewer."""
+        """'Best', 'Median' and 'Worst' file of `ranked`; fewer if there are fewer files."""
         ranked = self.ranked()
-        places = {len(ranked) // 2: 'Median', len(ranked) - 1: 'Worst', 0: 'Best'} if ranked else {}  # the later wins
+        places = {len(ranked) // 2: 'Median', len(ranked) - 1: 'Worst', 0: 'Best'} if ranked else {}  # the last wins
         return {places[place]: i for place, i in enumerate(ranked) if place in places}
 
     def _overall(self) -> np.ndarray:
@@ -161,7 +161,7 @@ def _mean(values) -> tuple[float, int]:
 
 
 def _average(trees):
-    """Over trees of one shape: the means of what is a float, the sums of what is a count."""
+    """Averages the floats and sums the counts of trees with one structure."""
     if isinstance(trees[0], dict):
         return {key: _average([tree[key] for tree in trees]) for key in trees[0]}
     return sum(trees) / len(trees) if isinstance(trees[0], float) else sum(trees)
@@ -177,14 +177,14 @@ def _range(snr_db: float) -> tuple[float, str]:
 
 
 def number(value: float, metric: str, sign: bool = False) -> str:
-    """A value as it is shown, 'n/a' for NaN."""
+    """Formats a value of a metric; 'n/a' for NaN."""
     return f'{value:{"+" if sign else ""}.{METRICS[metric].decimals}f}' if math.isfinite(value) else 'n/a'
 
 
 def to_csv(results: Results) -> str:
-    """One line per file and stage, and one for its clean speech where that was scored.
+    """One line per file and stage, and one for its clean speech if that was scored.
 
-    'nan' where a metric could not be computed, with the reasons in the last column; empty where it does not apply.
+    Undefined metrics are 'nan', with the reasons in the last column; metrics that do not apply are empty.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
@@ -200,7 +200,7 @@ def to_csv(results: Results) -> str:
 def summary_tables(results: Results) -> str:
     """Two Markdown tables: the means of every stage, and its mean differences to every earlier one.
 
-    Below each difference stands the number of files that the stage made worse.
+    The row below each difference has the number of files that the stage made worse.
     """
     statistics, total, rows = results.statistics(), len(results.infos), []
     for row, (stage, earlier) in zip(_difference_rows(statistics, total, results.pairs), results.pairs, strict=True):
@@ -213,8 +213,8 @@ def summary_tables(results: Results) -> str:
 def to_markdown(results: Results, title: str, notes: Sequence[str]) -> str:
     """The summary, two tables per grouping, and a table per metric by noise kind and SNR, as a Markdown document."""
     parts = [f'# {title}', '\n'.join(f'- {note}' for note in notes), summary_tables(results),
-             'Arrows point to the better side. A mean over fewer files than its row names is followed by their number. '
-             'Differences are means over the files that have both values.']
+             'Arrows point to the better side. A mean over fewer files than its row names shows their number in '
+             'parentheses. Differences are means over the files that have both values.']
     for name, groups in results.groups().items():
         title = {'snr_db': 'SNR (dB)', 'noise': 'noise'}[name]
         means, differences = [], []
@@ -258,7 +258,7 @@ def _mean_cell(entry: dict | None, metric: str, total: int) -> str:
 
 
 def _difference_rows(statistics: dict, total: int, pairs: Sequence[tuple[str, str]]) -> list[list[str]]:
-    """A row per pair of stages, likewise."""
+    """A row per pair of stages: its name, the number of files, a cell per metric."""
     rows = []
     for stage, earlier in pairs:
         entries = {metric: entry['against'][earlier] for metric, entry in statistics[stage].items()}
@@ -269,7 +269,7 @@ def _difference_rows(statistics: dict, total: int, pairs: Sequence[tuple[str, st
 
 
 def heading(metric: str) -> str:
-    """A metric with an arrow to its better side."""
+    """The name of a metric with an arrow to its better side."""
     return f'{metric} {"↓" if METRICS[metric].lower_is_better else "↑"}'
 
 
@@ -287,7 +287,7 @@ def _table(results: Results, labels: list[str], rows: list[list[str]]) -> str:
 
 
 def grid(header: list[str], num_labels: int, rows: list[list[str]]) -> str:
-    """A Markdown table of `num_labels` columns of text and others of numbers; padded, to be read as it is."""
+    """A Markdown table, padded for reading as text: `num_labels` columns of text, then columns of numbers."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
     def line(cells):

@@ -1,4 +1,4 @@
-"""A fingerprint of the code that results depend on: part of the key of cached results."""
+"""A fingerprint of the code that results depend on, as part of the key of cached results."""
 
 import ast
 import functools
@@ -8,23 +8,23 @@ import sys
 from collections.abc import Iterator
 
 PACKAGE = pathlib.Path(__file__).parents[1]
-# Rooms whose code can change an enhanced signal or a score. The system's own modules among them are found by import.
+# Folders and modules whose code can change an enhanced signal or a score; imports tell which of their files count.
 ROOMS = ('audio', 'blocks', 'containers', 'diffusion', 'inference', 'metrics', 'networks', 'platforms', 'spectral',
          'systems')
-SHARED = ('inference.enhancer', 'metrics.scoring')  # what enhances and scores, whatever the system
+SHARED = ('inference.enhancer', 'metrics.scoring')  # used by every system
 
 
 @functools.cache
 def fingerprint(system: str = '') -> str:
-    """A hash of the code that enhances with a system and scores; comments and docstrings do not count.
+    """A hash of the code that enhances with a system and scores, without comments and docstrings.
 
     Args:
-      system: the module that defines the system; '': of scoring alone.
+      system: the module that defines the system; '': only the code that scores.
     """
     digest, done, todo = hashlib.sha256(), set(), list(SHARED) if system else ['metrics.scoring']
     if system.startswith('jax_diffse.'):
         todo.append(system.removeprefix('jax_diffse.'))
-    elif getattr(sys.modules.get(system), '__file__', None):  # a system of the user's own
+    elif getattr(sys.modules.get(system), '__file__', None):  # a system defined by the user
         done.add(pathlib.Path(sys.modules[system].__file__))
     while todo:
         name = todo.pop()
@@ -40,7 +40,7 @@ def fingerprint(system: str = '') -> str:
 
 
 def _file(name: str) -> pathlib.Path | None:
-    """The file of a module or of something in it, if that is in `ROOMS`."""
+    """The file of a module, or of a name in it, if it is in `ROOMS`."""
     parts = name.split('.')
     if parts[0] not in ROOMS:
         return None
@@ -49,12 +49,12 @@ def _file(name: str) -> pathlib.Path | None:
         if path.with_suffix('.py').is_file():
             return path.with_suffix('.py')
         if (path / '__init__.py').is_file() and end == len(parts):
-            return None if parts == ['systems'] else path / '__init__.py'  # systems: the table of all of them
+            return None if parts == ['systems'] else path / '__init__.py'  # systems/__init__.py imports all systems
     return None
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:
-    """What a file imports from this package, without the package's name."""
+    """The names that a file imports from this package, without the package's name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.partition('.')[0] == 'jax_diffse':
             inside = node.module.partition('.')[2]

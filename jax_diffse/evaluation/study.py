@@ -1,4 +1,4 @@
-"""An evaluation from runs and folders to the report: what `jax-diffse evaluate` and `jax_diffse.evaluate` do."""
+"""Evaluates runs and writes the report; implements `jax-diffse evaluate` and `jax_diffse.evaluate`."""
 
 import dataclasses
 import os
@@ -20,28 +20,28 @@ from jax_diffse.runs import Run
 def study(variants: Sequence[Variant], data: EvaluationData, output: str | os.PathLike,
           options: EvaluationOptions = EvaluationOptions(), *, seeds: Sequence[int] = (0,),
           preceding: Run | None = None) -> dict:
-    """Evaluates one setting of a run, or sweeps several, on data that are named by the first run.
+    """Evaluates one setting of a run, or sweeps several; the default data are those of the first run.
 
     Args:
       variants: of `sweep.grid`.
-      data: which recordings.
+      data: the recordings.
       output: the folder for the report; see `evaluate.evaluate` for one setting and `sweep.sweep` for several.
       options: metrics, cache and so on.
       seeds: of the samplers' noise.
-      preceding: the run whose output the refining runs refine.
+      preceding: the run whose output refiners refine.
 
     Returns:
       The summary, as in `summary.json` or `sweep.json`.
 
     Raises:
-      UserError: options that contradict one another, and what the evaluation raises. The data, which may take long to
-        prepare, are opened after these checks.
+      UserError: options that contradict each other, or an error of the evaluation. The data, which may take long to
+        prepare, are opened after the checks of options.
     """
     first, alone = variants[0], len(variants) == 1 and len(seeds) == 1
     scoring.check(options.metrics, first.run.system.sample_rate)
     check_refining(variants, preceding, options.processed is not None)
     if options.save_audio and not alone:
-        raise UserError('--save-audio: is for one setting; the audio of several is in the cache, or give one at a time')
+        raise UserError('--save-audio: is for one setting; give one at a time, or take audio from the cache')
     config, _ = data.config(first.run)
     if options.save_audio and config.name == FOLDERS:
         _check_apart(config, output)

@@ -1,7 +1,7 @@
-"""Studies of sampling settings: many settings over one list of files, with intervals, figures and a page.
+"""Sweeps: many settings on one list of files, with confidence intervals, figures and a page.
 
-What `jax-diffse evaluate` does for several numbers of steps, values, seeds or runs. Results are cached, so a sweep that
-was interrupted, or is extended, computes only what is missing.
+Implements `jax-diffse evaluate` for several numbers of steps, values, seeds or runs. Results are cached, so rerunning
+an interrupted or extended sweep computes only missing results.
 """
 
 import dataclasses
@@ -40,12 +40,12 @@ from jax_diffse.metrics import Pool, scoring
 from jax_diffse.runs import Run, with_model
 from jax_diffse.systems.base import Refiner, Sampling, sampling_steps
 
-SAMPLER = 'sampler.'  # before a key: of the sampler that the run has chosen
-PRECEDING = 'preceding'  # the stage of what a run refines
+SAMPLER = 'sampler.'  # prefix of keys of the sampler that the run has chosen
+PRECEDING = 'preceding'  # the stage of a refiner's input
 
 
 class Variant(NamedTuple):
-    """A setting to be measured, whatever the seed."""
+    """A setting without its seed."""
 
     run: Run  # with `changes` applied
     changes: dict[str, object]  # key in config.model -> value
@@ -57,12 +57,12 @@ def grid(runs: Sequence[Run], steps: Sequence[int | None] = (None,),
     """Every run with every number of steps and every combination of values.
 
     Args:
-      runs: those that do not sample are there once, as they are.
+      runs: a run that does not sample appears once, unchanged.
       steps: sampling steps; None: the run's own.
       values: key in config.model -> values; 'sampler.KEY' is KEY of the sampler that a run has chosen.
 
     Raises:
-      UserError: steps or values that a system does not take, or that no run samples.
+      UserError: steps or values that a system does not take, or steps or values although no run samples.
     """
     values, variants = values or {}, []
     for run in runs:
@@ -87,7 +87,7 @@ def _key(key: str, run: Run) -> str:
 
 
 def _value(run: Run, key: str) -> object:
-    """What a key of config.model has become."""
+    """The value of a key of config.model."""
     found = run.config.model
     for part in key.split('.'):
         found = found[part]
@@ -103,7 +103,7 @@ def parse_setting(text: str) -> tuple[str, dict[str, str], int | None]:
     """'RUN', or 'RUN@KEY=VALUE,...' where KEY may be 'steps' -> workdir, changes, steps.
 
     Raises:
-      UserError: it is neither.
+      UserError: `text` has another form.
     """
     workdir, _, listed = text.partition('@')
     changes = {}
@@ -124,22 +124,22 @@ def sweep(variants: Sequence[Variant], data: EvaluationSet, output: str | os.Pat
     """Measures all variants on the same files and writes tables, figures and a page.
 
     Args:
-      variants: from `grid`; differences are to the first.
+      variants: from `grid`; the first is the reference of differences.
       data: pairs of clean and noisy speech at the systems' rate.
       output: the folder for `sweep.json`, `sweep.csv` (means with intervals), `scores.csv` (every file), `sweep.md`,
         `figures/` (PNG and PDF) and `index.html` (one self-contained page).
       options: see `evaluate.evaluate`; audio is not saved.
       seeds: of the samplers' noise.
-      preceding: the run whose output the refining runs refine.
+      preceding: the run whose output refiners refine.
 
     Returns:
       The content of `sweep.json`, where NaN is null.
 
     Raises:
-      UserError: see `evaluate.evaluate`; seeds that are negative or named twice.
+      UserError: see `evaluate.evaluate`; also seeds that are negative or repeated.
     """
     if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise UserError(f'seeds {", ".join(map(str, seeds))}: expected different numbers of 0 or more')
+        raise UserError(f'seeds {", ".join(map(str, seeds))}: expected distinct numbers, 0 or more')
     check_refining(variants, preceding, options.processed is not None)
     for variant in variants:
         check(variant.run, data.source, options.metrics)
@@ -168,13 +168,13 @@ def sweep(variants: Sequence[Variant], data: EvaluationSet, output: str | os.Pat
     files.write_text(output / 'index.html', sweep_page.render(results, summary, drawn, examples, evaluator.sample_rate))
     print(f'\n{means_table(results)}\n', flush=True)
     if len(results.points) > 1:
-        print(f'to {results.points[0].label}:\n\n{differences_table(results)}\n')
+        print(f'differences to {results.points[0].label}:\n\n{differences_table(results)}\n')
     print(f'report: {output / "index.html"}', flush=True)
     return summary
 
 
 def check_refining(variants: Sequence[Variant], preceding: Run | None, given: bool) -> None:
-    """Checks that the runs that refine get one input to refine, and that there are such runs if one is given.
+    """Checks that refiners get exactly one input to refine, and that an input is given only if a run refines.
 
     Raises:
       UserError: see `check_processed`.
@@ -185,7 +185,7 @@ def check_refining(variants: Sequence[Variant], preceding: Run | None, given: bo
 
 
 def _points(variants: Sequence[Variant]) -> list[Point]:
-    """Their points, before anything is measured; runs are named by the last part of their workdir where that tells."""
+    """The points of variants, without results. Runs are named by the last part of their workdir if that is unique."""
     workdirs = {variant.run.workdir for variant in variants}
     short = len({workdir.name for workdir in workdirs}) == len(workdirs)
     points = [Point(run.workdir.name if short else str(run.workdir), changes, steps, named(run))
@@ -193,12 +193,12 @@ def _points(variants: Sequence[Variant]) -> list[Point]:
     labels = [point.label for point in points]
     for label in labels:
         if labels.count(label) > 1:
-            raise UserError(f'{label}: asked for twice, expected different settings')
+            raise UserError(f'{label}: given twice, expected distinct settings')
     return points
 
 
 def _measure(evaluator: Evaluator, point: Point, variant: Variant, seeds: Sequence[int], preceding: Run | None):
-    """The point with what was found, and where the audio of the first seed is."""
+    """The point with its results, and the cache with the audio of the first seed."""
     system, found = variant.run.system, []
     baselines = (*(system.baselines if isinstance(system, Sampling) else ()), PRECEDING)
     for seed in seeds if variant.steps is not None else seeds[:1]:

@@ -1,4 +1,4 @@
-"""What a sweep found: means with intervals for every setting and stage, paired differences, CSV and Markdown."""
+"""Results of a sweep: means with intervals per setting and stage, paired differences, CSV and Markdown."""
 
 import csv
 import dataclasses
@@ -21,29 +21,29 @@ from jax_diffse.metrics.scoring import CLEAN
 class Point:
     """A setting of a run, over all seeds."""
 
-    run: str  # its name
-    changes: dict[str, object]  # key in config.model -> value, of the keys that were varied
-    steps: int | None  # of sampling, network evaluations; None: the system does not sample
+    run: str  # name
+    changes: dict[str, object]  # varied key in config.model -> value
+    steps: int | None  # sampling steps (network evaluations); None: the system does not sample
     checkpoint: dict
     stages: tuple[str, ...] = ()  # of the system
-    baselines: tuple[str, ...] = ()  # of these, those that no sampler has touched
+    baselines: tuple[str, ...] = ()  # the stages that do not depend on the sampler
     seeds: tuple[Results, ...] = ()  # per seed
     real_time_factor: float = math.nan  # of enhancement, without compilation
     devices: tuple[str, ...] = ()
 
     @property
     def series(self) -> str:
-        """Its name but for the number of steps."""
+        """The name of the point without the number of steps."""
         return ', '.join([self.run, *(f'{key}={value}' for key, value in self.changes.items())])
 
     @property
     def label(self) -> str:
-        """Its name."""
+        """The name of the point."""
         return self.series + ('' if self.steps is None else f', {self.steps} step{"s" * (self.steps != 1)}')
 
     @property
     def last(self) -> str:
-        """The stage that is the enhancement."""
+        """The last stage, which is the enhanced speech."""
         return self.stages[-1]
 
     def values(self, stage: str, m: int) -> np.ndarray:
@@ -53,7 +53,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class SweepResults:
-    """Points on one list of files. Differences are to the first point."""
+    """Points on one list of files; the first point is the reference of differences."""
 
     metrics: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -61,7 +61,7 @@ class SweepResults:
 
     @functools.cached_property
     def inputs(self) -> dict[str, list[Estimate | None]]:
-        """'clean', where metrics that need no reference were computed, and 'noisy' -> per metric its mean."""
+        """'clean', if it was scored, and 'noisy' -> the mean of each metric."""
         found = self.points[0].seeds[0]
         clean = found.clean_values()
         rows = {NOISY: [bootstrap.estimate(found.values[None, :, 0, m]) for m in range(len(self.metrics))]}
@@ -71,11 +71,11 @@ class SweepResults:
         return rows
 
     def means(self, point: Point, stage: str) -> list[Estimate]:
-        """Per metric."""
+        """The mean of each metric at a stage."""
         return self._means[point.label, stage]
 
     def differences(self, point: Point) -> list[Difference]:
-        """Per metric, of the enhancement to that of the first point."""
+        """The difference of each metric, at the last stage, to the first point."""
         return self._differences[point.label]
 
     @functools.cached_property
@@ -91,11 +91,11 @@ class SweepResults:
                               for m, sign in enumerate(signs)] for point in self.points}
 
     def keys(self) -> list[str]:
-        """Those of config.model that were varied."""
+        """The varied keys of config.model."""
         return list(dict.fromkeys(key for point in self.points for key in point.changes))
 
     def tree(self) -> list[dict]:
-        """All points as JSON has them, NaN aside."""
+        """All points for JSON, apart from NaN."""
         return [{
             'run': point.run, 'changes': point.changes, 'sampling_steps': point.steps, 'label': point.label,
             'checkpoint': point.checkpoint, 'real_time_factor': point.real_time_factor,
@@ -108,7 +108,7 @@ class SweepResults:
 
 
 def to_csv(results: SweepResults) -> str:
-    """A line per point, stage and metric; 'nan' where there is no value, empty where it does not apply."""
+    """A line per point, stage and metric; undefined values are 'nan', values that do not apply are empty."""
     keys, text = results.keys(), io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(['run', *keys, 'nfe', 'real_time_factor', 'stage', 'metric', *Estimate._fields,
@@ -124,7 +124,7 @@ def to_csv(results: SweepResults) -> str:
 
 
 def scores_csv(results: SweepResults) -> str:
-    """A line per point, seed, file and stage, the noisy input with the first point; 'nan' where there is no value."""
+    """A line per point, seed, file and stage; the first point has the noisy input. Undefined values are 'nan'."""
     keys, text = results.keys(), io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(['run', *keys, 'nfe', 'seed', 'id', 'stage', *results.metrics, 'reasons'])
@@ -144,15 +144,16 @@ def to_markdown(results: SweepResults, title: str, notes: Sequence[str]) -> str:
     """Means and differences with their intervals, and the spread over seeds, as a Markdown document."""
     percent = f'{100 * bootstrap.CONFIDENCE:g} %'
     parts = [f'# {title}', '\n'.join(f'- {note}' for note in notes), means_table(results, intervals=True),
-             f'Means over files, in brackets their {percent} intervals over files (bootstrap of {bootstrap.RESAMPLES} '
-             'draws). Arrows point to the better side. NFE: network evaluations of the sampler; RTF: real-time factor.']
+             f'Means over files with {percent} confidence intervals in brackets (bootstrap over files, '
+             f'{bootstrap.RESAMPLES} draws). Arrows point to the better side. NFE: network evaluations of the sampler. '
+             'RTF: real-time factor.']
     if len(results.points) > 1:
         parts += ['## Differences', differences_table(results),
-                  f'To {results.points[0].label}, paired by file; a star marks an interval that leaves out zero. In '
-                  'parentheses: files that are better, and worse.']
+                  f'Differences to {results.points[0].label}, paired by file. A star marks an interval that excludes '
+                  'zero. Parentheses: numbers of better and of worse files.']
     if len(results.seeds) > 1:
         parts += ['## Spread over seeds', seeds_table(results),
-                  f'Standard deviation, over the {len(results.seeds)} seeds, of the mean over files.']
+                  f'Standard deviation of the mean over files, over {len(results.seeds)} seeds.']
     return '\n\n'.join(parts) + '\n'
 
 
@@ -169,7 +170,7 @@ def means_table(results: SweepResults, intervals: bool = False) -> str:
 
 
 def mean_text(found: Estimate, metric: str, intervals: bool) -> str:
-    """'2.150 [2.010, 2.290]', with its interval where asked for and there is one."""
+    """A mean with its interval if requested and defined, such as '2.150 [2.010, 2.290]'."""
     text = number(found.mean, metric)
     if intervals and math.isfinite(found.low):
         text += f' [{number(found.low, metric)}, {number(found.high, metric)}]'
@@ -177,7 +178,7 @@ def mean_text(found: Estimate, metric: str, intervals: bool) -> str:
 
 
 def differences_table(results: SweepResults) -> str:
-    """A Markdown table: every point but the first, against it."""
+    """A Markdown table: the differences of every point to the first."""
     rows = [[point.series, _steps(point), *(difference_text(found, metric) for found, metric in
                                             zip(results.differences(point), results.metrics, strict=True))]
             for point in results.points[1:]]
@@ -185,7 +186,7 @@ def differences_table(results: SweepResults) -> str:
 
 
 def difference_text(found: Difference, metric: str) -> str:
-    """'+0.020 [-0.010, +0.050] (20, 18)', a star before the parenthesis where the interval leaves out zero."""
+    """A difference such as '+0.020 [-0.010, +0.050] (20, 18)'; a star marks an interval that excludes zero."""
     low, high = (number(side, metric, sign=True) for side in (found.low, found.high))
     star = '*' if found.low > 0 or found.high < 0 else ''
     return f'{number(found.mean, metric, sign=True)} [{low}, {high}]{star} ({found.better}, {found.worse})'

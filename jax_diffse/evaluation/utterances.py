@@ -1,4 +1,4 @@
-"""The files that are evaluated: pairs of clean and noisy speech, and what an earlier enhancer made of the latter."""
+"""Reads the files of an evaluation: clean and noisy speech and, for refiners, another enhancer's output."""
 
 import hashlib
 import os
@@ -15,29 +15,29 @@ from jax_diffse.data.source import Source
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation.progress import track
 
-MAX_NAME = 255  # bytes that file systems take
+MAX_NAME = 255  # bytes, a limit of file systems
 
 
 class Utterance(NamedTuple):
     """One file of a data set."""
 
-    info: dict  # 'id', and where known 'snr_db', 'noise' and 'noise_kind'
+    info: dict  # 'id' and, if known, 'snr_db', 'noise' and 'noise_kind'
     clean: np.ndarray  # [N]
     noisy: np.ndarray  # [N]
-    processed: np.ndarray | None  # [N], where what an earlier enhancer made of it is given
-    key: str  # hexadecimal; the same for the same id and samples
+    processed: np.ndarray | None  # [N], another enhancer's output, if given
+    key: str  # hexadecimal hash of the id and the samples
 
 
 def read_all(source: Source, processed: str | os.PathLike | None = None, limit: int | None = None,
              skip_bad: bool = False) -> list[Utterance]:
-    """Reads the utterances of a source, printing how far it is.
+    """Reads the utterances of a source and prints the progress.
 
     Args:
       source: pairs of clean and noisy speech.
-      processed: the folder with what is refined: for every utterance a file of its id, or as `file_name` has it, of any
-        extension, with one channel, at the source's rate and as long as the noisy one.
-      limit: at most so many, spread evenly over the source (of those with a partner in `processed`).
-      skip_bad: leave out those without a partner of their length, and say how many, rather than stop.
+      processed: the folder with another enhancer's output. Every utterance has a file there, named by its id or by
+        `file_name`, with any extension; it has one channel, the source's rate and the length of the noisy speech.
+      limit: at most this many utterances, spread evenly over those with a partner in `processed`.
+      skip_bad: leave out utterances without a partner of their length and print how many, instead of stopping.
 
     Raises:
       UserError: a limit below 1, or partners that do not fit (all in one message).
@@ -50,10 +50,10 @@ def read_all(source: Source, processed: str | os.PathLike | None = None, limit: 
 
 
 def file_name(utterance: str) -> str:
-    """A relative path, `.wav`, that stays below its folder and that file systems take, whatever the id is.
+    """A valid relative path, `.wav`, for any id; it stays below its folder.
 
-    Of ASCII, all but letters, digits and `_.-~ ` is percent-encoded. A name that file systems would find too long ends
-    in a hash of the whole.
+    ASCII characters other than letters, digits and `_.-~ ` are percent-encoded. A name that is too long for file
+    systems is cut and ends in a hash of the full name.
     """
     *folders, name = [part for part in utterance.split('/') if part not in ('', '.', '..')] or ['unnamed']
     return '/'.join([*(_fitting(_encoded(part)) for part in folders), _fitting(_encoded(name), '.wav')])
@@ -73,7 +73,7 @@ def _fitting(part: str, suffix: str = '') -> str:
 
 
 def _partners(source: Source, folder, skip_bad: bool) -> dict[int, pathlib.Path | None]:
-    """Utterance -> the file in `folder` of what was made of it, None where no folder is given; without the bad ones."""
+    """Usable utterance -> its file in `folder`; None if no folder is given."""
     if folder is None:
         return dict.fromkeys(range(len(source)))
     files, partners, bad = audio_files.by_name(folder), {}, {}
@@ -88,18 +88,18 @@ def _partners(source: Source, folder, skip_bad: bool) -> dict[int, pathlib.Path 
             partners[i] = path
     report_bad_files(bad, len(source), skip_bad)
     if not partners:
-        raise UserError(f'{folder}: no utterance of the data has a file here that fits it, expected files named by id')
+        raise UserError(f'{folder}: no utterance of the data has a matching file here; expected files named by id')
     return partners
 
 
 def _keys(utterance: str) -> list[str]:
-    """What a file of an utterance may be called; earlier versions encoded all but ASCII."""
+    """Valid names of the file of an utterance; earlier versions also encoded non-ASCII characters."""
     encoded = '/'.join(urllib.parse.quote(part, safe=' ') for part in utterance.split('/'))
     return [audio_files.normal(key) for key in (file_name(utterance).removesuffix('.wav'), utterance, encoded)]
 
 
 def _mismatch(path: pathlib.Path, sample_rate: int, num_samples: int) -> str:
-    """What keeps a file from being what was made of a recording of that rate and length, or ''."""
+    """Why a file cannot be another enhancer's output for a recording of that rate and length, or ''."""
     try:
         header = audio.info(path)
     except UserError as error:
@@ -112,7 +112,7 @@ def _mismatch(path: pathlib.Path, sample_rate: int, num_samples: int) -> str:
 
 
 def _spread(items: Sequence[int], limit: int | None) -> list[int]:
-    """`limit` of the items, evenly spaced: the first few of a sorted set would be one speaker's."""
+    """`limit` of the items, evenly spaced, as the first few of a sorted set may be from one speaker."""
     count = len(items) if limit is None else min(limit, len(items))
     return [items[i * len(items) // count] for i in range(count)]
 

@@ -1,1 +1,1 @@
-"""What happens to recordings: whole files, batches, streams, exported functions."""
+"""Enhancement of files, batches and streams, and the export of a run as one function."""

@@ -1,4 +1,4 @@
-"""Enhances files and folders with a run: what `jax-diffse enhance` does."""
+"""Enhances files and folders with a run; implements `jax-diffse enhance`."""
 
 import dataclasses
 import os
@@ -22,19 +22,19 @@ class EnhanceOptions:
     """How files are enhanced.
 
     Attributes:
-      noisy, processed: folders of equally named files, of any extension, or two files: noisy recordings and the output
-        of another enhancer for them, for a run that refines it.
-      preceding: the run whose output is refined, instead of these.
-      noise: folder for what is removed (input - output).
+      noisy, processed: for a refiner: noisy recordings, and another enhancer's output for them. Two files, or two
+        folders whose files have the same names; extensions may differ.
+      preceding: for a refiner: the run whose output it refines, instead of `noisy` and `processed`.
+      noise: folder for the removed noise (input - output).
       strength: share of the enhanced signal in the result, 0 to 1.
-      steps: sampling steps of a system that samples.
+      steps: sampling steps, for systems that sample.
       checkpoint: 'best', 'latest' or a step.
-      model: fields of config.model to use instead of the run's own.
-      chunk_seconds: length of the chunks that recordings are enhanced in; default 16.
-      stream: enhance hop by hop, as a live stream; real-time factors then measure the steps alone.
+      model: fields of config.model to override.
+      chunk_seconds: length of the chunks that recordings are split into; default 16.
+      stream: enhance hop by hop, as a live stream; real-time factors then count only the steps.
 
     Raises:
-      UserError: a value out of range, or options that exclude one another.
+      UserError: a value out of range, or options that exclude each other.
     """
 
     noisy: str | os.PathLike | None = None
@@ -53,7 +53,7 @@ class EnhanceOptions:
             raise UserError(f'--strength={self.strength:g}: expected a number from 0 to 1')
         if self.stream and (self.steps is not None or self.chunk_seconds is not None):
             other = 'chunk-seconds' if self.steps is None else 'steps'
-            raise UserError(f'--stream: does not go together with --{other}; leave one of them out')
+            raise UserError(f'--stream: cannot be combined with --{other}; drop one of them')
         if (self.noisy is None) != (self.processed is None):
             raise UserError(f'--{"processed" if self.noisy is None else "noisy"}: given alone, expected --noisy and '
                             '--processed')
@@ -61,36 +61,36 @@ class EnhanceOptions:
 
 def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], output: str | os.PathLike,
             options: EnhanceOptions = EnhanceOptions()) -> int:
-    """Enhances files and folders, printing a line for each file and the real-time factor.
+    """Enhances files and folders; prints a line per file and the real-time factor.
 
     Args:
       workdir: the run.
-      inputs: files, and folders that are searched for audio; empty where `options.noisy` is given.
+      inputs: files, and folders to search for audio; empty if `options.noisy` is given.
       output: folder of the results. Existing files of the same name are replaced, except results that an earlier call
-        made with this run and these settings from the same recordings: those are kept.
+        made from the same recordings with this run and these settings.
       options: see `EnhanceOptions`.
 
     Returns:
-      The exit status: 0 if all files are done, 1 if some failed, 2 if all did; those that failed are listed at the end.
+      The exit status: 0 if all files are done, 1 if some failed, 2 if all failed. Failures are listed at the end.
 
     Raises:
       UserError: no such run, settings that it does not take, inputs and outputs that overlap, or no file in `noisy`
-        with a partner in `processed`.
+        that has a partner in `processed`.
     """
     if bool(inputs) == bool(options.noisy):
-        raise UserError('expected files or folders to enhance, or --noisy and --processed in their place'
+        raise UserError('expected files or folders to enhance, or --noisy and --processed instead'
                         + (', got both' if inputs else ''))
     jobs = plan_jobs(inputs or [options.noisy], output, options.noise, options.processed)
     enhancer = _enhancer(workdir, options)
-    failures = _unsuitable(jobs)  # before work that would be lost
+    failures = _unsuitable(jobs)  # before any work is spent
     setting = Setting(enhancer.run, options.steps, preceding=enhancer.preceding).record()
     journal = Journal(output, setting | {'strength': options.strength, 'chunk_seconds': options.chunk_seconds,
                                          'stream': options.stream})
     suitable = [job for job in jobs if job not in failures]
     todo = [job for job in suitable if not journal.has(job.name, job.inputs, job.outputs)]
     if len(todo) < len(suitable):
-        print(f'{len(suitable) - len(todo)} of {len(jobs)} files were enhanced before (remove a result to have it made '
-              'again)', flush=True)
+        print(f'{len(suitable) - len(todo)} of {len(jobs)} files were enhanced before (delete a result to redo it)',
+              flush=True)
     if options.stream and todo:
         _print_timing(enhancer)
     seconds, spent = 0.0, 0.0
@@ -99,10 +99,10 @@ def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], out
             try:
                 if options.processed is not None and job.processed is None:
                     raise UserError(f'{job.path}: no file of this name in {options.processed}')
-                made_of = digests(job.inputs)
+                input_digests = digests(job.inputs)
                 duration, busy = _enhance_one(enhancer, job, options.strength, bar)
                 seconds, spent = seconds + duration, spent + busy
-                journal.add(job.name, made_of, job.outputs)
+                journal.add(job.name, input_digests, job.outputs)
             except (UserError, OSError, jax.errors.JaxRuntimeError) as error:
                 if isinstance(error, OSError) and error.errno in FULL:
                     raise
@@ -119,7 +119,7 @@ def _enhancer(workdir: str | os.PathLike, options: EnhanceOptions) -> Enhancer:
 
 
 def _unsuitable(jobs: Sequence[Job]) -> dict[Job, str]:
-    """The files that cannot be read, or not be written as they were read -> why."""
+    """Files that cannot be read, or whose format cannot be written -> reason."""
     failures = {}
     for job in jobs:
         try:
@@ -132,12 +132,12 @@ def _unsuitable(jobs: Sequence[Job]) -> dict[Job, str]:
 def _print_timing(enhancer: Enhancer) -> None:
     system, timing = enhancer.run.system, enhancer.stream_timing
     print(f'streaming on {launch.cores()}: look-ahead {1000 * timing.look_ahead:g} ms; with hops of '
-          f'{1000 * system.hop / system.sample_rate:g} ms a latency of {1000 * timing.latency:g} ms and the time that '
-          'a hop takes', flush=True)
+          f'{1000 * system.hop / system.sample_rate:g} ms the latency is {1000 * timing.latency:g} ms plus the compute '
+          'time of a hop', flush=True)
 
 
 def _enhance_one(enhancer: Enhancer, job: Job, strength: float, bar: progress.Progress) -> tuple[float, float]:
-    """Enhances one file, prints its line and returns its duration and the time that it took, in seconds."""
+    """Enhances one file, prints its line and returns its duration and the enhancement time, in seconds."""
     header, before = audio.info(job.path), enhancer.busy_seconds()
     task = bar.add_task(markup.escape(job.name), total=header.num_samples / header.sample_rate)
     try:
@@ -153,18 +153,18 @@ def _enhance_one(enhancer: Enhancer, job: Job, strength: float, bar: progress.Pr
 
 
 def _failure(error: Exception, job: Job, stream: bool) -> str:
-    """Why a file was not enhanced, in one line."""
+    """The reason why a file was not enhanced, in one line."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
         return f'{error.filename or job.path}: {error.strerror}'
-    advice = '' if stream else '; a smaller --chunk-seconds needs less memory'  # memory, most likely
+    advice = '' if stream else '; a smaller --chunk-seconds needs less memory'  # the likely cause is memory
     return f'{job.path}: {str(error).splitlines()[0]}{advice}'
 
 
 def _summarise(enhancer: Enhancer, seconds: float, spent: float, failures: Mapping[Job, str],
                jobs: Sequence[Job]) -> int:
-    """Prints what was done and what was not -> the exit status."""
+    """Prints the real-time factor and the failures, and returns the exit status."""
     if seconds:
         where = '' if enhancer.stream_timing is None else f' on {launch.cores()}'
         print(f'real-time factor {spent / seconds:.3f}{where}: {seconds:.1f} s of audio in {spent:.1f} s, and '

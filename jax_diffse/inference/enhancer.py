@@ -1,4 +1,4 @@
-"""A trained system applied to recordings of any length, rate and number of channels."""
+"""Applies a trained system to recordings of any length, sample rate and number of channels."""
 
 import collections
 import contextlib
@@ -27,7 +27,7 @@ class Batch(NamedTuple):
 
     indices: list[int]
     stages: dict[str, list[np.ndarray]]  # stage -> [N] each
-    seconds: float  # that it took, compilation left out
+    seconds: float  # enhancement time without compilation
 
 
 def load(run: str | os.PathLike, *, checkpoint: int | str = 'best', model: Mapping[str, Any] | None = None,
@@ -38,44 +38,45 @@ def load(run: str | os.PathLike, *, checkpoint: int | str = 'best', model: Mappi
     Args:
       run: the folder that training or conversion wrote.
       checkpoint: 'best', 'latest' or a step.
-      model: fields of config.model to use instead of the run's own, of its sampler for example.
-      preceding: the run whose output is refined (its best checkpoint), for a run that refines.
-      steps: sampling steps (network evaluations), for a system that samples; default: the run's own.
+      model: fields of config.model to override, such as those of the sampler.
+      preceding: for a refiner: the run whose output it refines; its best checkpoint is used.
+      steps: sampling steps (network evaluations), for systems that sample; default: the run's own.
       seed: of the sampler's noise.
-      chunk_seconds: longer recordings are enhanced in overlapping chunks of this length; less needs less memory.
+      chunk_seconds: longer recordings are enhanced in overlapping chunks of this length; shorter chunks need less
+        memory.
 
     Raises:
-      UserError: no such run or checkpoint, settings that the system does not take, or two runs that do not go together.
+      UserError: no such run or checkpoint, settings that the system does not take, or incompatible runs.
     """
     loaded = runs.load(run, step=checkpoint, model=model)
-    before = None if preceding is None else runs.load(preceding)
-    return Enhancer(loaded, preceding=before, steps=steps, seed=seed, chunk_seconds=chunk_seconds)
+    preceding_run = None if preceding is None else runs.load(preceding)
+    return Enhancer(loaded, preceding=preceding_run, steps=steps, seed=seed, chunk_seconds=chunk_seconds)
 
 
 class Enhancer:
     """Enhances arrays and files with the system of a run.
 
     Recordings longer than `chunk_seconds` are enhanced in chunks that overlap by `overlap_seconds` and are cross-faded.
-    All chunks of a recording are scaled to the level of the whole recording, channel by channel: by `System.gain` of a
-    signal with the same root mean square, which is all that a gain may depend on.
+    All chunks of a recording are scaled to the level of the whole recording, channel by channel: `System.gain` depends
+    only on the root mean square.
 
     Random draws depend only on the seed, the utterance's id, the channel and the chunk, so the output does not depend
-    on what is enhanced beside it.
+    on the rest of a batch.
 
-    A system that refines the output of another enhancer gets it chunk by chunk from the system of `preceding`, at that
-    system's default steps, or is given it (`processed`) at each call.
+    A refiner gets its input chunk by chunk from the system of `preceding`, at that system's default steps, or as
+    `processed` in each call.
 
     Args:
       run: the run.
-      preceding: the run whose output is refined.
-      steps: sampling steps of a system that samples; default: the system's own.
+      preceding: for a refiner: the run whose output it refines.
+      steps: sampling steps, for systems that sample; default: the system's own.
       seed: of the sampler's noise, 0 or more.
       chunk_seconds, overlap_seconds: see above.
       stream: enhance recordings hop by hop, as a live stream, for a system that can stream.
 
     Raises:
       UserError: chunks too short for their overlap, a seed out of range, steps that the system does not take, a system
-        that cannot stream, or a preceding run that does not go together with `run`.
+        that cannot stream, or a preceding run that does not fit `run`.
     """
 
     def __init__(self, run: Run, *, preceding: Run | None = None, steps: int | None = None, seed: int = 0,
@@ -95,18 +96,18 @@ class Enhancer:
         self._streams: dict[int, StreamingEnhancer] = {}  # number of channels -> its program
         self._chunk = round(chunk_seconds * self.sample_rate)
         self._overlap = round(overlap_seconds * self.sample_rate)
-        before = None if preceding is None else Programs(preceding, None, self._chunk, seed)
-        self._programs = Programs(run, before, self._chunk, seed)
+        preceding_programs = None if preceding is None else Programs(preceding, None, self._chunk, seed)
+        self._programs = Programs(run, preceding_programs, self._chunk, seed)
 
     @property
     def compile_seconds(self) -> float:
-        """Time spent on compilation so far, the preceding system's and streams' included."""
+        """Compile time so far, in seconds, including that of the preceding system and of streams."""
         return self._programs.compile_seconds + sum(stream.compile_seconds for stream in self._streams.values())
 
     def busy_seconds(self) -> float:
-        """A clock of the time spent on enhancement; only differences mean anything.
+        """A clock of the time spent on enhancement, in seconds; only differences are meaningful.
 
-        It leaves out compilation and, for streams, everything but the steps themselves.
+        The clock excludes compilation; for streams it counts only the steps.
         """
         if self.stream_timing is not None:
             return sum(stream.step_seconds for stream in self._streams.values())
@@ -118,23 +119,25 @@ class Enhancer:
 
         Args:
           noisy: `[N]` or `[N, C]`, floating point.
-          sample_rate: of `noisy`, Hz. The system works at its own rate: at strength 1 nothing is left above half of it.
+          sample_rate: of `noisy`, Hz. The system works at its own rate: at strength 1 the output has no content above
+            half of that rate.
           strength: share of the enhanced signal in the output, 0 to 1; the rest is the input.
-          utterance: id that the random draws of a sampling system follow from.
-          processed: output of another enhancer for `noisy`, of the same shape, for a system that refines.
+          utterance: id that seeds the random draws of a sampling system.
+          processed: for a refiner: another enhancer's output for `noisy`, of the same shape.
 
         Returns:
           float32, the shape of `noisy`.
 
         Raises:
-          UserError: `noisy` is empty, not finite, not floating point or not `[N]` or `[N, C]`; strength beyond [0, 1];
-            `processed` likewise, of another shape, missing, or given to a system that has no use for it.
+          UserError: `noisy` is empty, not finite, not floating point or not `[N]` or `[N, C]`; strength outside
+            [0, 1]; the same faults of `processed`, another shape, or `processed` missing or given to a system that
+            takes none.
         """
-        source, beside = streams.from_samples(noisy, sample_rate, utterance or 'noisy'), None
+        source, partner = streams.from_samples(noisy, sample_rate, utterance or 'noisy'), None
         if processed is not None:
-            beside = streams.from_samples(processed, sample_rate, f'{utterance} processed'.lstrip())
-        self._check_pair(source, beside)
-        pieces = [wet for _, wet in self._stream(source, beside, strength, utterance)]
+            partner = streams.from_samples(processed, sample_rate, f'{utterance} processed'.lstrip())
+        self._check_pair(source, partner)
+        pieces = [wet for _, wet in self._stream(source, partner, strength, utterance)]
         return np.concatenate(pieces).reshape(np.shape(noisy))
 
     def enhance_file(self, path: str | os.PathLike, output: str | os.PathLike, *,
@@ -145,26 +148,27 @@ class Enhancer:
 
         Args:
           path: the noisy file.
-          output: where the enhanced one goes; it appears when it is whole.
-          noise: where what was removed (input - output) goes, if wanted.
-          processed: what an earlier enhancer made of the noisy file, for a system that refines.
+          output: the enhanced file; it appears when it is complete.
+          noise: a file for the removed noise (input - output).
+          processed: for a refiner: another enhancer's output for the noisy file.
           strength, utterance: see `__call__`.
-          on_progress: is told how many seconds of the file were written.
+          on_progress: called with the seconds of audio written since the last call.
 
         Returns:
           The duration in seconds.
 
         Raises:
-          UserError: the file cannot be read, is empty or not finite, or an output cannot be written; the processed file
-            likewise, of another rate, length or number of channels, missing, or of no use to the system.
+          UserError: the file cannot be read, is empty or not finite, or an output cannot be written; the same faults of
+            the processed file, another rate, length or number of channels, or a processed file missing or given to a
+            system that takes none.
         """
         like, source = audio.info(path), streams.from_file(path)
-        beside = None if processed is None else streams.from_file(processed)
-        self._check_pair(source, beside)
+        partner = None if processed is None else streams.from_file(processed)
+        self._check_pair(source, partner)
         with contextlib.ExitStack() as stack:
             write = stack.enter_context(streams.write(output, like))
             write_noise = stack.enter_context(streams.write(noise, like)) if noise else lambda samples: None
-            for dry, wet in self._stream(source, beside, strength, utterance):
+            for dry, wet in self._stream(source, partner, strength, utterance):
                 wet = audio.clipped(wet, like.subtype)
                 write(wet)
                 write_noise(dry - wet)
@@ -173,19 +177,19 @@ class Enhancer:
 
     def many(self, waveforms: Sequence[np.ndarray], ids: Sequence[str],
              processed: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
-        """Enhances utterances in batches of similar length; each comes out as it would alone.
+        """Enhances utterances in batches of similar length; batching does not change the results.
 
         Args:
           waveforms: `[N]` each, at the system's rate.
           ids: of the utterances.
-          processed: what an earlier enhancer made of each, as long as it, for a system that refines.
+          processed: for a refiner: another enhancer's output for each, of the same length.
 
         Returns:
-          float32 `[N]` each, in the order given.
+          float32 `[N]` each, in the given order.
 
         Raises:
-          UserError: a waveform is empty or not finite; a processed one likewise, of another length, missing, or of no
-            use to the system.
+          UserError: a waveform or a processed one is empty or not finite; a processed one has another length, is
+            missing, or is given to a system that takes none.
         """
         outputs = {i: found[-1] for indices, group in self._grouped(waveforms, ids, processed, False)
                    for i, found in zip(indices, group, strict=True)}
@@ -196,8 +200,8 @@ class Enhancer:
         """Like `many`, for all stages of the system (`System.enhance_stages`) at the cost of one.
 
         Returns:
-          Stage -> what `many` returns, the stages in the system's order; the last one is that of `many`. Before those
-          of a system that refines comes 'preceding': what it was given.
+          Stage -> float32 `[N]` each, in the system's order; the last stage is what `many` returns. For a refiner the
+          first stage is 'preceding', its input.
         """
         outputs: dict[str, dict[int, np.ndarray]] = collections.defaultdict(dict)
         for batch in self.in_batches(waveforms, ids, processed):
@@ -207,7 +211,7 @@ class Enhancer:
 
     def in_batches(self, waveforms: Sequence[np.ndarray], ids: Sequence[str],
                    processed: Sequence[np.ndarray] | None = None) -> Iterator[Batch]:
-        """Like `stages`, batch by batch as they are computed: of similar length, not in the order given."""
+        """Like `stages`, but yields batches as they are computed: by length, not in the given order."""
         groups = self._grouped(waveforms, ids, processed, True)
         while True:
             started = time.perf_counter() - self.compile_seconds
@@ -219,19 +223,20 @@ class Enhancer:
             yield Batch(indices, {stage: [found[s] for found in group] for s, stage in enumerate(names)}, seconds)
 
     def _grouped(self, waveforms, ids, processed, all_stages) -> Iterator[tuple[list[int], list[np.ndarray]]]:
-        """Indices of utterances, and what was made of each: `[K, N]`, K is 1, or the number of stages."""
+        """Indices of utterances, and the output `[K, N]` of each; K is 1, or the number of stages."""
         buckets, pieces = collections.defaultdict(list), {}
         given = [None] * len(waveforms) if processed is None else processed
-        for i, (waveform, name, made) in enumerate(zip(waveforms, ids, given, strict=True)):
-            source = streams.from_array(waveform[:, None], self.sample_rate, name)
-            beside = None if made is None else streams.from_array(made[:, None], self.sample_rate, f'{name} processed')
-            self._check_pair(source, beside)
+        for i, (waveform, name, refined) in enumerate(zip(waveforms, ids, given, strict=True)):
+            source, partner = streams.from_array(waveform[:, None], self.sample_rate, name), None
+            if refined is not None:
+                partner = streams.from_array(refined[:, None], self.sample_rate, f'{name} processed')
+            self._check_pair(source, partner)
             if len(waveform) > self._chunk:
-                chunks = self._chunks(source, beside, name, all_stages)
+                chunks = self._chunks(source, partner, name, all_stages)
                 yield [i], [np.concatenate([x.T for x in chunks], axis=1)]
             else:
                 buckets[self._programs.bucket(len(waveform))].append(i)
-                pieces[i] = Chunk(waveform, name, self._levels(source, beside)[0], processed=made)
+                pieces[i] = Chunk(waveform, name, self._levels(source, partner)[0], processed=refined)
         for length, members in sorted(buckets.items()):
             rows = self._programs.rows(length, len(members))
             for start in range(0, len(members), rows):
@@ -252,11 +257,11 @@ class Enhancer:
         if self.stream_timing is None:
             enhanced = self._chunks(source, processed, utterance)
         else:
-            self._rms(source)  # for its checks
+            self._rms(source)  # only for its checks
             enhanced = self._live(source.num_channels).through(self._at_own_rate(source))
         start, noisy = 0, streams.Window(source.blocks())
         for wet in streams.resampled(enhanced, self._length(source), self.sample_rate, source.sample_rate):
-            wet = wet[:source.num_samples - start]  # there and back may add a sample or two
+            wet = wet[:source.num_samples - start]  # resampling both ways may add a sample or two
             dry = noisy.read(start, start + len(wet))
             start += len(wet)
             yield dry, strength * wet + (1 - strength) * dry
@@ -268,18 +273,18 @@ class Enhancer:
 
     def _chunks(self, source: streams.Stream, processed: streams.Stream | None, utterance,
                 all_stages=False) -> Iterator[np.ndarray]:
-        """Consecutive pieces `[n, C * K]` of a recording, enhanced, at the system's rate; K stages of each channel."""
+        """Consecutive enhanced pieces `[n, C * K]` of a recording at the system's rate; K stages of each channel."""
         rms, channels = self._levels(source, processed), source.num_channels
 
         def process(chunk, number):
             length = self._programs.bucket(len(chunk))
-            made = [None] * channels if processed is None else chunk.T[channels:]
-            pieces = [Chunk(chunk[:, c], utterance, rms[c], c, number, made[c]) for c in range(channels)]
+            refined = [None] * channels if processed is None else chunk.T[channels:]
+            pieces = [Chunk(chunk[:, c], utterance, rms[c], c, number, refined[c]) for c in range(channels)]
             return np.concatenate([self._programs([piece], 1, length, self.steps, all_stages)[:, 0, :len(chunk)].T
                                    for piece in pieces], axis=1)
 
-        # Side by side both go through the same resampling and the same cuts.
-        both = source if processed is None else streams.beside(source, processed)
+        # As channels of one stream, both get the same resampling and the same cuts.
+        both = source if processed is None else streams.stack_channels(source, processed)
         window = streams.Window(self._at_own_rate(both))
         yield from streams.cross_faded(window.read, self._length(source), self._chunk, self._overlap, process)
 
@@ -291,14 +296,14 @@ class Enhancer:
         return streams.resampled(source.blocks(), source.num_samples, source.sample_rate, self.sample_rate)
 
     def _levels(self, source: streams.Stream, processed: streams.Stream | None) -> np.ndarray:
-        """Root mean square `[C]` of a recording, and the checks of both."""
+        """Checks both recordings and returns the root mean square `[C]` of `source`."""
         rms = self._rms(source)
         if processed is not None:
             self._rms(processed)
         return rms
 
     def _rms(self, source: streams.Stream) -> np.ndarray:
-        """Root mean square `[C]` at the system's rate, and the check that there is something and all of it finite."""
+        """Root mean square `[C]` at the system's rate; checks that the recording is finite and not empty."""
         if not source.num_samples:
             raise UserError(f'{source.name}: no samples')
         energy, count = np.zeros(source.num_channels), 0
@@ -311,37 +316,37 @@ class Enhancer:
 
 
 def check_preceding(run: Run, preceding: Run) -> None:
-    """Checks that `run` can refine what `preceding` makes.
+    """Checks that `run` can refine the output of `preceding`.
 
     Raises:
-      UserError: it refines nothing, the other one refines as well, or they differ in their sample rate.
+      UserError: `run` is not a refiner, `preceding` is one, or their sample rates differ.
     """
     ours, theirs = run.system.sample_rate, preceding.system.sample_rate
     _check_use(run, True)
     if isinstance(preceding.system, Refiner):
-        raise UserError(f'{preceding.workdir}: refines the output of another enhancer itself, expected a run that '
-                        'enhances noisy speech as the preceding one')
+        raise UserError(f'{preceding.workdir}: refines the output of another enhancer itself; expected a preceding run '
+                        'that enhances noisy speech')
     if theirs != ours:
         raise UserError(f'{preceding.workdir}: works at {theirs} Hz, but {run.workdir} at {ours} Hz; expected a '
                         'preceding run of the same rate')
 
 
 def check_processed(run: Run, preceding: Run | None, given: bool) -> None:
-    """Checks that a system that refines gets one input to refine, and another system none.
+    """Checks that a refiner gets exactly one input to refine, and that any other system gets none.
 
     Args:
       run: the run.
       preceding: the run whose output it refines.
-      given: whether the output of another enhancer is given as files or arrays (`processed`).
+      given: whether another enhancer's output is given as files or arrays (`processed`).
 
     Raises:
-      UserError: it gets none or two, has no use for one, or the runs do not go together.
+      UserError: a refiner gets none or two, another system gets one, or the runs are incompatible.
     """
     if preceding is not None:
         check_preceding(run, preceding)
     if given and preceding is not None:
-        raise UserError(f'{run.workdir}: refines one input, got files (--processed) and a run (--preceding): leave one '
-                        'of them out')
+        raise UserError(f'{run.workdir}: refines one input, got files (--processed) and a run (--preceding): drop one '
+                        'of them')
     _check_use(run, given or preceding is not None)
 
 
@@ -350,13 +355,13 @@ def _check_use(run: Run, processed: bool) -> None:
     try:
         base.check_processed(run.system, processed)
     except ValueError as error:
-        remedy = (': leave --processed and --preceding out' if processed else
+        remedy = (': omit --processed and --preceding' if processed else
                   '; give the files (--processed DIR) or a run (--preceding RUN)')
         raise UserError(f'{run.workdir}: {error}{remedy}') from error
 
 
 def check_steps(system: System, steps: int | None) -> None:
-    """Checks a number of sampling steps; None, the system's own, is right for all.
+    """Checks a number of sampling steps; None is the system's own and always valid.
 
     Raises:
       UserError: the system does not take it.

@@ -1,4 +1,4 @@
-"""A run as one file that JAX alone can load and call, on the platforms that it was exported for; see docs/export.md."""
+"""Exports a run as one file that needs only JAX, for a set of platforms; see docs/export.md."""
 
 import contextlib
 import math
@@ -24,24 +24,24 @@ PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 
 def export(run: Run, targets: Sequence[str] = ('cpu', 'cuda', 'tpu'), *, chunk_seconds: float = 4.0, batch: int = 1,
            steps: int | None = None, preceding: Run | None = None) -> jax.export.Exported:
-    """Traces the enhancer of a run for signals of one length and lowers it for several platforms, weights included.
+    """Traces the enhancer of a run for signals of one length and lowers it, with its weights, for several platforms.
 
     The function is `(noisy [B, N] float32, num_samples [B] int32, seed uint32) -> enhanced [B, N] float32`. Each row is
-    a recording of its own, of 1 to N samples, enhanced at its own level; what lies beyond `num_samples` is not read,
-    and zero in the output. The noise of systems that sample follows from the seed and the row, as that of
-    `Enhancer(run, seed=seed)` does for chunk number `row` of a recording without a name.
+    a separate recording of 1 to N samples, enhanced at its own level; samples beyond `num_samples` are ignored, and
+    zero in the output. For systems that sample, the seed and the row determine the noise: it equals that of
+    `Enhancer(run, seed=seed)` for chunk number `row` of a recording without a name.
 
     Args:
-      run: to be exported.
+      run: the run to export.
       targets: some of `PLATFORMS`; none of them is needed here.
       chunk_seconds: N, in seconds.
       batch: B, rows.
-      steps: sampling steps of a system that samples.
-      preceding: the run whose output is refined, at its default steps, for a run that refines. Without it such a
-        run's function takes that output as a fourth argument, `[B, N]` float32.
+      steps: sampling steps, for systems that sample.
+      preceding: for a refiner: the run whose output it refines, at its default steps. Without it the function of a
+        refiner takes that output as a fourth argument, `[B, N]` float32.
 
     Raises:
-      UserError: an unknown platform or number of steps, no rows, no samples, or runs that do not go together.
+      UserError: an unknown platform or number of steps, no rows, no samples, or incompatible runs.
     """
     system = run.system
     for name in targets:
@@ -65,7 +65,7 @@ def export(run: Run, targets: Sequence[str] = ('cpu', 'cuda', 'tpu'), *, chunk_s
 
 
 def _function(run: Run, preceding: Run | None, steps: int | None) -> Callable[..., jax.Array]:
-    """What is exported; its name, which JAX's messages show, has the sample rate."""
+    """The function to export; its name has the sample rate, as JAX's messages show the name."""
     def enhance(noisy, num_samples, seed, processed=None):
         noisy = mask_frames(noisy, num_samples)
         level = jnp.sqrt(jnp.sum(noisy**2, axis=1) / jnp.maximum(num_samples, 1))
@@ -89,10 +89,10 @@ def _function(run: Run, preceding: Run | None, steps: int | None) -> Callable[..
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """Opens the file for an export; it appears under its name when the block ends without an error.
+    """Opens a file for an export; it appears under its name when the block ends without an error.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: the file cannot be written.
     """
     if pathlib.Path(path).is_dir():
         raise UserError(f'{path}: is a folder, expected the name of a file')

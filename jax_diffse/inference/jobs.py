@@ -1,4 +1,4 @@
-"""The files to enhance, and where the results go."""
+"""The files to enhance and the paths of their results."""
 
 import os
 import pathlib
@@ -16,52 +16,52 @@ class Job(NamedTuple):
     name: str  # below the output folder; also the utterance's id
     output: pathlib.Path
     noise: pathlib.Path | None
-    processed: pathlib.Path | None = None  # what an earlier enhancer made of it
+    processed: pathlib.Path | None = None  # another enhancer's output for it
 
     @property
     def inputs(self) -> list[pathlib.Path]:
-        """What the result is made of."""
+        """The files that the result depends on."""
         return [path for path in (self.path, self.processed) if path]
 
     @property
     def outputs(self) -> list[pathlib.Path]:
-        """Where it goes."""
+        """The files to write."""
         return [path for path in (self.output, self.noise) if path]
 
 
 def plan_jobs(inputs: Sequence[str | os.PathLike], output: str | os.PathLike, noise: str | os.PathLike | None = None,
          processed: str | os.PathLike | None = None) -> list[Job]:
-    """The files to enhance and where the results go: folders keep their structure below `output` and `noise`.
+    """Lists the files to enhance and their results; folders keep their structure below `output` and `noise`.
 
     Args:
       inputs: files and folders.
       output: folder of the results.
-      noise: folder of what was removed, if wanted.
-      processed: a folder with what an earlier enhancer made of the files in the one folder of `inputs`, under the same
-        names, of any extension; or the file made of the one file. A job whose file has no partner there has None.
+      noise: folder for the removed noise.
+      processed: another enhancer's output: a file if `inputs` is one file, a folder if `inputs` is one folder. Files in
+        folders are paired by name; extensions may differ. A job whose file has no partner has None.
 
     Raises:
       UserError: a folder without audio, two results of the same name, a result that would overwrite an input or lie
-        among the inputs, or two files of one name where partners are looked for by it.
+        among the inputs, or two possible partners of one name.
     """
     results = [pathlib.Path(folder) for folder in (output, noise) if folder]
     jobs = [Job(path, name, pathlib.Path(output, name), pathlib.Path(noise, name) if noise else None)
             for given in map(pathlib.Path, inputs) for path, name in _files(given, results)]
-    others: Iterable[pathlib.Path] = ()
+    used: Iterable[pathlib.Path] = ()
     if processed:
         partners = _partners(pathlib.Path(inputs[0]), pathlib.Path(processed), results)
-        jobs, others = [job._replace(processed=partners.get(job.path)) for job in jobs], partners.values()
-    _check_results(jobs, others)
+        jobs, used = [job._replace(processed=partners.get(job.path)) for job in jobs], partners.values()
+    _check_results(jobs, used)
     return jobs
 
 
 def _partners(noisy: pathlib.Path, processed: pathlib.Path, results) -> dict[pathlib.Path, pathlib.Path]:
-    """Noisy file -> what an earlier enhancer made of it, where there is such a file; says how many are left over."""
+    """Noisy file -> its partner in `processed`, if any; prints how many files there have no noisy file."""
     if not os.path.isdir(noisy) and not os.path.isdir(processed):
         return {noisy: processed}
     if os.path.isfile(noisy) or os.path.isfile(processed):
         raise UserError(f'--noisy {noisy} and --processed {processed}: expected two folders, or two files')
-    _keep_out(processed, results)
+    _check_outside(processed, results)
     ours, theirs = audio_files.by_name(noisy), audio_files.by_name(processed)
     partners = {path: theirs[name] for name, path in ours.items() if name in theirs}
     if not partners:
@@ -73,27 +73,27 @@ def _partners(noisy: pathlib.Path, processed: pathlib.Path, results) -> dict[pat
     return partners
 
 
-def _check_results(jobs: Sequence[Job], others: Iterable[pathlib.Path]) -> None:
-    """Checks that no result overwrites an input, one of `others`, or another result."""
+def _check_results(jobs: Sequence[Job], partners: Iterable[pathlib.Path]) -> None:
+    """Checks that no result overwrites an input, one of the inputs' partners, or another result."""
     taken: dict[str, pathlib.Path] = {}
-    originals = {_identity(path): path for path in (*(job.path for job in jobs), *others)
+    originals = {_identity(path): path for path in (*(job.path for job in jobs), *partners)
                  if os.path.exists(path)}
     for job in jobs:
         for result in job.outputs:
             if os.path.isdir(result):
-                raise UserError(f'{result}: is a folder, where a file would be written; choose another folder')
+                raise UserError(f'{result}: is a folder, expected the place of a file; choose another output folder')
             if os.path.exists(result) and _identity(result) in originals:
                 raise UserError(f'{result}: would overwrite the input {originals[_identity(result)]}; choose another '
-                                'folder')
+                                'output folder')
             where = os.path.realpath(result)
             if where in taken:
-                raise UserError(f'{result}: both {taken[where]} and {job.path} would be written here; enhance them '
-                                'into different folders')
+                raise UserError(f'{result}: both {taken[where]} and {job.path} would be written here; use a '
+                                'different output folder for each')
             taken[where] = job.path
 
 
 def _identity(path: pathlib.Path) -> tuple[int, int]:
-    """The same for all links, symbolic and hard, to one file."""
+    """A key that is equal for all links, symbolic and hard, to one file."""
     status = path.stat()
     return status.st_dev, status.st_ino
 
@@ -101,15 +101,15 @@ def _identity(path: pathlib.Path) -> tuple[int, int]:
 def _files(given: pathlib.Path, results) -> list[tuple[pathlib.Path, str]]:
     if not os.path.isdir(given):
         return [(given, given.name)]
-    _keep_out(given, results)
-    found = _apart(audio_files.find(given), results)
+    _check_outside(given, results)
+    found = _without_results(audio_files.find(given), results)
     if not found:
         raise UserError(f'{given}: no audio files in this folder')
     return [(path, path.relative_to(given).as_posix()) for path in found]
 
 
-def _apart(found: Sequence[pathlib.Path], results: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-    """Files without the results of an earlier call that links lead to, which are no inputs."""
+def _without_results(found: Sequence[pathlib.Path], results: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """The files without results of an earlier call, to which links may lead."""
     places = {os.path.realpath(result) for result in results}
 
     def among_results(folder):
@@ -120,9 +120,9 @@ def _apart(found: Sequence[pathlib.Path], results: Sequence[pathlib.Path]) -> li
     return [path for path in found if path.parent not in left_out]
 
 
-def _keep_out(given: pathlib.Path, results: Sequence[pathlib.Path]) -> None:
+def _check_outside(given: pathlib.Path, results: Sequence[pathlib.Path]) -> None:
     for result in results:
         where = pathlib.Path(os.path.realpath(result))  # resolve() fails at a loop of links
         if given.resolve() in (where, *where.parents):
-            raise UserError(f'{result}: is or lies in the input folder {given}, where another run would take results '
-                            'for inputs; choose a folder outside it')
+            raise UserError(f'{result}: is or lies in the input folder {given}, where a second call would enhance '
+                            'results again; choose a folder outside it')

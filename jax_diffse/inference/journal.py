@@ -1,4 +1,4 @@
-"""Which results of `jax-diffse enhance` are finished, so that a command that was cut off goes on where it was."""
+"""Records the finished results of `jax-diffse enhance`, so that an interrupted command can resume."""
 
 import contextlib
 import hashlib
@@ -11,13 +11,13 @@ NAME = '.enhanced.jsonl'
 
 
 class Journal:
-    """A line for every result in a folder: what made it of which sound, and the sizes and times of the files it is in.
+    """A file with a line per result: the setting, digests of the inputs, and sizes and times of the output files.
 
-    Recordings are known by their content: two of one name, size and time may differ.
+    Recordings are identified by their content: two with the same name, size and time may differ.
 
     Args:
       folder: of the results.
-      setting: all that decides a result besides its recording, as JSON has it.
+      setting: everything that determines a result besides its recording, for JSON.
     """
 
     def __init__(self, folder: str | os.PathLike, setting: Mapping):
@@ -26,31 +26,31 @@ class Journal:
         text = ''
         with contextlib.suppress(OSError):
             text = self._path.read_text(encoding='utf-8', errors='replace')
-        self._lines, self._whole = set(text.splitlines()), text.endswith('\n') or not text
+        self._lines, self._complete = set(text.splitlines()), text.endswith('\n') or not text
         self._names = {name for name in map(_name, self._lines) if name}
 
     def has(self, name: str, inputs: Sequence[pathlib.Path], outputs: Sequence[pathlib.Path]) -> bool:
-        """Whether a result is there that was made of just these recordings, and was not changed since."""
+        """Whether an unchanged result of exactly these recordings exists."""
         try:
             return name in self._names and self._line(name, digests(inputs), outputs) in self._lines
         except OSError:
             return False
 
-    def add(self, name: str, made_of: Sequence[str], outputs: Sequence[pathlib.Path]) -> None:
-        """Notes that a result is finished; `made_of` are the `digests` of its recordings from before it was begun."""
-        with contextlib.suppress(OSError):  # it will be done again, no worse
-            line = self._line(name, made_of, outputs)
+    def add(self, name: str, input_digests: Sequence[str], outputs: Sequence[pathlib.Path]) -> None:
+        """Records a finished result; `input_digests` are the `digests` of its recordings, taken before enhancement."""
+        with contextlib.suppress(OSError):  # without its line, a result is only computed again
+            line = self._line(name, input_digests, outputs)
             with self._path.open('a', encoding='utf-8') as file:
-                file.write(line + '\n' if self._whole else f'\n{line}\n')  # behind one that was cut off
-            self._whole = True
+                file.write(line + '\n' if self._complete else f'\n{line}\n')  # after a line that was cut off
+            self._complete = True
 
-    def _line(self, name: str, made_of: Sequence[str], outputs: Sequence[pathlib.Path]) -> str:
-        stats = [path.stat() for path in outputs]
-        return json.dumps([name, self._setting, list(made_of), [[stat.st_size, stat.st_mtime_ns] for stat in stats]])
+    def _line(self, name: str, input_digests: Sequence[str], outputs: Sequence[pathlib.Path]) -> str:
+        sizes_and_times = [[stat.st_size, stat.st_mtime_ns] for stat in (path.stat() for path in outputs)]
+        return json.dumps([name, self._setting, list(input_digests), sizes_and_times])
 
 
 def _name(line: str) -> str | None:
-    """The name in a line, None in one that was cut off or damaged."""
+    """The name in a line; None if the line is cut off or damaged."""
     try:
         name = json.loads(line)[0]
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -62,7 +62,7 @@ def digests(paths: Sequence[pathlib.Path]) -> list[str]:
     """SHA-256 of files, hexadecimal.
 
     Raises:
-      OSError: one cannot be read.
+      OSError: a file cannot be read.
     """
     found = []
     for path in paths:

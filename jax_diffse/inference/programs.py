@@ -1,4 +1,4 @@
-"""Pieces of recordings in batches of equal length, and the compiled programs that enhance them."""
+"""Chunks of recordings in batches of equal length, and the compiled programs that enhance them."""
 
 import functools
 import time
@@ -17,49 +17,49 @@ from jax_diffse.systems.base import Refiner, System, Variables
 
 
 class Chunk(NamedTuple):
-    """What a program enhances in one row: a chunk of a channel of an utterance."""
+    """One row of a program: a chunk of one channel of an utterance."""
 
     samples: np.ndarray  # [N]
     utterance: str
     rms: float  # of the whole channel
     channel: int = 0
     chunk: int = 0
-    processed: np.ndarray | None = None  # [N], where what an earlier enhancer made of it is at hand
+    processed: np.ndarray | None = None  # [N], another enhancer's output, if given
 
 
 class Programs:
-    """The system of a run, compiled for one shape of batches after the other.
+    """The system of a run, compiled for each shape of batches on first use.
 
     Args:
-      run: whose system it is.
-      preceding: of the run that makes what this one refines.
+      run: the run.
+      preceding: the programs of the run whose output this one refines.
       longest: samples of a chunk, at most.
       seed: of the noise of systems that sample.
     """
 
     def __init__(self, run: Run, preceding: 'Programs | None', longest: int, seed: int):
         self.run = run
-        self.stages: tuple[str, ...] = ()  # of the system, in order; known once it was compiled
+        self.stages: tuple[str, ...] = ()  # of the system, in order; known after the first compilation
         self._preceding, self._longest, self._seed = preceding, longest, seed
         self._compile_seconds = 0.0
-        self.compiled = {}  # (rows, samples, steps, whether of all stages) -> program
+        self.compiled = {}  # (rows, samples, steps, whether it returns all stages) -> program
 
     @property
     def compile_seconds(self) -> float:
-        """Spent on compilation so far, that of the preceding system included."""
+        """Compile time so far, including that of the preceding system."""
         return self._compile_seconds + (self._preceding.compile_seconds if self._preceding else 0.0)
 
     def rows(self, length: int, count: int) -> int:
-        """Rows of a batch: about as many samples on each device as the longest chunk has, equally many on all devices.
+        """Rows of a batch, equally many on all devices; a device gets about as many samples as the longest chunk has.
 
-        No more than spread `count` chunks evenly over the batches: rows without a chunk cost as much as others.
+        The rows spread `count` chunks evenly over the batches, because an empty row costs as much as any other.
         """
         devices = jax.local_device_count()
         batches = -(-count // (max(1, self._longest // length) * devices))
         return -(-count // (batches * devices)) * devices
 
     def bucket(self, num_samples: int) -> int:
-        """The padded length: 1, 2, 3, 4, 6, 9 ... seconds, up to the longest chunk; few, as each is compiled."""
+        """The padded length: 1, 2, 3, 4, 6, 9 ... seconds, up to the longest chunk. Each length needs a compilation."""
         seconds, rate = 1, self.run.system.sample_rate
         while seconds * rate < num_samples:
             seconds = max(seconds + 1, seconds * 3 // 2)
@@ -70,7 +70,7 @@ class Programs:
         """Enhances up to `rows` chunks of up to `length` samples.
 
         Returns:
-          `[K, rows, length]`: the output, or all stages of it in order, before those what was refined.
+          `[K, rows, length]`: the output, or all stages in order, preceded by a refiner's input.
 
         Raises:
           UserError: the output is not finite.
@@ -88,13 +88,13 @@ class Programs:
 
     def _enhanced(self, chunks: Sequence[Chunk], processed: np.ndarray | None, rows: int, length: int,
                   steps: int | None, all_stages: bool) -> np.ndarray:
-        """What the run's own system makes of them with one program -> `[K, rows, length]`."""
+        """Enhances chunks with the run's own system, in one program -> `[K, rows, length]`."""
         noisy, num_samples = np.zeros((rows, length), np.float32), np.zeros(rows, np.int32)
         seeds, level = np.zeros((rows, 4), np.uint32), np.zeros(rows, np.float32)
         for i, chunk in enumerate(chunks):
             noisy[i, :len(chunk.samples)], num_samples[i], level[i] = chunk.samples, len(chunk.samples), chunk.rms
             seeds[i] = self._seed, zlib.crc32(chunk.utterance.encode()), chunk.channel, chunk.chunk
-        if not noisy.any() and (self.stages or not all_stages):  # else a program has to tell the stages
+        if not noisy.any() and (self.stages or not all_stages):  # else only the program knows the stages
             return np.zeros((len(self.stages) if all_stages else 1, rows, length), np.float32)
         program = self._program(rows, length, steps, all_stages)
         enhanced = np.array(program(noisy, num_samples, level, seeds, processed))
@@ -105,14 +105,14 @@ class Programs:
         return enhanced
 
     def _program(self, rows: int, length: int, steps: int | None, all_stages: bool):
-        """The compiled system for `[rows, length]`; it returns all stages, or the last alone, `[K, rows, length]`."""
+        """The compiled system for `[rows, length]`; it returns all stages or only the last, `[K, rows, length]`."""
         kind = rows, length, steps, all_stages
         if kind not in self.compiled:
             system, started = self.run.system, time.perf_counter()
 
             def program(variables, noisy, num_samples, level, seeds, processed):
                 found = enhance_chunks(system, variables, noisy, num_samples, level, seeds, processed, steps)
-                self.stages = tuple(found)  # kept here, as jit would sort the keys of a dict
+                self.stages = tuple(found)  # jit would sort the keys of a returned dict
                 return jnp.stack(list(found.values())[0 if all_stages else -1:])
 
             everywhere, split = _placement(rows)
@@ -128,16 +128,16 @@ class Programs:
 
 def enhance_chunks(system: System, variables: Variables, noisy: jax.Array, num_samples: jax.Array, level: jax.Array,
                    seeds: jax.Array, processed: jax.Array | None, steps: int | None) -> dict[str, jax.Array]:
-    """`System.enhance_stages` on chunks of recordings; digital silence stays silent, whatever a network makes of it.
+    """Applies `System.enhance_stages` to chunks of recordings; digital silence stays silent.
 
     Args:
       system, variables: of the run.
       noisy: `[B, N]`, zero beyond `num_samples`.
       num_samples: `[B]`.
-      level: `[B]`, root mean square of the whole recording that a chunk is of.
-      seeds: `[B, 4]` uint32, what its draws follow from: seed, hash of the utterance's id, channel and chunk.
-      processed: `[B, N]`, for systems that refine.
-      steps: sampling steps of systems that sample.
+      level: `[B]`, root mean square of the whole recording that a chunk belongs to.
+      seeds: `[B, 4]` uint32, which determine the random draws: seed, hash of the utterance's id, channel and chunk.
+      processed: `[B, N]`, for refiners.
+      steps: sampling steps, for systems that sample.
 
     Returns:
       Stage -> `[B, N]`, in the system's order.
@@ -150,7 +150,7 @@ def enhance_chunks(system: System, variables: Variables, noisy: jax.Array, num_s
 
 
 def _placement(rows: int) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:
-    """Where variables and rows lie: on all local devices where the rows fall into equal parts, else on the first."""
+    """Shardings of variables and rows: all local devices if they divide the rows evenly, else the first."""
     devices = jax.local_devices()
     if rows % len(devices):
         return (SingleDeviceSharding(devices[0]),) * 2

@@ -1,4 +1,4 @@
-"""A run, and how it is used: everything that determines an enhancement besides the recording."""
+"""A run and its sampler settings: everything that determines an enhancement besides the recording."""
 
 import dataclasses
 
@@ -9,12 +9,12 @@ from jax_diffse.systems.base import sampling_steps
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is run on the files."""
+    """A run, its sampling steps, its seed and its preceding run."""
 
     run: Run
-    steps: int | None = None  # of sampling, where the system samples; None: its own choice
-    seed: int = 0  # of the noise that a sampler draws
-    preceding: Run | None = None  # whose output is refined, in its own default setting
+    steps: int | None = None  # of sampling; None: the system's own
+    seed: int = 0  # of the sampler's noise
+    preceding: Run | None = None  # for a refiner: whose output it refines, at default settings
 
     @property
     def sampling_steps(self) -> int | None:
@@ -22,7 +22,7 @@ class Setting:
         return sampling_steps(self.run.system, self.steps)
 
     def record(self) -> dict:
-        """All that decides a result, besides the file."""
+        """Everything that determines a result besides the file, for JSON."""
         return {**_identity(self.run), 'steps': self.sampling_steps, 'seed': self.seed,
                 'preceding': self.preceding and _identity(self.preceding)}
 

@@ -1,4 +1,4 @@
-"""Enhancement while the recording goes on: blocks of samples in, blocks of samples out."""
+"""Live enhancement: blocks of samples in, blocks of samples out."""
 
 import os
 import time
@@ -14,26 +14,26 @@ from jax_diffse.errors import UserError
 from jax_diffse.runs import Run
 from jax_diffse.systems.base import Streaming
 
-GOES_ON = 1 << 30  # hops of a recording whose end is not in sight: 77 days at 100 samples and 16 kHz
+UNKNOWN_END = 1 << 30  # hops of a recording that is still running: 77 days at 100 samples and 16 kHz
 
 
 class Timing(NamedTuple):
-    """How late a streaming system is by design, in seconds; computing a hop comes on top."""
+    """The algorithmic delay of a streaming system, in seconds; the compute time of a hop comes on top."""
 
     look_ahead: float  # input further ahead changes an output sample by less than 1e-4
-    latency: float  # from a sample going in to its coming out, at most: the look-ahead, and waiting for whole hops
+    latency: float  # from input to output of a sample, at most: the look-ahead plus the wait for complete hops
 
 
 def timing(run: Run) -> Timing:
-    """The delays of a run's system.
+    """Returns the delays of a run's system.
 
     Raises:
       UserError: the system cannot stream.
     """
     system = run.system
     if not isinstance(system, Streaming):
-        raise UserError(f'{run.workdir}: {type(system).__name__} needs the whole recording and cannot enhance it as a '
-                        'stream; use a DCCRN run, or enhance whole files')
+        raise UserError(f'{run.workdir}: {type(system).__name__} needs the whole recording and cannot stream; use a '
+                        'DCCRN run, or enhance whole files')
     return Timing(system.look_ahead / system.sample_rate, (system.delay + 1) * system.hop / system.sample_rate)
 
 
@@ -52,17 +52,17 @@ def load(run: str | os.PathLike, *, num_channels: int = 1, checkpoint: int | str
 
 
 class StreamingEnhancer:
-    """Enhances a recording block by block, each channel on its own.
+    """Enhances a recording block by block, each channel independently.
 
-    What `__call__` returned and what `flush` returns at the end, put together, is what `Enhancer` gives for the whole
-    recording, as long as that is not longer than a chunk: longer ones it cross-fades from chunks.
+    The outputs of `__call__` followed by that of `flush` equal what `Enhancer` returns for the whole recording, unless
+    the recording is longer than a chunk: `Enhancer` cross-fades chunks.
 
     Attributes:
       sample_rate: of the samples, Hz.
-      hop: samples that are enhanced at a time; blocks of other sizes are kept until hops are whole.
+      hop: samples that are enhanced at a time; blocks of other sizes are buffered until a hop is complete.
       look_ahead_seconds, latency_seconds: see `Timing`.
-      compile_seconds: what the program took to compile, which is done here, before the first sample.
-      step_seconds: what enhancing hops has taken so far.
+      compile_seconds: compile time; the constructor compiles, before the first sample.
+      step_seconds: time spent on enhancing hops so far.
     """
 
     def __init__(self, run: Run, num_channels: int = 1):
@@ -79,27 +79,27 @@ class StreamingEnhancer:
         self.reset()
 
     def __call__(self, block: np.ndarray) -> np.ndarray:
-        """Takes the next samples of the recording and returns the next ones that are final.
+        """Takes the next samples of the recording and returns the next final ones.
 
         Args:
-          block: `[n]` (one channel) or `[n, C]`, floating point, n from 0 on.
+          block: `[n]` (one channel) or `[n, C]`, floating point, n >= 0.
 
         Returns:
-          `[m]` or `[m, C]` float32, alike; m is 0 until the look-ahead is there, and all of it comes with `flush`.
+          `[m]` or `[m, C]` float32, like `block`; m is 0 until the look-ahead is filled. `flush` returns the rest.
 
         Raises:
-          UserError: `block` is not finite, not floating point or of another shape. It is then as if it had not come.
-            Also where the system gives NaN or infinity.
+          UserError: `block` is not finite, not floating point or of another shape; the state is then unchanged. Also if
+            the system gives NaN or infinity.
         """
         block = self._checked(block)
         samples = np.concatenate([self._pending, block.reshape(-1, self.num_channels)])
         self._ndim, self._num_samples = block.ndim, self._num_samples + len(block)
-        whole = len(samples) - len(samples) % self.hop
-        self._pending = samples[whole:]
-        return self._enhanced(samples[:whole], GOES_ON)
+        ready = len(samples) - len(samples) % self.hop
+        self._pending = samples[ready:]
+        return self._enhanced(samples[:ready], UNKNOWN_END)
 
     def flush(self) -> np.ndarray:
-        """Ends the recording: returns what is left of it, shaped as by `__call__`, and is ready for the next one."""
+        """Ends the recording, returns its remaining samples like `__call__`, and resets the state."""
         delay, hops = self.run.system.delay, -(-self._num_samples // self.hop)
         left = self._num_samples - max(0, self._hops - delay) * self.hop
         rest = np.zeros(((hops + delay - self._hops) * self.hop if left else 0, self.num_channels), np.float32)
@@ -109,10 +109,10 @@ class StreamingEnhancer:
         return enhanced
 
     def reset(self) -> None:
-        """Forgets the recording, whose rest is lost: the next block is the first of another one."""
+        """Drops the recording and its remaining samples; the next block starts a new one."""
         self._state, self._hops = self._start(), 0
         self._pending, self._num_samples = np.zeros((0, self.num_channels), np.float32), 0
-        self._ndim = 1 if self.num_channels == 1 else 2  # of what is returned: that of the last block
+        self._ndim = 1 if self.num_channels == 1 else 2  # of the returned arrays: that of the last block
 
     def through(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Enhances one whole recording: blocks `[n, C]` in, blocks with at least one sample out."""
@@ -139,9 +139,9 @@ class StreamingEnhancer:
         return block
 
     def _enhanced(self, samples: np.ndarray, num_hops: int) -> np.ndarray:
-        """Whole hops of samples `[n, C]` -> what is final now."""
+        """Complete hops of samples `[n, C]` -> the samples that are final now."""
         started, outputs = time.perf_counter(), [np.zeros((0, self.num_channels), np.float32)]
-        early = max(0, self.run.system.delay - self._hops) * self.hop  # what comes before the first sample
+        early = max(0, self.run.system.delay - self._hops) * self.hop  # output before the first sample
         for hop in samples.reshape(-1, self.hop, self.num_channels):
             output, self._state = self._program(self._state, np.ascontiguousarray(hop.T),
                                                 np.full(self.num_channels, num_hops, np.int32))
@@ -156,9 +156,9 @@ class StreamingEnhancer:
 
 
 def _compiled(run: Run, num_channels: int):
-    """(state, samples `[C, hop]`, num_hops `[C]`) -> samples `[C, hop]` and the state, which takes the old one's place.
+    """(state, samples `[C, hop]`, num_hops `[C]`) -> samples `[C, hop]` and the new state; the old one is donated.
 
-    The variables are constants of the program: the compiler then arranges them once instead of at every hop, which
+    The variables are constants of the program: the compiler then lays them out once instead of at every hop, which
     halves the time.
     """
     def step(state, samples, num_hops):

@@ -1,4 +1,4 @@
-"""Long audio in pieces: bounded reading, resampling block by block, overlapping cross-faded chunks (host, NumPy)."""
+"""Streaming of long audio on the host: bounded reading, blockwise resampling, cross-faded chunks (NumPy)."""
 
 import dataclasses
 import math
@@ -11,14 +11,14 @@ import soxr
 from jax_diffse import audio
 from jax_diffse.errors import UserError
 
-BLOCK = 1 << 18  # samples per channel that are read at a time
-MAX_CHANNELS = 64  # more than that is an array that needs transposing
-write = audio.writer  # piece by piece, as streams are read
+BLOCK = 1 << 18  # samples per channel and read
+MAX_CHANNELS = 64  # an array with more is most likely [channels, samples]
+write = audio.writer  # writes block by block
 
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """Audio that is read in pieces, from an array or from a file."""
+    """Audio from an array or a file, read block by block."""
 
     name: str  # for messages
     sample_rate: int  # Hz
@@ -37,7 +37,7 @@ def from_samples(samples: np.ndarray, sample_rate: int, name: str) -> Stream:
     """A stream over `[N]` or `[N, C]`.
 
     Raises:
-      UserError: they have another shape, or are not floating point.
+      UserError: another shape, or samples that are not floating point.
     """
     samples = np.asarray(samples)
     if not np.issubdtype(samples.dtype, np.floating):
@@ -50,10 +50,10 @@ def from_samples(samples: np.ndarray, sample_rate: int, name: str) -> Stream:
 
 
 def from_file(path: str | os.PathLike) -> Stream:
-    """A stream over a file, which is decoded from its start at every pass.
+    """A stream over a file; every pass decodes the file from its start.
 
     Raises:
-      UserError: the file is not audio; also while reading, where it is damaged, or changed meanwhile.
+      UserError: the file is not audio; also while reading, if it is damaged or changes meanwhile.
     """
     header = audio.info(path)
 
@@ -63,37 +63,37 @@ def from_file(path: str | os.PathLike) -> Stream:
             count += len(block)
             yield block
         if count != header.num_samples:
-            raise UserError(f'{path}: ends after {count} of {header.num_samples} samples, is it being written?')
+            raise UserError(f'{path}: ends after {count} of {header.num_samples} samples; is it still being written?')
 
     return Stream(os.fspath(path), header.sample_rate, header.num_samples, header.num_channels, blocks)
 
 
 def check_alike(noisy: Stream, processed: Stream) -> None:
-    """Checks that what an enhancer made of a recording still has its rate, channels and number of samples.
+    """Checks that a recording and another enhancer's output for it have equal rate, channels and number of samples.
 
     Raises:
-      UserError: it has not; names both, with what they have.
+      UserError: they differ; the message names both and what they have.
     """
-    for what, unit in (('sample_rate', 'Hz'), ('num_channels', 'channels'), ('num_samples', 'samples')):
-        expected, found = getattr(noisy, what), getattr(processed, what)
+    for attribute, unit in (('sample_rate', 'Hz'), ('num_channels', 'channels'), ('num_samples', 'samples')):
+        expected, found = getattr(noisy, attribute), getattr(processed, attribute)
         if found != expected:
-            raise UserError(f'{processed.name}: {found} {unit}, but {expected} in {noisy.name}; expected what an '
-                            'enhancer made of that, neither resampled nor cut')
+            raise UserError(f'{processed.name}: {found} {unit}, but {expected} in {noisy.name}; expected an '
+                            "enhancer's output for that file, neither resampled nor cut")
 
 
-def beside(left: Stream, right: Stream) -> Stream:
-    """Two streams of equal rate and length as one: the channels of `left`, then those of `right`."""
+def stack_channels(left: Stream, right: Stream) -> Stream:
+    """Joins two streams of equal rate and length: the channels of `left`, then those of `right`."""
     def blocks():
-        start, others = 0, Window(right.blocks())
+        start, window = 0, Window(right.blocks())
         for block in left.blocks():
-            yield np.concatenate([block, others.read(start, start + len(block))], axis=1)
+            yield np.concatenate([block, window.read(start, start + len(block))], axis=1)
             start += len(block)
 
     return dataclasses.replace(left, num_channels=left.num_channels + right.num_channels, blocks=blocks)
 
 
 def num_resampled(num_samples: int, from_rate: int, to_rate: int) -> int:
-    """Samples after resampling: every input sample lies within their span."""
+    """The number of samples after resampling; their span covers every input sample."""
     return -(-num_samples * to_rate // from_rate)
 
 
@@ -101,7 +101,7 @@ def resampled(blocks: Iterable[np.ndarray], num_samples: int, from_rate: int, to
     """Resamples consecutive blocks `[n, C]`, `num_samples` in all, with soxr (high quality).
 
     Yields:
-      Blocks that together have `num_resampled(...)` samples; the same values however the input is cut.
+      Blocks with `num_resampled(...)` samples in all; the values do not depend on how the input is cut into blocks.
     """
     if from_rate == to_rate:
         yield from blocks
@@ -112,19 +112,19 @@ def resampled(blocks: Iterable[np.ndarray], num_samples: int, from_rate: int, to
         piece = stream.resample_chunk(block)[:remaining]
         remaining -= len(piece)
         yield piece
-    # soxr rounds the total down: a few zeros behind the end bring out the last sample.
+    # soxr rounds the total down: a few zeros after the end bring out the last sample.
     zeros = np.zeros((2 * math.ceil(from_rate / to_rate) + 2, block.shape[1]), np.float32)
     yield stream.resample_chunk(zeros, last=True)[:remaining]
 
 
 class Window:
-    """Reads [start, stop) of consecutive blocks, keeping only what may still be asked for."""
+    """Reads ranges [start, stop) of consecutive blocks and keeps only the samples that later reads may need."""
 
     def __init__(self, blocks: Iterable[np.ndarray]):
         self._blocks, self._start, self._held = iter(blocks), 0, None
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """`[stop - start, C]`; `start` never decreases from one call to the next."""
+        """Returns `[stop - start, C]`; `start` must not decrease from one call to the next."""
         held = [next(self._blocks) if self._held is None else self._held]
         end = self._start + len(held[0])
         while end < stop:
@@ -136,23 +136,23 @@ class Window:
 
 
 def chunk_starts(num_samples: int, chunk: int, overlap: int) -> list[int]:
-    """Where chunks of `chunk` samples begin. The last one is moved back to be whole, so that all share one program."""
+    """First samples of the chunks. The last chunk starts early enough to be complete, so that all share one program."""
     starts = range(0, max(num_samples - overlap, 1), chunk - overlap)
     return [max(0, min(start, num_samples - chunk)) for start in starts]
 
 
 def cross_faded(read: Callable[[int, int], np.ndarray], num_samples: int, chunk: int, overlap: int,
                 process: Callable[[np.ndarray, int], np.ndarray]) -> Iterator[np.ndarray]:
-    """Processes overlapping chunks and joins them.
+    """Processes overlapping chunks and cross-fades them.
 
-    The fades are linear, because they add two estimates of the same speech: fades of constant power are right for
-    uncorrelated signals and would make the joins up to 3 dB louder. A fade spans the last `overlap` samples of the
-    chunk that ends; what the next chunk has before that is context for its network only.
+    The fades are linear, because they add two estimates of the same speech: constant-power fades suit uncorrelated
+    signals and would make the joins up to 3 dB louder. A fade spans the last `overlap` samples of the earlier chunk;
+    samples that the later chunk has before the fade are only context for its network.
 
     Args:
       read: (start, stop) -> `[stop - start, C]`.
-      num_samples: to be read in all.
-      chunk: samples that are processed at a time.
+      num_samples: samples in all.
+      chunk: samples of a chunk.
       overlap: samples of a fade, at most half a chunk.
       process: (`[n, C]`, number of the chunk) -> `[n, C]`.
 

@@ -1,6 +1,6 @@
 """Measures of speech quality and intelligibility, on NumPy arrays.
 
-This module imports neither JAX nor TensorFlow; `nisqa`, whose metrics are a network's, imports JAX.
+This module imports neither JAX nor TensorFlow. `nisqa`, whose metrics are outputs of a network, imports JAX.
 """
 
 from jax_diffse.metrics.catalogue import COMPARING, DEFAULT, METRICS, Metric

@@ -1,4 +1,4 @@
-"""The metrics by name: what computes them, how they are shown and which direction is better."""
+"""The metrics by name: their functions, their display and their better direction."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,15 +11,15 @@ class Metric(NamedTuple):
 
     title: str
     function: Callable[..., float] | None = None  # of (clean, degraded, sample_rate), or of the metrics in `of`
-    of: tuple[str, ...] = ()
+    of: tuple[str, ...] = ()  # metrics that it is computed from
     decimals: int = 3
     lower_is_better: bool = False
     model: str = ''  # the network that computes it, without a reference
-    default: bool = True  # computed without being asked for
+    default: bool = True  # computed by default
 
     @property
     def needs_reference(self) -> bool:
-        """Whether it compares with clean speech."""
+        """Whether the metric compares with clean speech."""
         return not self.model
 
     @property
@@ -33,7 +33,7 @@ METRICS = {
     'pesq_nb': Metric('Perceptual quality, narrow band, up to 4.55', perceptual.pesq_nb),
     'stoi': Metric('Short-time intelligibility, up to 1', perceptual.stoi),
     'estoi': Metric('Extended short-time intelligibility, up to 1', perceptual.estoi),
-    'sdr': Metric('Signal to distortion, wrong levels included, dB', distortion.sdr, decimals=2, default=False),
+    'sdr': Metric('Signal to distortion, level errors included, dB', distortion.sdr, decimals=2, default=False),
     'si_sdr': Metric('Scale-invariant signal to distortion, dB', distortion.si_sdr, decimals=2),
     'ssnr': Metric('Segmental signal to noise, dB', distortion.ssnr, decimals=2),
     'llr': Metric('Log-likelihood ratio of spectral envelopes', distortion.llr, lower_is_better=True),
@@ -47,10 +47,10 @@ METRICS = {
     'nisqa_v2_dis': Metric('NISQA, no reference: discontinuity, 1 (discontinuous) to 5', model='nisqa_v2'),
     'nisqa_v2_col': Metric('NISQA, no reference: coloration, 1 (coloured) to 5', model='nisqa_v2'),
     'nisqa_v2_loud': Metric('NISQA, no reference: loudness, 1 (unpleasant) to 5', model='nisqa_v2'),
-    'nisqa_v2_mos_only': Metric('NISQA for overall quality alone, no reference, about 1 to 5',
+    'nisqa_v2_mos_only': Metric('NISQA of overall quality only, no reference, about 1 to 5',
                                 model='nisqa_v2_mos_only', default=False),
     'nisqa_tts_mos': Metric('NISQA-TTS, no reference: naturalness of synthetic speech, about 1 to 5', model='nisqa_tts',
                             default=False),
 }
 COMPARING = tuple(name for name, metric in METRICS.items() if metric.needs_reference)
-DEFAULT = tuple(name for name in COMPARING if METRICS[name].default)  # of those that compare with clean speech
+DEFAULT = tuple(name for name in COMPARING if METRICS[name].default)  # without those of NISQA

@@ -1,13 +1,13 @@
-"""Distances between two waveforms, all frames at once: SDR, SI-SDR, segmental SNR, LLR and WSS.
+"""Distances between two waveforms, vectorised over frames: SDR, SI-SDR, segmental SNR, LLR and WSS.
 
-Signals are float64 `[N]`, clean and degraded of one length. Frames are those of P. C. Loizou, 'Speech Enhancement:
+Signals are float64 `[N]`; clean and degraded have one length. Frames are those of P. C. Loizou, 'Speech Enhancement:
 Theory and Practice' (2nd edition, 2013), chapter 11: 30 ms, Hann window, 75 % overlap.
 """
 
 import numpy as np
 
 LPC_ORDER = {8000: 10, 16000: 16}  # by sample rate in Hz
-KEPT = 0.95  # LLR and WSS are means over this share of the frames, the lowest ones
+KEPT = 0.95  # LLR and WSS are means over this share of the frames, those with the lowest values
 
 # Critical bands after Klatt (1982), as in S. R. Quackenbush, T. P. Barnwell and M. A. Clements, 'Objective Measures of
 # Speech Quality' (1988), and in Hansen and Pellom (1998): centre and width of each, in Hz.
@@ -20,11 +20,11 @@ BAND_WIDTHS = np.array([
 
 
 class UndefinedError(Exception):
-    """The metric has no value for these signals; the message says why."""
+    """The metric is undefined for these signals; the message has the reason."""
 
 
 def frames(signal: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Cuts `[N]` into windowed frames `[T, W]` of 30 ms, a quarter of that apart; what is left at the end is dropped.
+    """Cuts `[N]` into windowed frames `[T, W]` of 30 ms with a hop of a quarter; an incomplete last frame is dropped.
 
     Raises:
       UndefinedError: there are fewer than two frames.
@@ -38,14 +38,14 @@ def frames(signal: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def mean_of_lowest(values: np.ndarray) -> float:
-    """The mean of the lowest 95 % of `[T]`. Undefined frames count as the highest, so a few of them do no harm."""
+    """The mean of the lowest 95 % of `[T]`; NaN counts as highest, so a few undefined frames do not matter."""
     return float(np.mean(np.sort(values)[:round(KEPT * len(values))]))
 
 
 def sdr(clean: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
-    """Signal-to-distortion ratio in dB, all that differs from the clean signal, a wrong level too, being distortion.
+    """Signal-to-distortion ratio in dB; any difference to the clean signal, including its level, is distortion.
 
-    What J. Le Roux, S. Wisdom, H. Erdogan and J. R. Hershey, 'SDR - half-baked or well done?', ICASSP 2019, call SNR.
+    J. Le Roux, S. Wisdom, H. Erdogan and J. R. Hershey, 'SDR - half-baked or well done?', ICASSP 2019, call it SNR.
     """
     distortion = degraded - clean
     return float(10 * np.log10(np.dot(clean, clean) / np.dot(distortion, distortion)))
@@ -62,7 +62,7 @@ def si_sdr(clean: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
 
 
 def ssnr(clean: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
-    """Segmental signal-to-noise ratio in dB: the mean over the frames but the last, each clipped to [-10, 35].
+    """Segmental signal-to-noise ratio in dB: the mean over all frames except the last, each clipped to [-10, 35].
 
     Hansen and Pellom, 'An effective quality evaluation protocol for speech enhancement algorithms', ICSLP 1998.
 
@@ -79,11 +79,11 @@ def ssnr(clean: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
 def lpc(windowed: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray]:
     """Linear prediction of frames `[T, W]` with the autocorrelation method.
 
-    The Levinson-Durbin recursion on all frames at once. A frame of zeros gives NaN.
+    Runs the Levinson-Durbin recursion on all frames at once. A frame of zeros gives NaN.
 
     Returns:
       The prediction error filters `[T, order + 1]`, first entry 1, and the autocorrelation at the lags 0 to `order`, of
-      the same shape. Both are rounded to float32, as in the implementations that published scores come from.
+      the same shape. Both are rounded to float32, as in the implementations behind published scores.
     """
     width = windowed.shape[-1]
     lags = np.stack([np.sum(windowed[:, :width - lag] * windowed[:, lag:], axis=-1) for lag in range(order + 1)], -1)
@@ -101,8 +101,9 @@ def lpc(windowed: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray]:
 def _prediction_error(filters: np.ndarray, lags: np.ndarray) -> np.ndarray:
     """`a^T R a` for filters a `[T, P]` and the Toeplitz matrices R of lags `[T, P]`.
 
-    In float32, R a first, and R contiguous: where speech has next to no energy at high frequencies this is a small
-    difference of large numbers, and reference scores contain the rounding of BLAS. Other orders differ by up to 0.02.
+    Computes R a first, in float32, with contiguous R. If speech has almost no energy at high frequencies, the result is
+    a small difference of large numbers, and reference scores contain the rounding of BLAS; other orders of evaluation
+    differ by up to 0.02.
     """
     taps = np.arange(lags.shape[-1])
     matrices = np.take(lags, np.abs(taps[:, None] - taps), axis=-1)
@@ -111,12 +112,12 @@ def _prediction_error(filters: np.ndarray, lags: np.ndarray) -> np.ndarray:
 
 
 def llr(clean: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
-    """Log-likelihood ratio (Loizou, chapter 11): the mean over the lowest 95 % of the frames but the last, not clipped.
+    """Log-likelihood ratio (Loizou, chapter 11), not clipped: the mean over the lowest 95 % of all frames but the last.
 
-    A frame of digital silence in either signal has no linear prediction; such frames count among the highest.
+    Linear prediction is undefined for frames of digital silence in either signal; they count as the highest.
 
     Raises:
-      UndefinedError: there are fewer than two frames, or more than 5 % of them have no linear prediction.
+      UndefinedError: there are fewer than two frames, or linear prediction is undefined for more than 5 % of them.
     """
     order = LPC_ORDER[sample_rate]
     with np.errstate(divide='ignore', invalid='ignore'):
@@ -131,7 +132,7 @@ def llr(clean: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
 
 
 def nearest_peaks(slopes: np.ndarray, energies: np.ndarray) -> np.ndarray:
-    """For every band the energy of the spectral peak it belongs to.
+    """Returns for every band the energy of the spectral peak that it belongs to.
 
     As in the implementation that accompanies Loizou's book, a rising band takes the energy one band before its peak.
 
@@ -151,7 +152,7 @@ def nearest_peaks(slopes: np.ndarray, energies: np.ndarray) -> np.ndarray:
 
 
 def _band_filters(sample_rate: int, bins: int) -> np.ndarray:
-    """Gaussian critical-band filters `[bins, 25]` of power, zero where below -30 dB."""
+    """Gaussian critical-band filters `[bins, 25]` for power; values below -30 dB are zero."""
     per_hz = bins / (sample_rate / 2)
     offsets = (np.arange(bins)[:, None] - np.floor(BAND_CENTRES * per_hz)) / (BAND_WIDTHS * per_hz)
     filters = np.exp(-11.0 * offsets ** 2) * BAND_WIDTHS[0] / BAND_WIDTHS
@@ -171,8 +172,7 @@ def _slopes_and_weights(signal: np.ndarray, sample_rate: int) -> tuple[np.ndarra
 
 
 def wss(clean: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
-    """Weighted spectral slope distance over 25 critical bands, the mean over the lowest 95 % of the frames but the
-    last.
+    """Weighted spectral slope distance over 25 critical bands: mean over the lowest 95 % of all frames but the last.
 
     D. H. Klatt, 'Prediction of perceived phonetic distance from critical-band spectra', ICASSP 1982; Loizou, ch. 11.
 

@@ -1,7 +1,7 @@
 """Quality scores without a reference signal: NISQA v2 (Mittag et al., Interspeech 2021), batched.
 
-The network is `networks/nisqa.py`. Its weights are not ours to give away: the user converts the authors' files with
-`jax-diffse convert nisqa`, into a cache folder.
+The network is `networks/nisqa.py`. The licence of its weights does not allow us to distribute them: the user converts
+the authors' files with `jax-diffse convert nisqa`, which writes to the cache folder.
 """
 
 import functools
@@ -32,20 +32,20 @@ LICENCE = 'CC BY-NC-SA 4.0, non-commercial'
 
 N_FFT = 4096
 AMIN = 1e-4  # the smallest magnitude, -80 dB
-TOP_DB = 80.0  # what lies further below a file's maximum is raised to there
-LARGEST = 1e30  # sample, above which float32 magnitudes may overflow
+TOP_DB = 80.0  # dynamic range: lower values are raised to this far below a file's maximum
+LARGEST = 1e30  # float32 magnitudes may overflow for larger samples
 
 FRAMES_AT_ONCE = 512
 SEGMENTS_AT_ONCE = 128
-SEGMENTS_IN_BATCH = 4096  # of files that are padded to one length
-SHORTEST = 32  # segments that files are padded to, at least
+SEGMENTS_IN_BATCH = 4096  # in all files of a batch
+SHORTEST = 32  # minimum number of segments that files are padded to
 
 
 # ------------------------------------------------------------------------------------------------------------- weights
 
 
 def cached(model: str) -> pathlib.Path:
-    """Where converted weights are kept: in `launch.cache()`, which $JAX_DIFFSE_CACHE=off leaves where it is."""
+    """The file of converted weights in `launch.cache()`; $JAX_DIFFSE_CACHE=off does not move it."""
     return launch.cache() / f'{model}.npz'
 
 
@@ -55,7 +55,7 @@ def is_available(model: str) -> bool:
 
 
 def how_to_get(model: str) -> str:
-    """One line for a user who has no weights of a model."""
+    """How to get the weights of a model, in one line."""
     return (f'{model} needs weights: get {FILES[model]} from github.com/gabrielmittag/NISQA, folder weights '
             f'({LICENCE}), then: jax-diffse convert nisqa {FILES[model]}')
 
@@ -64,7 +64,7 @@ def save(model: str, variables: Mapping[str, Any]) -> pathlib.Path:
     """Writes weights to the cache folder, atomically, and returns the file.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: the file cannot be written.
     """
     path = cached(model)
     try:
@@ -77,13 +77,13 @@ def save(model: str, variables: Mapping[str, Any]) -> pathlib.Path:
 
 
 def shapes(config: NisqaConfig) -> dict[str, Any]:
-    """The variables of a network as shapes."""
+    """The shapes of a network's variables."""
     segments = jax.ShapeDtypeStruct((1, 1, SEGMENT, MELS), jnp.float32)
     return jax.eval_shape(Nisqa(config).init, jax.random.key(0), segments, jax.ShapeDtypeStruct((1,), jnp.int32))
 
 
 def load(model: str) -> dict[str, Any]:
-    """The converted weights of a model, on the device; a file is read once.
+    """Loads the converted weights of a model onto the device; a file is read only once.
 
     Raises:
       UserError: the file is missing or damaged.
@@ -98,7 +98,7 @@ def load(model: str) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=len(MODELS))
 def _read(model, path, changed):
-    del changed  # only tells files of one name apart
+    del changed  # only part of the cache key
     try:
         with np.load(path) as file:
             flat = {name: file[name] for name in file.files}
@@ -121,8 +121,8 @@ def _damaged(path, model):
 class FrontEnd:
     """Mel spectrograms in dB, with hop and window of 10 and 20 ms at the signals' own rate.
 
-    The window lies in the middle of 4096 points, so that only its samples are needed: magnitudes are the same wherever
-    they lie among zeros.
+    Only the samples of the window are transformed, padded to 4096 points: NISQA centres them in the padding, but the
+    position among zeros does not change magnitudes.
     """
 
     def __init__(self, sample_rate: int, max_hz: int):
@@ -132,7 +132,7 @@ class FrontEnd:
                                            filters=jnp.asarray(_mel_filters(sample_rate, max_hz).T))
 
     def num_frames(self, num_samples: int) -> int:
-        """Frames of a signal, one in the middle of each hop and one at the end."""
+        """The number of frames of a signal: one centred in each hop and one at the end."""
         return num_samples // self.hop + 1
 
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -156,14 +156,14 @@ class FrontEnd:
 
 def _mel_filters(sample_rate, max_hz):
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', UserWarning)  # at low rates the upper bands are empty
+        warnings.simplefilter('ignore', UserWarning)  # upper bands are empty at low rates
         return _mel()(sr=sample_rate, n_fft=N_FFT, n_mels=MELS, fmax=max_hz)
 
 
 def _mel() -> Callable[..., np.ndarray]:
-    """`librosa.filters.mel`, loaded where neither home nor site-packages can be written.
+    """Imports `librosa.filters.mel`, even if neither home nor site-packages is writable.
 
-    librosa has Numba compile other functions, for which Numba wants a folder when they are imported. None is called.
+    When librosa is imported, Numba demands a writable cache folder for other functions, which are never called.
     """
     kept = os.environ.get('NUMBA_CACHE_DIR')
     with tempfile.TemporaryDirectory() as folder:
@@ -179,15 +179,15 @@ def _mel() -> Callable[..., np.ndarray]:
 
 @jax.jit
 def _decibels(rows, window, filters):
-    """Hops `[T + 2, hop]` -> Mel spectra of the windows that begin with each, in dB `[T, 48]`."""
+    """Hops `[T + 2, hop]` -> Mel spectra of the windows that start at each hop, in dB `[T, 48]`."""
     frames = jnp.concatenate([rows[:-2], rows[1:-1], rows[2:]], axis=1)[:, :len(window)]
     magnitude = jnp.abs(jnp.fft.rfft(frames * window[None], N_FFT))
-    mel = jnp.matmul(magnitude, filters, precision='highest')  # matrix units would round
+    mel = jnp.matmul(magnitude, filters, precision='highest')  # matrix units round
     return 20 * jnp.log10(jnp.maximum(mel, AMIN))
 
 
 def in_slices(function: Callable, x: np.ndarray, size: int, overlap: int = 0) -> np.ndarray:
-    """Applies a compiled function of `[size + overlap, ...]`, which gives `[size, ...]`, along `[n + overlap, ...]`."""
+    """Applies a compiled function `[size + overlap, ...] -> [size, ...]` along an array `[n + overlap, ...]`."""
     count = len(x) - overlap
     x = np.pad(x, ((0, -count % size), *[(0, 0)] * (x.ndim - 1)))
     return np.concatenate([function(x[i:i + size + overlap]) for i in range(0, count, size)])[:count]
@@ -203,7 +203,7 @@ def _front_end(sample_rate, max_hz):
 
 @functools.cache
 def _programs(config):
-    """The two halves of the network, compiled: of slices of segments, and of padded batches of files."""
+    """The compiled halves of the network: features of slices of segments, and ratings of padded batches of files."""
     network = Nisqa(config)
 
     def program(method):
@@ -218,16 +218,14 @@ def _programs(config):
 
 def predict(config: NisqaConfig, variables: Mapping[str, Any], waveforms: Sequence[np.ndarray],
             sample_rate: int) -> np.ndarray:
-    """The outputs of a network.
-
-    Unlike the released program, which stops at 52 s (60 s for speech synthesis), takes files of any length.
+    """Applies a network to files of any length; the released program stops at 52 s (60 s for speech synthesis).
 
     Args:
       waveforms: `[N]` each, in [-1, 1], at least 14 hops of 10 ms long.
       sample_rate: in Hz; there is no resampling.
 
     Returns:
-      `[len(waveforms), heads]`. What a file gets does not depend on the others.
+      `[len(waveforms), heads]`. The outputs of a file do not depend on the other files.
     """
     front_end = _front_end(sample_rate, config.max_hz)
     counts = np.array([num_segments(config, front_end.num_frames(len(x))) for x in waveforms], np.int32)
@@ -239,28 +237,28 @@ def predict(config: NisqaConfig, variables: Mapping[str, Any], waveforms: Sequen
 
 
 def num_segments(config: NisqaConfig, num_frames: int) -> int:
-    """Segments of 15 frames; the last one ends with the last frame, or a few before it. At most 0: there is none."""
+    """The number of complete segments of 15 frames; 0 or less if there is none."""
     return -((SEGMENT - 1 - num_frames) // config.hop)
 
 
 def _batches(counts):
-    """Which files go together, files of like numbers of segments, and what they are padded to: powers of two."""
+    """Yields batches of files of similar length (indices), and the number of segments to pad to, a power of two."""
     padded = np.maximum(SHORTEST, 2 ** np.ceil(np.log2(counts)).astype(int))
     order = np.argsort(counts, kind='stable')
     for size in np.unique(padded):
-        alike = order[padded[order] == size]
+        members = order[padded[order] == size]
         batch = max(1, SEGMENTS_IN_BATCH // size)
-        for i in range(0, len(alike), batch):
-            yield alike[i:i + batch], size
+        for i in range(0, len(members), batch):
+            yield members[i:i + batch], size
 
 
 def _rate(config, variables, mels, counts, padded):
-    """Spectrograms `[T, 48]`, with their numbers of segments -> scores `[files, heads]`."""
-    look, rate = _programs(config)
+    """Rates spectrograms `[T, 48]` with `counts` segments each -> scores `[files, heads]`."""
+    extract, rate = _programs(config)
     first = np.cumsum([0, *(len(mel) for mel in mels[:-1])])
     starts = np.concatenate([start + config.hop * np.arange(count) for start, count in zip(first, counts)])
     frames = np.concatenate(mels)
-    features = in_slices(lambda starts: look(variables, frames[starts[:, None] + np.arange(SEGMENT)]), starts,
+    features = in_slices(lambda starts: extract(variables, frames[starts[:, None] + np.arange(SEGMENT)]), starts,
                          SEGMENTS_AT_ONCE)
     batch = max(1, SEGMENTS_IN_BATCH // padded)
     x, lengths = np.zeros((batch, padded, features.shape[1]), np.float32), np.ones(batch, np.int32)
@@ -270,7 +268,7 @@ def _rate(config, variables, mels, counts, padded):
 
 
 def score_all(waveforms: Sequence[np.ndarray], sample_rate: int, names: Sequence[str] = DEFAULT) -> list[Scores]:
-    """Scores signals as they are, without a reference.
+    """Scores signals without a reference.
 
     Args:
       waveforms: `[N]` each, in [-1, 1].
@@ -278,11 +276,11 @@ def score_all(waveforms: Sequence[np.ndarray], sample_rate: int, names: Sequence
       names: of `METRICS`.
 
     Returns:
-      For every signal the given metrics in the given order; NaN with a reason where there is none: signals too short,
-      silent or not finite, or weights missing.
+      For every signal the given metrics in the given order. A metric is NaN with a reason if the signal is too short,
+      silent or not finite, or if the weights are missing.
 
     Raises:
-      UserError: a metric that does not exist, or weights that are damaged.
+      UserError: an unknown metric, or damaged weights.
     """
     unknown = [name for name in names if name not in METRICS]
     if unknown:
@@ -302,15 +300,15 @@ def score_all(waveforms: Sequence[np.ndarray], sample_rate: int, names: Sequence
 
 
 def _unusable(waveform, sample_rate):
-    """Why a signal has no score, if it has none."""
+    """The reason why a signal cannot be scored, or None."""
     hop, window = int(0.01 * sample_rate), int(0.02 * sample_rate)
     if hop < 1 or window > N_FFT:
-        return f'NISQA is not defined at {sample_rate} Hz, only from 100 Hz to 204.8 kHz'
+        return f'NISQA is defined from 100 Hz to 204.8 kHz, not at {sample_rate} Hz'
     if np.ndim(waveform) != 1:
-        return f'the signal needs the shape [N], it is {list(np.shape(waveform))}'
+        return f'the signal must have the shape [N], got {list(np.shape(waveform))}'
     shortest = (SEGMENT - 1) * hop
     if len(waveform) < shortest:
-        return f'{len(waveform)} samples are too short for NISQA, it needs {shortest} ({shortest / sample_rate:.2f} s)'
+        return f'{len(waveform)} samples are too few for NISQA, which needs {shortest} ({shortest / sample_rate:.2f} s)'
     peak = np.max(np.abs(waveform))
     if not peak < LARGEST:
         return f'the signal has samples that are NaN, infinite or beyond {LARGEST:g}'

@@ -1,6 +1,6 @@
 """Scores that model listeners: PESQ, STOI, ESTOI and the composite ratings CSIG, CBAK and COVL.
 
-Signals are float64 `[N]`, clean and degraded of one length.
+Signals are float64 `[N]`; clean and degraded have one length.
 """
 
 import warnings
@@ -9,10 +9,10 @@ import numpy as np
 
 from jax_diffse.metrics.distortion import UndefinedError
 
-# PESQ's code has room for 50 utterances and does not check: with more it returns wrong scores, or crashes. Read speech
-# has about one in three seconds.
+# PESQ's code has room for 50 utterances and does not check this: with more it returns wrong scores or crashes. Read
+# speech has about one utterance in three seconds.
 PESQ_SECONDS = 50.0
-# It scales the louder signal to 16 bits. What is below half a unit there is silence to it, which it takes for perfect.
+# PESQ scales the louder signal to 16 bits and rates the other one as perfect if it is below half a unit there.
 PESQ_RANGE = 2.0 ** 16
 
 
@@ -20,7 +20,7 @@ def _pesq(clean, degraded, sample_rate, mode):
     import pesq  # compiled, only needed here
 
     if len(clean) > PESQ_SECONDS * sample_rate:
-        raise UndefinedError(f'PESQ is limited to {PESQ_SECONDS:.0f} s, these are {len(clean) / sample_rate:.1f} s')
+        raise UndefinedError(f'PESQ is limited to {PESQ_SECONDS:.0f} s, got {len(clean) / sample_rate:.1f} s')
     quieter, louder = sorted((np.max(np.abs(clean)), np.max(np.abs(degraded))))
     if quieter * PESQ_RANGE < louder:
         raise UndefinedError('PESQ: one of the signals is silent compared with the other')
@@ -36,7 +36,7 @@ def pesq_wb(clean: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
     """Wide-band PESQ (ITU-T P.862.2), MOS-LQO from 1.04 to 4.64; 16 kHz only.
 
     Raises:
-      UndefinedError: at another sample rate; PESQ finds no utterance; or the signals are shorter than 1/4 s or longer
+      UndefinedError: another sample rate; PESQ finds no utterance; or the signals are shorter than 1/4 s or longer
         than 50 s.
     """
     if sample_rate != 16000:
@@ -60,7 +60,7 @@ def _stoi(clean, degraded, sample_rate, extended):
         warnings.filterwarnings('error', message='Not enough STFT frames')  # pystoi returns 1e-5 instead
         try:
             return float(pystoi.stoi(clean, degraded, sample_rate, extended=extended))
-        except (RuntimeWarning, np.exceptions.AxisError) as error:  # the latter without a single frame
+        except (RuntimeWarning, np.exceptions.AxisError) as error:  # AxisError: no frame at all
             raise UndefinedError('STOI needs 30 frames (0.4 s) of speech that is not silent') from error
 
 
@@ -68,7 +68,7 @@ def stoi(clean: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
     """Short-time objective intelligibility (Taal et al., IEEE TASLP 2011), up to 1.
 
     Raises:
-      UndefinedError: less than 0.4 s of speech is left when silent frames are removed.
+      UndefinedError: less than 0.4 s of speech remains without silent frames.
     """
     return _stoi(clean, degraded, sample_rate, extended=False)
 
@@ -77,7 +77,7 @@ def estoi(clean: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
     """Extended STOI (Jensen and Taal, IEEE TASLP 2016), up to 1.
 
     Raises:
-      UndefinedError: less than 0.4 s of speech is left when silent frames are removed.
+      UndefinedError: less than 0.4 s of speech remains without silent frames.
     """
     return _stoi(clean, degraded, sample_rate, extended=True)
 

@@ -1,7 +1,7 @@
-"""Metrics of many pairs in a pool of processes.
+"""A pool of processes that score pairs of signals.
 
-Not `concurrent.futures.ProcessPoolExecutor`: the processes it starts run the caller's main module again, so they would
-import JAX, and the death of one ends all pending work. Here each worker is a plain Python process, fed by a thread.
+Why not `concurrent.futures.ProcessPoolExecutor`: its processes run the caller's main module again, so they would import
+JAX, and the death of one ends all pending work. Each worker here is a plain Python process, fed by a thread.
 """
 
 import collections
@@ -28,19 +28,19 @@ _ONE_THREAD = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM
 
 
 class Pool:
-    """Worker processes that score pairs; a context manager, whose end ends them.
+    """Worker processes that score pairs; a context manager, which ends them on exit.
 
     Args:
-      workers: processes, by default one per CPU; 0 scores in this process.
+      workers: number of processes; default: one per CPU; 0: score in this process.
 
     Raises:
-      UserError: negative `workers`.
+      UserError: `workers` is negative.
     """
 
     def __init__(self, workers: int | None = None):
         count = (os.cpu_count() or 1) if workers is None else workers
         if count < 0:
-            raise UserError(f'workers is {count}, expected 0 (no pool) or more')
+            raise UserError(f'workers is {count}, expected 0 (score in this process) or more')
         self._workers = [_Worker() for _ in range(count)]
         self._idle, self._ends = queue.SimpleQueue(), contextlib.ExitStack()
         for worker in self._workers:
@@ -64,15 +64,15 @@ class Pool:
         """Scores many pairs, a few at a time.
 
         Args:
-          jobs: pairs (clean `[N]`, degraded `[N]`). Taken from as results are, at most `2 * workers + 1` ahead.
+          jobs: pairs (clean `[N]`, degraded `[N]`), consumed at most `2 * workers + 1` ahead of the results.
           sample_rate: 8000 or 16000 Hz.
           names: of `COMPARING`.
 
         Returns:
-          An iterator over `Scores` in the order of the jobs. A pair whose worker dies is NaN with that reason.
+          An iterator over `Scores` in the order of the jobs. If a worker dies, its pair is NaN with that reason.
 
         Raises:
-          UserError: a metric that does not exist, or a sample rate at which metrics are not defined.
+          UserError: an unknown metric, or a sample rate at which metrics are not defined.
         """
         check(sample_rate, names)
         if not self._workers:
@@ -91,7 +91,7 @@ class Pool:
         pending = collections.deque()
         try:
             for clean, degraded in jobs:
-                # as NumPy arrays: to unpickle JAX's, the worker would import it
+                # NumPy arrays, as unpickling JAX arrays would import JAX in the worker
                 pending.append(threads.submit(run, np.asarray(clean), np.asarray(degraded)))
                 if len(pending) > 2 * len(self._workers):
                     yield pending.popleft().result()
@@ -102,7 +102,7 @@ class Pool:
 
 
 class _Worker:
-    """A process that scores one pair at a time; started when first used, and anew after a death."""
+    """A process that scores one pair at a time; it starts on first use, and again if it died."""
 
     def __init__(self):
         self._process = None
@@ -117,7 +117,7 @@ class _Worker:
             return Scores.undefined(names, f'the scoring process died on this pair (exit status {self.stop()})')
 
     def kill(self):
-        """Ends the process, if there is one, whatever it is at."""
+        """Kills the process, if there is one."""
         if self._process is not None:
             self._process.kill()
 
@@ -125,8 +125,8 @@ class _Worker:
         """Ends the process, if there is one, and returns its exit status."""
         if self._process is None:
             return None
-        with contextlib.suppress(BrokenPipeError):  # of a dead process
-            self._process.stdin.close()  # a live one ends
+        with contextlib.suppress(BrokenPipeError):  # the process is dead
+            self._process.stdin.close()  # a live process exits
         self._process.stdout.close()
         status, self._process = self._process.wait(), None
         return status
@@ -135,15 +135,15 @@ class _Worker:
 def _start():
     search_path = os.pathsep.join(filter(None, (_PACKAGE_ROOT, os.environ.get('PYTHONPATH'))))
     command = f'from {__name__} import serve; serve()'
-    # In a process group of its own, as an interrupt from the terminal is the parent's business.
+    # A separate process group, so that only the parent gets interrupts from the terminal.
     return subprocess.Popen([sys.executable, '-P', '-c', command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                             env={**os.environ, **_ONE_THREAD, 'PYTHONPATH': search_path}, process_group=0)
 
 
 def serve() -> None:
-    """The worker: pickled arguments of `score` from stdin, pickled `Scores` to stdout, until stdin ends."""
+    """Runs a worker: reads pickled arguments of `score` from stdin and writes pickled `Scores` to stdout."""
     jobs, results = sys.stdin.buffer, os.fdopen(os.dup(1), 'wb')
-    os.dup2(2, 1)  # whatever prints must not print into the results
+    os.dup2(2, 1)  # prints go to stderr, not into the results
     while True:
         try:
             job = pickle.load(jobs)
@@ -152,5 +152,5 @@ def serve() -> None:
         try:
             pickle.dump(score(*job), results)
             results.flush()
-        except BrokenPipeError:  # nobody waits for it any more
-            os._exit(1)  # else `results` would try again, and say so
+        except BrokenPipeError:  # the parent is gone
+            os._exit(1)  # a normal exit would flush `results` again and print an error

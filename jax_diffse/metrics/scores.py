@@ -13,22 +13,22 @@ SAMPLE_RATES = (8000, 16000)  # Hz
 
 
 class Scores(NamedTuple):
-    """The metrics of one pair: name -> value, and for every value that is NaN, name -> the reason."""
+    """The metrics of one pair: name -> value, and name -> reason for every NaN."""
 
     values: dict[str, float]
     reasons: dict[str, str]
 
     @classmethod
     def undefined(cls, names: Sequence[str], reason: str) -> 'Scores':
-        """NaN for all `names`, for the same reason."""
+        """Returns NaN for all `names`, with one reason."""
         return cls(dict.fromkeys(names, float('nan')), dict.fromkeys(names, reason))
 
 
 def check(sample_rate: int, names: Sequence[str]) -> None:
-    """Refuses what no pair of signals could be scored with.
+    """Checks a sample rate and names of metrics.
 
     Raises:
-      UserError: a metric that does not exist, or a sample rate at which metrics are not defined.
+      UserError: an unknown metric, or a sample rate at which metrics are not defined.
     """
     unknown = [name for name in names if name not in COMPARING]
     if unknown:
@@ -42,16 +42,16 @@ def score(clean: np.ndarray, degraded: np.ndarray, sample_rate: int, names: Sequ
 
     Args:
       clean: `[N]`, the reference.
-      degraded: `[N]`, in time with it.
+      degraded: `[N]`, aligned with `clean`.
       sample_rate: 8000 or 16000 Hz.
       names: of `COMPARING`.
 
     Returns:
-      `Scores` with the given names in the given order. A metric that cannot be computed for these signals is NaN with a
-      reason, and never raises.
+      `Scores` with the given names in the given order. A metric that is undefined for these signals is NaN with a
+      reason; it does not raise.
 
     Raises:
-      UserError: a metric that does not exist, or a sample rate at which metrics are not defined.
+      UserError: an unknown metric, or a sample rate at which metrics are not defined.
     """
     check(sample_rate, names)
     clean, degraded = np.asarray(clean, np.float64), np.asarray(degraded, np.float64)
@@ -67,7 +67,7 @@ def score(clean: np.ndarray, degraded: np.ndarray, sample_rate: int, names: Sequ
 
 def _unusable(clean, degraded):
     if clean.ndim != 1 or clean.shape != degraded.shape:
-        return f'the signals need one shape [N], clean is {list(clean.shape)} and degraded {list(degraded.shape)}'
+        return f'the signals must have one shape [N], got clean {list(clean.shape)} and degraded {list(degraded.shape)}'
     for label, signal in (('clean', clean), ('degraded', degraded)):
         if not np.all(np.isfinite(signal)):
             return f'the {label} signal has NaN or infinite samples'
@@ -77,7 +77,7 @@ def _unusable(clean, degraded):
 
 
 def _measure(name, signals, done):
-    """Adds one metric, and those that it is made of, to `done`; each is computed once."""
+    """Adds a metric, and those that it is computed from, to `done`; each is computed once."""
     if name in done.values:
         return
     metric = METRICS[name]
@@ -95,10 +95,10 @@ def _measure(name, signals, done):
 
 def _attempt(function, arguments):
     try:
-        with np.errstate(all='ignore'):  # what comes of it is looked at below
+        with np.errstate(all='ignore'):  # the result is checked below
             value = function(*arguments)
     except distortion.UndefinedError as error:
         return float('nan'), str(error)
-    except Exception as error:  # one file's odd failure must not end a run over thousands
+    except Exception as error:  # a failure on one file must not end the evaluation
         return float('nan'), f'{type(error).__name__}: {error}'
     return (value, '') if np.isfinite(value) else (float('nan'), f'the value is {value}')

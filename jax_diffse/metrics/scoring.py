@@ -1,7 +1,7 @@
-"""Which metrics are computed, and their values for every file at every stage.
+"""Chooses metrics and scores every file at every stage.
 
-Those of `metrics` compare with the clean speech, are defined at 8 and 16 kHz, and run in a pool of processes. Those of
-`nisqa` need no reference and take any rate; they rate the clean speech, too, and run here, several files together.
+Metrics that compare with the clean speech are defined at 8 and 16 kHz and run in a pool of processes. Metrics of
+`nisqa` need no reference and take any rate; they also rate the clean speech and run in this process, in batches.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,15 +12,15 @@ from jax_diffse.errors import UserError
 from jax_diffse.metrics import COMPARING, DEFAULT, METRICS, Pool, Scores, nisqa
 from jax_diffse.metrics import scores as comparing
 
-CLEAN = 'clean'  # the row of the clean speech itself, which only metrics without a reference score
+CLEAN = 'clean'  # the row of the clean speech, which only metrics without a reference score
 
 
 def check(names: Sequence[str] | None, sample_rate: int) -> None:
-    """Refuses metrics that no file could be scored with; None stands for the default.
+    """Checks that files can be scored with these metrics; None stands for the default.
 
     Raises:
-      UserError: no name, one that does not exist, a rate (Hz) at which those that compare with clean speech are not
-        defined, or nothing but metrics of models whose weights are not there: says how to get them.
+      UserError: no name, an unknown name, a rate (Hz) at which metrics that compare with clean speech are not defined,
+        or only metrics of models without weights (the message says how to get them).
     """
     names, known = DEFAULT if names is None else names, METRICS
     unknown = [name for name in names if name not in known]
@@ -35,9 +35,9 @@ def check(names: Sequence[str] | None, sample_rate: int) -> None:
 
 
 def choose(names: Sequence[str] | None) -> tuple[str, ...]:
-    """The metrics to compute: those named, or else the default of those that compare and, with weights, of NISQA's.
+    """Returns the metrics to compute: the named ones, or the default ones, which include NISQA if its weights exist.
 
-    Prints, one line for each model whose weights are missing, how to get them.
+    Prints one line for each model without weights, which says how to get them.
     """
     wanted = (*DEFAULT, *nisqa.DEFAULT) if names is None else tuple(names)
     missing = _missing(wanted)
@@ -47,7 +47,7 @@ def choose(names: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _missing(names: Iterable[str]) -> list[str]:
-    """The models of these metrics whose weights are not there."""
+    """The models of these metrics that have no weights."""
     models = dict.fromkeys(nisqa.METRICS[name] for name in names if name in nisqa.METRICS)
     return [model for model in models if not nisqa.is_available(model)]
 
@@ -58,13 +58,13 @@ def score(clean: Sequence[np.ndarray], rows: Mapping[str, Sequence[np.ndarray]],
 
     Args:
       clean: per file, `[N]`.
-      rows: stage -> per file, `[N]`. A row of the name 'clean' is scored in the metrics that need no reference alone.
+      rows: stage -> per file, `[N]`. The row 'clean' is scored only in metrics that need no reference.
       sample_rate: Hz.
-      names: metrics; what cannot be computed is NaN with a reason.
-      pool: for those that compare.
+      names: metrics; undefined values are NaN with a reason.
+      pool: for metrics that compare with clean speech.
 
     Returns:
-      Row -> per file its scores.
+      Row -> scores per file.
     """
     compared, rated = ([name for name in names if name in known] for known in (COMPARING, nisqa.METRICS))
     found = {}
@@ -79,12 +79,12 @@ def score(clean: Sequence[np.ndarray], rows: Mapping[str, Sequence[np.ndarray]],
 def _attempt(waveforms, sample_rate, names) -> list[Scores]:
     try:
         return nisqa.score_all(waveforms, sample_rate, names)
-    except Exception as error:  # damaged weights, or too little memory, must not cost what was enhanced
+    except Exception as error:  # damaged weights or too little memory must not lose the enhanced audio
         return [Scores.undefined(names, f'{type(error).__name__}: {error}')] * len(waveforms)
 
 
 def _merged(names, parts: Sequence[Scores]) -> Scores:
-    """The scores of several parts, in the order of `names`."""
+    """Merges the scores of several parts, in the order of `names`."""
     values = {name: value for part in parts for name, value in part.values.items()}
     reasons = {name: reason for part in parts for name, reason in part.reasons.items()}
     return Scores({name: values[name] for name in names if name in values}, reasons)

@@ -241,8 +241,8 @@ def test_main_evaluates_one_setting_with_a_seed_as_ever(folders, monkeypatch):
     (['--compare', 'toy', 'before', '--steps', '3'], '--compare: does not go together'),
     (['--compare', 'toy@six', 'before'], "toy@six: 'six' has no value"),
     (['--compare', 'before@steps=3', 'toy'], 'before: does not sample'),
-    (['--compare', 'toy', 'toy'], 'toy, 3 steps: asked for twice'),
-    (['--seeds=0,0'], 'seeds 0, 0: expected different')])
+    (['--compare', 'toy', 'toy'], 'toy, 3 steps: given twice'),
+    (['--seeds=0,0'], 'seeds 0, 0: expected distinct')])
 def test_main_refuses_studies_that_make_no_sense(folders, monkeypatch, capsys, arguments, message):
     assert _study(folders, monkeypatch, *arguments) == 2
     error = capsys.readouterr().err

@@ -108,7 +108,7 @@ def test_every_stage_is_scored_shown_and_saved(tmp_path):
 
 def test_audio_that_cannot_be_saved_costs_no_scores(tmp_path):
     (tmp_path / 'out' / 'audio' / 'enhanced' / 'b.wav').mkdir(parents=True)  # in the place of a file
-    with pytest.raises(UserError, match=r'1 of 3 audio files were not saved, the report was: .*b\.wav: cannot be'):
+    with pytest.raises(UserError, match=r'1 of 3 audio files were not saved \(the report was\): .*b\.wav: cannot be'):
         run_toy(tmp_path, ToySource(['a', 'b', 'c']), save_audio=True)
     assert strict_json(tmp_path / 'out' / 'summary.json')['files'] == 3
     assert {path.name for path in (tmp_path / 'out').iterdir()} >= {'index.html', 'scores.csv', 'summary.md'}
@@ -380,7 +380,7 @@ def test_the_limit_is_over_those_with_partners(tmp_path):
 
 def test_no_partner_at_all_is_a_user_error(tmp_path):
     _write_processed(tmp_path / 'made', ToySource(['x']), {0: 'x.wav'})
-    with pytest.raises(UserError, match='made: no utterance of the data has a file here'):
+    with pytest.raises(UserError, match='made: no utterance of the data has a matching file here'):
         _refine(tmp_path, ToySource(['a']), processed=tmp_path / 'made', skip_bad=True)
 
 

@@ -158,9 +158,9 @@ def test_hostile_names_stay_text(rendered):
 
 
 @pytest.mark.parametrize(('preceding', 'note'), [
-    ({'folder': HOSTILE}, f'{HOSTILE}, whose time is not in the real-time factor'),
+    ({'folder': HOSTILE}, f'{HOSTILE}, not included in the real-time factor'),
     ({'workdir': HOSTILE, 'step': 9, 'hash': 'fedcba'},
-     f'{HOSTILE}, step 9, checkpoint fedcba, with its time in the real-time factor')])
+     f'{HOSTILE}, step 9, checkpoint fedcba, included in the real-time factor')])
 def test_what_was_refined_is_named(preceding, note):
     found = Page(render(stages=('noisy', 'preceding', 'refined'), preceding=preceding)[0])
     assert f'refining {HOSTILE}' in found.text and note in ' '.join(found.text.split())

@@ -225,7 +225,7 @@ def test_seeds_that_make_no_sense(tmp_path, seeds, message):
 
 
 def test_the_same_setting_twice_is_refused(tmp_path):
-    with pytest.raises(UserError, match='toy, 2 steps: asked for twice'):
+    with pytest.raises(UserError, match='toy, 2 steps: given twice'):
         run_sweep(tmp_path, grid([toy_run(Drawn())], (2, 2)))
 
 

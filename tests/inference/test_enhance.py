@@ -316,8 +316,8 @@ def test_streaming_gives_what_the_whole_file_gives(tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (['--steps', 3], '--stream: does not go together with --steps'),
-    (['--chunk-seconds', 16], '--stream: does not go together with --chunk-seconds'),
+    (['--steps', 3], '--stream: cannot be combined with --steps'),
+    (['--chunk-seconds', 16], '--stream: cannot be combined with --chunk-seconds'),
     ([], 'toy: Toy needs the whole recording')])
 def test_what_does_not_go_together_with_streaming_is_refused(tmp_path, monkeypatch, capsys, system, pinned, arguments,
                                                              message):

@@ -137,9 +137,9 @@ def test_resampled_agrees_with_a_polyphase_filter():
     assert np.sum(error**2) < 1e-3 * np.sum(expected**2)
 
 
-def test_beside_puts_the_channels_of_both_in_order():
+def test_stack_channels_puts_the_channels_of_both_in_order():
     left, right = np.arange(20.0).reshape(10, 2), -np.arange(20.0).reshape(10, 2)
-    both = streams.beside(streams.from_array(left, 8000, 'left'), streams.from_array(right, 8000, 'right'))
+    both = streams.stack_channels(streams.from_array(left, 8000, 'left'), streams.from_array(right, 8000, 'right'))
     assert (both.num_channels, both.num_samples, both.sample_rate) == (4, 10, 8000)
     np.testing.assert_array_equal(np.concatenate(list(both.blocks())), np.hstack([left, right]))
 

@@ -198,8 +198,8 @@ def test_each_metric_is_computed_once(monkeypatch):
     (lambda clean, x: (clean, 0 * x), 'degraded signal is all zero'),
     (lambda clean, x: (0 * clean, x), 'clean signal is all zero'),
     (lambda clean, x: (clean[:0], x[:0]), 'clean signal is all zero'),
-    (lambda clean, x: (clean, x[:-1]), 'need one shape'),
-    (lambda clean, x: (clean[:, None], x[:, None]), 'need one shape'),
+    (lambda clean, x: (clean, x[:-1]), 'must have one shape'),
+    (lambda clean, x: (clean[:, None], x[:, None]), 'must have one shape'),
 ])
 def test_unusable_signals_are_undefined_with_the_reason(spoil, reason):
     scores = score(*spoil(*speech(0.3)), RATE)

@@ -162,14 +162,14 @@ def test_metrics_are_the_outputs_by_name(installed):
 
 
 @pytest.mark.parametrize(('waveform', 'rate', 'reason'), [
-    (np.ones(2239), 16_000, '2239 samples are too short for NISQA, it needs 2240 (0.14 s)'),
-    (np.ones(100), 8000, '100 samples are too short for NISQA, it needs 1120 (0.14 s)'),
-    (np.zeros(0), 16_000, '0 samples are too short for NISQA, it needs 2240 (0.14 s)'),
+    (np.ones(2239), 16_000, '2239 samples are too few for NISQA, which needs 2240 (0.14 s)'),
+    (np.ones(100), 8000, '100 samples are too few for NISQA, which needs 1120 (0.14 s)'),
+    (np.zeros(0), 16_000, '0 samples are too few for NISQA, which needs 2240 (0.14 s)'),
     (np.append(np.ones(8000), np.nan), 16_000, 'the signal has samples that are NaN, infinite or beyond 1e+30'),
     (np.append(np.ones(8000), -np.inf), 16_000, 'the signal has samples that are NaN, infinite or beyond 1e+30'),
     (2e30 * np.ones(8000), 16_000, 'the signal has samples that are NaN, infinite or beyond 1e+30'),
     (np.zeros(8000), 16_000, 'the signal is all zero'),
-    (np.ones((8000, 2)), 16_000, 'the signal needs the shape [N], it is [8000, 2]'),
+    (np.ones((8000, 2)), 16_000, 'the signal must have the shape [N], got [8000, 2]'),
     (np.ones(8000), 96, 'NISQA is not defined at 96 Hz, only from 100 Hz to 204.8 kHz'),
     (np.ones(8000), 384_000, 'NISQA is not defined at 384000 Hz, only from 100 Hz to 204.8 kHz'),
 ])

@@ -1,4 +1,4 @@
-"""Figures of a sweep: every metric against what was varied, with bands, as PNG and PDF."""
+"""Figures of a sweep: every metric against every varied number, with confidence bands, as PNG and PDF."""
 
 import math
 import pathlib
@@ -14,14 +14,14 @@ from jax_diffse.evaluation.sweep_results import Point, SweepResults
 COLUMNS = 4  # of panels
 STYLES = ('-', '--', ':', '-.')  # by stage, the last stage first
 MARKERS = ('o', 's', '^', 'D')
-WIDE = 8  # an axis whose ends are further apart than this factor is logarithmic
+LOG_RATIO = 8  # an axis is logarithmic if its ends differ by more than this factor
 
 
 class Figure(NamedTuple):
-    """What was drawn."""
+    """A figure on disk."""
 
     title: str
-    path: pathlib.Path  # of the PNG; the PDF lies beside it
+    path: pathlib.Path  # of the PNG; the PDF is in the same folder
 
 
 class _Axis(NamedTuple):
@@ -34,11 +34,11 @@ class _Axis(NamedTuple):
 def draw(results: SweepResults, folder: pathlib.Path) -> list[Figure]:
     """Draws every metric against the network evaluations, the real-time factor and every number that was varied.
 
-    A figure is left out where nothing varies along its axis.
+    A figure is left out if nothing varies along its axis.
     """
     axes = [_Axis('nfe', 'network evaluations', lambda point: point.steps, lambda point: point.series),
             _Axis('rtf', 'real-time factor', lambda point: point.real_time_factor, lambda point: point.series)]
-    axes += [_Axis(key, key, lambda point, key=key: point.changes.get(key), lambda point, key=key: _others(point, key))
+    axes += [_Axis(key, key, lambda point, key=key: point.changes.get(key), lambda point, key=key: _without(point, key))
              for key in results.keys() if all(isinstance(point.changes.get(key, 0.0), (int, float))
                                               for point in results.points)]
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,8 +46,8 @@ def draw(results: SweepResults, folder: pathlib.Path) -> list[Figure]:
             if len({axis.value(point) for point in results.points} - {None}) > 1]
 
 
-def _others(point: Point, key: str) -> str:
-    """The point's name without one of the keys."""
+def _without(point: Point, key: str) -> str:
+    """The name of a point without one of its keys."""
     rest = [f'{name}={value}' for name, value in point.changes.items() if name != key]
     return ', '.join([point.run, *rest, *([] if point.steps is None else [f'{point.steps} steps'])])
 
@@ -66,7 +66,7 @@ def _draw(results: SweepResults, axis: _Axis, folder: pathlib.Path) -> Figure:
         panel.set_xlabel(axis.label, fontsize=8)
         panel.tick_params(labelsize=8)
         panel.grid(alpha=0.25, linewidth=0.6)
-    for panel in panels:  # those without a metric
+    for panel in panels:  # panels without a metric
         panel.set_axis_off()
     handles = dict(zip(*reversed(drawing.axes[0].get_legend_handles_labels())))
     drawing.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=min(len(handles), 4), fontsize=8,
@@ -78,7 +78,7 @@ def _draw(results: SweepResults, axis: _Axis, folder: pathlib.Path) -> Figure:
 
 
 def _panel(results: SweepResults, axis: _Axis, m: int, panel) -> None:
-    """One metric: a line per series and stage with its band; lines across for what no sampler has touched."""
+    """Draws one metric: a line with a band per series and stage; horizontal lines for stages without a sampler."""
     noisy = results.inputs[NOISY][m].mean
     panel.axhline(noisy, color='0.5', linestyle=':', linewidth=1.2, label=NOISY)
     places, names = [], list(dict.fromkeys(axis.series(point) for point in results.points))
@@ -86,7 +86,7 @@ def _panel(results: SweepResults, axis: _Axis, m: int, panel) -> None:
         points = sorted((point for point in results.points if axis.series(point) == name and axis.value(point) is not
                          None), key=axis.value)
         colour = f'C{i}'
-        if not points:  # nowhere on this axis: a system without a sampler
+        if not points:  # a system without a sampler has no place on this axis
             point = next(point for point in results.points if axis.series(point) == name)
             panel.axhline(results.means(point, point.last)[m].mean, color=colour, linewidth=1.2, label=name)
             continue
@@ -95,7 +95,7 @@ def _panel(results: SweepResults, axis: _Axis, m: int, panel) -> None:
             panel.axhline(results.means(points[0], stage)[m].mean, color=colour, linestyle='--', linewidth=0.9,
                           alpha=0.7, label=f'{points[0].run}: {stage}')
         _stages(results, axis, m, panel, name, points, colour)
-    if min(places) > 0 and max(places) / min(places) > WIDE:
+    if min(places) > 0 and max(places) / min(places) > LOG_RATIO:
         panel.set_xscale('log')
     if axis.name != 'rtf':
         places = sorted(set(places))[:: 1 + len(set(places)) // 9]

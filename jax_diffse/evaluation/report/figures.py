@@ -1,6 +1,6 @@
-"""What the page shows besides text: histograms (geometry for inline SVG), spectrograms (PNG) and sound (WAV).
+"""Histograms (geometry for inline SVG), spectrograms (PNG) and sound (WAV) of a page.
 
-Pictures and sound are data URIs, so that the page needs no other file.
+Images and sound are data URIs, so that the page needs no other file.
 """
 
 import base64
@@ -17,13 +17,13 @@ COLOURS = 'magma'
 BINS = 24
 
 _WINDOW, _HOP = 512, 128  # samples, of spectrograms
-_EDGE = 10  # SVG units kept free on either side, for the outer tick labels
+_EDGE = 10  # SVG units, margin on either side for the outer tick labels
 WIDTH = 320  # SVG units
 ROW = 40  # SVG units, height of one histogram
 
 
 class Bar(NamedTuple):
-    """A bin as drawn, in SVG units from the top left of its histogram."""
+    """A bar, in SVG units from the top left of its histogram."""
 
     x: float
     y: float
@@ -33,7 +33,7 @@ class Bar(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """A labelled place on the horizontal axis."""
+    """A tick of the horizontal axis."""
 
     x: float
     label: str
@@ -43,24 +43,24 @@ class Histogram(NamedTuple):
     """One row of a figure."""
 
     bars: list[Bar]
-    mean: float  # place on the horizontal axis, SVG units
+    mean: float  # position on the horizontal axis, SVG units
     count: int
 
 
 class Figure(NamedTuple):
-    """Histograms, one below the other, over one horizontal axis."""
+    """Stacked histograms over one horizontal axis."""
 
     rows: dict[Hashable, Histogram]
     ticks: list[Tick]
-    zero: float | None  # place of zero, where it is on the axis
+    zero: float | None  # position of zero, if it is on the axis
 
 
 def histograms(values: Mapping[Hashable, np.ndarray], bins: int = BINS) -> Figure | None:
-    """Histograms of each row's finite values over common bins; zero is the edge of a bin. None without any value.
+    """Histograms of each row's finite values over common bins; None if there is no value. Zero is an edge of a bin.
 
     Args:
-      values: name of the row -> `[files]`, NaN where there is no value.
-      bins: at most so many, of a round width.
+      values: name of the row -> `[files]`; NaN is ignored.
+      bins: maximum number of bins; their width is a round number.
     """
     finite = {label: row[np.isfinite(row)] for label, row in values.items()}
     together = np.concatenate(list(finite.values()))
@@ -99,7 +99,7 @@ def _ticks(low: float, high: float) -> np.ndarray:
 
 
 def _round_up(value: float) -> float:
-    """The next of 1, 2, 2.5, 5, 10 times a power of ten."""
+    """Rounds up to 1, 2, 2.5, 5 or 10 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(value))
     return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= value * (1 - 1e-9))
 
@@ -113,7 +113,7 @@ def power_db(waveform: np.ndarray) -> np.ndarray:
 
 
 def spectrogram(power: np.ndarray, loudest: float, sample_rate: int) -> str:
-    """Draws `power_db` -> PNG as a data URI; colours span `RANGE_DB` below `loudest` (dB)."""
+    """Draws the output of `power_db` as a PNG in a data URI; colours span `RANGE_DB` below `loudest` (dB)."""
     from matplotlib import figure as drawing  # slow to import
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
@@ -131,7 +131,7 @@ def spectrogram(power: np.ndarray, loudest: float, sample_rate: int) -> str:
     canvas.draw()
     png = io.BytesIO()
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert('RGB')
-    image.quantize(256).save(png, format='png', optimize=True)  # a third of the size, and looks the same
+    image.quantize(256).save(png, format='png', optimize=True)  # a third of the size without visible change
     return _data_uri('image/png', png.getvalue())
 
 
@@ -143,7 +143,7 @@ def colour_scale(count: int = 9) -> Sequence[str]:
 
 
 def player(waveform: np.ndarray, sample_rate: int) -> str:
-    """16-bit WAV as a data URI, clipped to [-1, 1]."""
+    """A waveform, clipped to [-1, 1], as 16-bit WAV in a data URI."""
     wav = io.BytesIO()
     soundfile.write(wav, np.clip(waveform, -1.0, 1.0), sample_rate, format='WAV', subtype='PCM_16')
     return _data_uri('audio/wav', wav.getvalue())

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no network, no other file."""
+"""The report as one self-contained HTML page, which needs neither network nor other files."""
 
 import functools
 import json
@@ -17,22 +17,22 @@ from jax_diffse.metrics import METRICS, Scores
 from jax_diffse.metrics.scoring import CLEAN
 
 HERE = pathlib.Path(__file__).parent
-MAX_SECONDS = 30  # of an example; beyond that the page would grow too large
-STAGE_COLOURS = ('#b9732f', '#2b66b1', '#6b4fa0', '#2f7d6d', '#a33e78')  # of histograms, in the order of the stages
+MAX_SECONDS = 30  # of an example, to limit the size of the page
+STAGE_COLOURS = ('#b9732f', '#2b66b1', '#6b4fa0', '#2f7d6d', '#a33e78')  # of histograms, by stage
 CLEAN_COLOUR = '#7c8796'
-HEADLINES = ('pesq_wb', 'estoi', 'si_sdr', 'covl', 'nisqa_v2_mos')  # shown large, where they were computed
+HEADLINES = ('pesq_wb', 'estoi', 'si_sdr', 'covl', 'nisqa_v2_mos')  # shown large, if computed
 
 
 class Example(NamedTuple):
-    """A file to look at and listen to."""
+    """A file to show with spectrograms and players."""
 
-    label: str  # why it was chosen
-    file: int  # its index
+    label: str  # the reason for its choice
+    file: int  # index
     waveforms: Mapping[str, np.ndarray]  # 'clean' and every stage -> [N]
 
 
 def render(results: Results, summary: dict, examples: list[Example], sample_rate: int) -> str:
-    """The page.
+    """Renders the page.
 
     Args:
       results: scores of every file.
@@ -50,7 +50,7 @@ def render(results: Results, summary: dict, examples: list[Example], sample_rate
 
 @functools.cache
 def environment() -> jinja2.Environment:
-    """Templates of pages that need no other file."""
+    """The templates of the self-contained pages."""
     found = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
                                lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     found.filters.update(number=_number, config=lambda config: json.dumps(config, indent=2, sort_keys=True))
@@ -62,7 +62,7 @@ def environment() -> jinja2.Environment:
 
 
 def _inline(name: str) -> markupsafe.Markup:
-    """A file of ours, put into the page as it is."""
+    """A file of this folder, to insert without escaping."""
     return markupsafe.Markup((HERE / name).read_text(encoding='utf-8'))
 
 
@@ -71,7 +71,7 @@ def _number(value: float, metric: str, sign: bool = False) -> str:
 
 
 def _by_reason(failures: list[dict]) -> list[dict]:
-    """Failures of one file for one reason in one row."""
+    """Merges the failures of one file and stage that have one reason into one row."""
     rows: dict[tuple, list[str]] = {}
     for failure in failures:
         rows.setdefault((failure['id'], failure['stage'], failure['reason']), []).append(failure['metric'])
@@ -85,20 +85,20 @@ def _stage_colours(results: Results) -> dict[str, str]:
 
 
 def _card(results: Results, m: int) -> dict:
-    """A metric's histograms: its values for clean speech, if it has them, and at every stage; its changes from every
-    stage to every later one.
+    """The histograms of a metric: its values for clean speech, if any, and at every stage, and its changes between
+    stages.
     """
     metric, clean = results.metrics[m], results.clean_values()
     values = {CLEAN: clean[metric]} if metric in clean else {}
     values |= {stage: results.values[:, s, m] for s, stage in enumerate(results.stages)}
     changes = {pair: results.differences(*pair)[:, m] for pair in results.pairs}
-    if METRICS[metric].lower_is_better:  # no change is no loss: into the bin on the better side of zero
+    if METRICS[metric].lower_is_better:  # zero goes to the better side, as no change is no loss
         changes = {pair: np.where(change == 0, -1e-9, change) for pair, change in changes.items()}
     return {'metric': metric, 'values': figures.histograms(values), 'changes': figures.histograms(changes)}
 
 
 def show(example: Example, sample_rate: int) -> dict:
-    """Pictures and sounds of an example; one colour scale for all its pictures."""
+    """Spectrograms and sounds of an example; its spectrograms share one colour scale."""
     shown = {name: waveform[:MAX_SECONDS * sample_rate] for name, waveform in example.waveforms.items()}
     power = {name: figures.power_db(waveform) for name, waveform in shown.items()}
     loudest = power['clean'].max()
@@ -110,7 +110,7 @@ def show(example: Example, sample_rate: int) -> dict:
 
 
 def _per_file(results: Results) -> dict:
-    """The table of files as data for the script, clean speech last: null in place of NaN and of what does not apply."""
+    """The table of files for the script, clean speech last; null stands for NaN and for metrics that do not apply."""
     names = [*results.stages, *([CLEAN] if results.clean else [])]
     return {
         'metrics': list(results.metrics), 'not_applicable': NOT_APPLICABLE,

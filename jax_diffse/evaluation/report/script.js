@@ -1,6 +1,6 @@
 'use strict';
 
-// Numbers before text, missing values last in either direction.
+// Compares numbers as numbers; missing values come last in either direction.
 function compare(a, b, direction) {
   if (a === '' || b === '') return (a === '') - (b === '');
   const order = isNaN(a) || isNaN(b) ? a.localeCompare(b, undefined, {numeric: true}) : a - b;
@@ -38,7 +38,7 @@ function signed(value, decimals, sign) {
   return (value < 0 ? '\u2212' : sign ? '+' : '') + text;
 }
 
-// The table of files: the values of one stage ('2'), or their differences to an earlier one ('2-1').
+// Fills the table of files with the values of one stage ('2') or the differences of two ('2-1').
 function fillFiles(table, data, view) {
   const [stage, earlier] = view.split('-');
   const difference = earlier !== undefined;
@@ -74,7 +74,7 @@ function filterFiles(table, text) {
 
 document.querySelectorAll('table.sortable').forEach(makeSortable);
 
-// The report on one setting has a table of files, to be filled and searched.
+// Only the report on one setting has a table of files.
 const files = document.getElementById('file-table');
 if (files) {
   const data = JSON.parse(document.getElementById('file-data').textContent);
@@ -93,7 +93,7 @@ if (files) {
   refresh();
 }
 
-// One player at a time.
+// Only one player plays at a time.
 document.addEventListener('play', event => {
   document.querySelectorAll('audio').forEach(player => { if (player !== event.target) player.pause(); });
 }, true);

@@ -1,4 +1,4 @@
-"""The report on a sweep as one HTML page that needs nothing else: no network, no other file."""
+"""The report on a sweep as one self-contained HTML page, which needs neither network nor other files."""
 
 import base64
 import math
@@ -15,7 +15,7 @@ from jax_diffse.metrics import METRICS
 
 
 def examples(evaluator: Evaluator, results: SweepResults, caches: Sequence[ResultCache]) -> list[page.Example]:
-    """Files with the best, the median and the worst gain at the first point, in every setting, with the first seed."""
+    """Files with the best, median and worst gain at the first point, at every point, with the first seed."""
     return [page.Example(label, i, _waveforms(evaluator, results, caches, i))
             for label, i in results.points[0].seeds[0].ends().items()]
 
@@ -23,23 +23,23 @@ def examples(evaluator: Evaluator, results: SweepResults, caches: Sequence[Resul
 def _waveforms(evaluator, results, caches, i):
     found = {}
     for point, cache in zip(results.points, caches, strict=True):
-        made = evaluator.waveforms(cache, i, (*point.baselines, point.last))
-        last = made.pop(point.last)
-        found = {**made, **found, point.label: last}
+        waveforms = evaluator.waveforms(cache, i, (*point.baselines, point.last))
+        last = waveforms.pop(point.last)
+        found = {**waveforms, **found, point.label: last}
     order = [name for name in found if name not in {point.label for point in results.points}]
     return {name: found[name] for name in (*order, *(point.label for point in results.points))}
 
 
 def render(results: SweepResults, summary: dict, drawn: Sequence[Figure], shown: Sequence[page.Example],
            sample_rate: int) -> str:
-    """The page.
+    """Renders the page.
 
     Args:
       results: every point.
-      summary: what `sweep.json` holds.
+      summary: the content of `sweep.json`.
       drawn: figures to show.
-      shown: files to look at and listen to.
-      sample_rate: of these, Hz.
+      shown: files to show with spectrograms and players.
+      sample_rate: of these files, Hz.
     """
     first = results.points[0].seeds[0]
     return page.environment().get_template('sweep.html').render(
@@ -53,13 +53,13 @@ def render(results: SweepResults, summary: dict, drawn: Sequence[Figure], shown:
 
 
 def _rows(results: SweepResults) -> list[tuple[Point | None, str, list[Estimate | None]]]:
-    """(Point, stage, means) of a table; None for what goes in."""
+    """The rows (point, stage, means) of the table; the point of the inputs is None."""
     inputs = [(None, row, found) for row, found in results.inputs.items()]
     return inputs + [(point, stage, results.means(point, stage)) for point in results.points for stage in point.stages]
 
 
 def _clear(found: Difference, metric: str) -> str:
-    """'better' or 'worse' where the interval leaves out zero, else ''."""
+    """'better' or 'worse' if the interval excludes zero, else ''."""
     if not (math.isfinite(found.low) and (found.low > 0 or found.high < 0)):
         return ''
     return 'worse' if (found.low > 0) == METRICS[metric].lower_is_better else 'better'
