@@ -242,7 +242,7 @@ def test_it_needs_steps_that_exist(variables):
     ({'respacing': 'ddim5000'}, "respacing 'ddim5000': more steps than the 4000 of training"),
     ({'respacing': 'fast'}, "respacing: expected 'ddimN', 'N' or 'A,B,...' with whole numbers, got 'fast'"),
     ({'scale': 0.0}, 'scale: expected a positive number, got 0'),
-    ({'network': {'channels': 48}}, 'config.model.network: 48 channels do not fall into 32 groups'),
+    ({'network': {'channels': 48}}, 'config.model.network: 48 channels are not divisible by 32 groups'),
     ({'network': {'widths': 3}}, 'config.model.network.widths: unknown key, expected one of channels'),
 ])
 def test_fields_that_do_not_fit_are_named(fields, message):
