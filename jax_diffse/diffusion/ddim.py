@@ -19,8 +19,8 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, draw: Draw, *, et
       schedule: S levels.
       draw: noise, for eta above 0; see `ddpm.draws`.
       eta: share of the ancestral sampler's standard deviation (eq. 16).
-      clip: bound of the estimates of x_0, from which the noise is then estimated anew.
-      trajectory: also return what was met on the way.
+      clip: bound of the estimates of x_0; the noise then follows from the clipped estimate.
+      trajectory: also return what every step computed.
 
     Returns:
       x_0 `[B, ...]`; with `trajectory` a tuple of it, the samples after each step and the estimates of x_0, both

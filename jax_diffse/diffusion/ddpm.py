@@ -1,7 +1,7 @@
 """Denoising diffusion (Ho et al., "Denoising Diffusion Probabilistic Models", NeurIPS 2020) with guidance.
 
-Samplers work on arrays of any shape `[B, ...]`. `denoise(x, t) -> eps_hat` is the network with all but its noisy input
-`[B, ...]` and step `[B]` filled in; it is called exactly once per level of the schedule.
+Samplers work on arrays of any shape `[B, ...]`. `denoise(x, t) -> eps_hat` is the network as a function of its noisy
+input `[B, ...]` and step `[B]` alone; it is called exactly once per level of the schedule.
 """
 
 import dataclasses
@@ -25,15 +25,15 @@ GUIDANCES = ('none', 'released', 'x0', 'gradient')
 
 @dataclasses.dataclass(frozen=True)
 class Guidance:
-    """How samples are pulled towards a condition c; nothing is pulled at the last step.
+    """How samples are pulled towards a condition c, except at the last step.
 
     - 'none'.
     - 'released': x_{s-1} <- (1 - w) x_{s-1} + w c_s, as in the authors' code (w = 0.5). The condition is diffused to
-      level s although the sample is at s - 1 already, so that the level that the network is told is not the true one.
+      level s although the sample is at s - 1 already, so the level that the network gets is not the true one.
     - 'x0': the estimate of x_0 becomes (1 - w) x_0 + w c before the posterior step: the same interpolation with one
-      common noise, so that the sample stays at its level.
+      common noise, so the sample stays at its level.
     - 'gradient': x_{s-1} <- (1 - k) x_{s-1} + k c_{s-1}, k = 2 w sigma_s^2: a step along the gradient of
-      -|x - c|^2 (the paper's form; Tai et al., AAAI 2023). It gives no value for w, there zeta; k must not exceed 1.
+      -|x - c|^2 (the paper's form; Tai et al., AAAI 2023). The paper gives no value for w, its zeta; k is at most 1.
     """
 
     mode: str = 'none'
@@ -43,15 +43,15 @@ class Guidance:
         if self.mode not in GUIDANCES:
             raise ValueError(f'guidance must be one of {GUIDANCES}, got {self.mode!r}')
         if self.weight < 0 or self.mode in ('released', 'x0') and self.weight > 1:
-            raise ValueError(f'guidance weight {self.weight:g} is out of range: expected 0 to 1 for released and x0, 0 '
-                             'or more for gradient')
+            raise ValueError('guidance_weight: expected 0 to 1 for released and x0, 0 or more for gradient, got '
+                             f'{self.weight:g}')
 
     def check(self, schedule: Schedule) -> None:
-        """Raises a ValueError where 'gradient' would step beyond the condition."""
+        """Raises a ValueError if 'gradient' would step beyond the condition."""
         largest = 2 * self.weight * np.max(schedule.sigma)**2
         if self.mode == 'gradient' and largest > 1:
-            raise ValueError(f'guidance weight {self.weight:g} is too large for gradient guidance: 2 w sigma^2 reaches '
-                             f'{largest:.2f} with {len(schedule)} steps, expected at most 1')
+            raise ValueError(f'guidance_weight: {self.weight:g} is too large for gradient guidance: 2 w sigma^2 '
+                             f'reaches {largest:.2f} with {len(schedule)} steps, expected at most 1')
 
 
 def diffuse(x: jax.Array, noise: jax.Array, alpha_bar: jax.Array) -> jax.Array:
@@ -61,7 +61,7 @@ def diffuse(x: jax.Array, noise: jax.Array, alpha_bar: jax.Array) -> jax.Array:
 
 
 def draws(keys: jax.Array, shape: tuple[int, ...]) -> Draw:
-    """Standard normal draws of `shape` per example, `keys` `[B]`: every one depends on its own key alone."""
+    """Standard normal draws of `shape` per example, `keys` `[B]`: each depends on its own key alone."""
 
     def draw(level, which):
         def one(key):
@@ -73,7 +73,7 @@ def draws(keys: jax.Array, shape: tuple[int, ...]) -> Draw:
 
 
 def frame_draws(keys: jax.Array, shape: tuple[int, ...]) -> Draw:
-    """Like `draws`, for shapes `[T, ...]`: every frame has a key of its own, so that more of them change none."""
+    """Like `draws`, for shapes `[T, ...]`: every frame has its own key, so more frames do not change the others."""
 
     def draw(level, which):
         def one(key):
@@ -103,17 +103,17 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, draw: Draw, *, co
       schedule: S levels; `denoise` is called S times.
       draw: noise; see `draws`.
       condition: `[B, ...]`, what guidance pulls to.
-      guidance: how.
-      variance: of a step: 'posterior', or 'beta', the other extreme (Ho et al., section 3.2); none at the last step.
+      guidance: how it pulls.
+      variance: of a step: 'posterior', or 'beta', the other extreme (Ho et al., section 3.2); 0 at the last step.
       clip: bound of the estimates of x_0.
-      trajectory: also return what was met on the way.
+      trajectory: also return what every step computed.
 
     Returns:
       x_0 `[B, ...]`; with `trajectory` a tuple of it, the samples after each step and the network's outputs, both
       `[S, B, ...]` in the order of sampling.
 
     Raises:
-      ValueError: the guidance does not go with the schedule, or has no condition; an unknown variance.
+      ValueError: the guidance does not fit the schedule, or lacks a condition; an unknown variance.
     """
     guidance.check(schedule)
     if variance not in VARIANCES:

@@ -72,7 +72,7 @@ class DiffinerPlus:
 
     With eta_c = 0 that is DDIM (Song et al., 2021). The two directions are not orthogonal: c, the cosine between them
     over all near bins of an example, leaves sigma^2 (1 - eta_a^2 - eta_c^2 - 2 eta_a eta_c c) for fresh noise. In the
-    bins of a mask the prior goes its own way: x_0 + eta_d sigma eps + sqrt(1 - eta_d^2) sigma z.
+    bins of a mask the prior is not guided: x_0 + eta_d sigma eps + sqrt(1 - eta_d^2) sigma z.
 
     The defaults are the documented ones; the released script runs with eta_b = eta_a = 0.4.
     """
@@ -87,7 +87,7 @@ class DiffinerPlus:
         _check_shares(self, ('eta_a', 'eta_b', 'eta_c', 'eta_d'))
         if self.eta_a + self.eta_c > 1:
             raise ValueError(f'eta_a + eta_c must not exceed 1, or where both directions agree no noise is left to '
-                             f'draw; got {self.eta_a:g} + {self.eta_c:g}')
+                             f'draw, got {self.eta_a:g} + {self.eta_c:g}')
 
     def near(self, x_0, eps, pull, sigma, near, draw):
         left = 1 - self.eta_a**2 - self.eta_c**2
@@ -127,17 +127,17 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, noisy: jax.Array,
       schedule: S levels.
       noisy: y `[B, ...]`.
       sigma_hat: standard deviation of the noise in y, like y or broadcastable.
-      rule: how, where the noise is larger than that of the level.
+      rule: of the step where the noise in y exceeds the noise of the level.
       draw: noise, one of the draws above per level.
       mask: boolean, broadcastable; see `DiffinerPlus`. Bins without any observation also have an infinite sigma_hat.
-      trajectory: also return what was met on the way.
+      trajectory: also return what every step computed.
 
     Returns:
       x_0 `[B, ...]`; with `trajectory` a tuple of it, the samples before each step and the estimates of x_0, both
       `[S, B, ...]` in the order of sampling.
 
     Raises:
-      ValueError: a mask with a rule that knows none.
+      ValueError: a mask with a rule that does not take one.
     """
     if mask is not None and not isinstance(rule, DiffinerPlus):
         raise ValueError('a mask needs the rule DiffinerPlus')

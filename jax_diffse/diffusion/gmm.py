@@ -1,6 +1,6 @@
 """Diffusion from clean speech to the noisy recording, with a Gaussian mixture as its reverse process (DiffGMM).
 
-Wang et al., "DiffGMM" (arXiv 2406.09154), have a network estimate the noise of the reverse process as a mixture (pi_k,
+In "DiffGMM" (Wang et al., arXiv 2406.09154) a network estimates the noise of the reverse process as a mixture (pi_k,
 mu_k, Sigma_k), which is subtracted step by step. Its equations are not public; these are ours. With the noisy recording
 x, clean speech y and the noise n = x - y, the chain shifts y towards x (Yue et al., "ResShift", NeurIPS 2023, eq. 1):
 
@@ -8,7 +8,7 @@ x, clean speech y and the noise n = x - y, the chain shifts y towards x (Yue et 
 
     q(x_{t-1} | x_t, y) = N(rho x_t + (1 - rho) y, v),    rho = a_{t-1} / a_t,    v = kappa^2 rho (a_t - a_{t-1})
 
-y = x - n is all that is unknown there. A mixture sum_k pi_k N(mu_k, sigma_k^2) of n, sample by sample, thus gives
+Only y = x - n is unknown there. A mixture sum_k pi_k N(mu_k, sigma_k^2) of n, sample by sample, thus gives
 
     p(x_{t-1} | x_t, x) = sum_k pi_k N(rho x_t + (1 - rho) (x - mu_k), v + (1 - rho)^2 sigma_k^2).
 """
@@ -25,7 +25,7 @@ from jax_diffse.diffusion.ddpm import Draw
 from jax_diffse.diffusion.scan import over_levels
 
 STEP, COMPONENT, NOISE, START = range(4)  # the draws of a level
-LOG_DEVIATION = (-7.0, 1.0)  # bounds of log sigma_k; below, the likelihood of silent noise would know no end
+LOG_SIGMA = (-7.0, 1.0)  # bounds of log sigma_k; the lower one bounds the likelihood of silent noise
 
 
 class Mixture(NamedTuple):
@@ -37,10 +37,10 @@ class Mixture(NamedTuple):
 
 
 def mixture(parameters: jax.Array) -> Mixture:
-    """The mixtures of any real `parameters` `[..., 3, K]`: softmax for the weights, softly clamped log sigma_k."""
-    logits, mean, log_deviation = (parameters[..., i, :] for i in range(3))
-    low, high = LOG_DEVIATION
-    below = high - jax.nn.softplus(high - log_deviation)  # a hard bound would have no gradient beyond it
+    """Mixtures of any real `parameters` `[..., 3, K]`: softmax for the weights, softly clamped log sigma_k."""
+    logits, mean, log_sigma = (parameters[..., i, :] for i in range(3))
+    low, high = LOG_SIGMA
+    below = high - jax.nn.softplus(high - log_sigma)  # a hard bound would have no gradient beyond it
     return Mixture(jax.nn.log_softmax(logits, axis=-1), mean, jnp.exp(low + jax.nn.softplus(below - low)))
 
 
@@ -56,18 +56,18 @@ def variance(mix: Mixture) -> jax.Array:
 
 
 def log_density(mix: Mixture, value: jax.Array) -> jax.Array:
-    """Of each mixture at `value` `[...]`, natural logarithm."""
+    """The natural logarithm of each mixture's density at `value` `[...]`."""
     distance = (value[..., None] - mix.mean) / mix.sigma
     each = mix.log_weight - 0.5 * distance**2 - jnp.log(mix.sigma) - 0.5 * np.log(2 * np.pi).astype(np.float32)
     return jax.nn.logsumexp(each, axis=-1)
 
 
 def drawn(mix: Mixture, component: jax.Array, noise: jax.Array, temperature: float = 1.0) -> jax.Array:
-    """A value of each mixture: mu_k + temperature sigma_k noise, with k drawn from pi.
+    """Draws from each mixture: mu_k + temperature sigma_k noise, with k drawn from pi.
 
     Args:
       mix: `[..., K]`.
-      component: `[...]`, standard normal; its place in the distribution picks k.
+      component: `[...]`, standard normal; its quantile picks k.
       noise: `[...]`, standard normal.
       temperature: 1 for the mixture itself, 0 for the means of its components.
     """
@@ -111,7 +111,7 @@ def chain(num_steps: int, power: float = 1.5, noise_scale: float = 0.05) -> Chai
     """
     if num_steps < 1 or power <= 0 or noise_scale < 0:
         raise ValueError('expected one or more steps, a positive power and a noise_scale of 0 or more, got '
-                         f'{num_steps}, {power:g}, {noise_scale:g}')
+                         f'{num_steps} steps, power={power:g}, noise_scale={noise_scale:g}')
     return Chain((np.arange(1, num_steps + 1) / num_steps)**power, noise_scale)
 
 
@@ -162,10 +162,10 @@ def sample(estimate: Callable[[jax.Array, jax.Array], Mixture], x: jax.Array, no
       estimate: (x_t `[B, ...]`, a_t `[B]`) -> the mixture of the noise; called once per level.
       x: `[B, ...]` at the last level.
       noisy: `[B, ...]`.
-      levels: S of them.
+      levels: of the chain, S.
       draw: noise, see `ddpm.draws`.
-      temperature: 0: what is subtracted is the mixture's mean; else mu_k + temperature sigma_k z of a component drawn.
-      trajectory: also return what was met on the way.
+      temperature: 0 subtracts the mixture's mean; else mu_k + temperature sigma_k z, with k drawn from pi.
+      trajectory: also return what every step computed.
 
     Returns:
       x_0 `[B, ...]`; with `trajectory` a tuple of it, the samples after each step and the noise that was subtracted,

@@ -1,6 +1,6 @@
 """Refinement as S. Previti's released notebook runs it (github.com/Stefano-Previti/Diffusion_Based_Generative_Refiner).
 
-For the reproduction of its results, `:released` configurations alone; `ddrm.sample` is the method it takes after.
+Only `:released` configurations use it, to reproduce the notebook's results; `ddrm.sample` is the method behind it.
 """
 
 import jax
@@ -21,11 +21,11 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, processed: jax.Ar
         far from the data, sigma >= sigma_hat:  (1 - eta_b) x_0 + eta_b S + sqrt(sigma^2 - eta_b^2 sigma_hat^2) z
         elsewhere:                              x_0 + eta_a sigma (S - x_0) / sigma_hat + sqrt(1 - eta_a^2) sigma z.
 
-    What is wrong with it:
+    It is wrong in these points:
     - sigma = sqrt(beta_t), which is not the standard deviation of the noise at any level.
     - The sample is not multiplied by sqrt(alpha_bar), as the network expects, so it grows where sigma_hat is large.
-    - S is the enhanced spectrogram, so that the observation is not used.
-    - eta_a is the observation's share, as in the paper's printed algorithm, and not that of fresh noise.
+    - S is the enhanced spectrogram, so the observation is not used.
+    - eta_a is the observation's share, as in the paper's printed algorithm, not that of fresh noise.
     - It starts with the variance beta_T - sigma_hat^2, two levels above the first that is visited.
     - The last step adds noise too.
 
@@ -37,7 +37,7 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, processed: jax.Ar
       sigma_hat: sigma_hat, positive, like S or broadcastable; see `ddrm.noise_map`.
       eta_a, eta_b: shares of S.
       draw: noise, one draw per level.
-      trajectory: also return what was met on the way.
+      trajectory: also return what every step computed.
 
     Returns:
       The sample `[B, ...]`; with `trajectory` a tuple of it, the samples before each step and the estimates of x_0,
@@ -50,7 +50,8 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, processed: jax.Ar
         if not 0 <= value <= 1:
             raise ValueError(f'{name} must be between 0 and 1, got {value:g}')
     if len(schedule) <= SKIPPED:
-        raise ValueError(f'expected more than {SKIPPED} sampling steps, as so many are skipped; got {len(schedule)}')
+        raise ValueError(f'expected more than {SKIPPED} sampling steps, as the first {SKIPPED} are skipped, got '
+                         f'{len(schedule)}')
 
     def step(x, level):
         x_0 = (x - level['std'] * denoise(x, jnp.full(x.shape[0], level['t']))) / level['mean']

@@ -15,7 +15,7 @@ FAST_BETA = (1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.35)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Schedule:
-    """Noise levels of a diffusion process, and the steps at which its network is told to be.
+    """Noise levels of a diffusion process, and the step that the network gets at each.
 
     Raises:
       ValueError: no level, or betas that do not lie between 0 and 1.
@@ -63,7 +63,7 @@ def guided(name: str = 'linear', num_steps: int = 4000, largest: float = 0.999) 
     "Improved Denoising Diffusion Probabilistic Models", ICML 2021, eq. 17; theirs is 0.999).
 
     Raises:
-      ValueError: an unknown name; too few steps for linear betas below 1; none.
+      ValueError: an unknown name; no steps, or too few for linear betas below 1.
     """
     if name == 'linear':
         if num_steps <= 20:
@@ -84,11 +84,11 @@ def spaced(training: Schedule, respacing: str) -> Schedule:
       training: T steps.
       respacing: 'ddimN': N steps at equal whole distances from 0 on (Song et al., "Denoising Diffusion Implicit
         Models", ICLR 2021); where no distance gives N, which the authors refuse, the steps k T / N rounded down. 'N': N
-        steps at equal distances, the first and last step among them. 'A,B,...': so many of each of as many equal
-        sections. '': all.
+        steps at equal distances, the first and last step among them. 'A,B,...': A steps of the first of equal sections,
+        B of the second, ... '': all.
 
     Raises:
-      ValueError: not of one of these forms, or more steps than there are.
+      ValueError: another form, or more steps than there are.
     """
     kept = _kept(len(training), respacing)
     alpha_bar = training.alpha_bar[kept]
@@ -143,8 +143,8 @@ def from_alpha_bar(alpha_bar, training: Schedule) -> Schedule:
 def respaced(training: Schedule, num_steps: int) -> Schedule:
     """`num_steps` levels of `training` at equal distances, the noisiest among them.
 
-    With one step that is the noisiest alone, with all of them `training` itself. In between, levels lie between those
-    of training, at equidistant fractional steps (sqrt of alpha_bar interpolated, as in `align`).
+    One step is the noisiest level, all steps are `training` itself. Otherwise levels lie between those of training, at
+    equidistant fractional steps (sqrt of alpha_bar interpolated, as in `align`).
 
     Raises:
       ValueError: `num_steps` is not between 1 and the length of `training`.
@@ -159,11 +159,11 @@ def respaced(training: Schedule, num_steps: int) -> Schedule:
 def fast(training: Schedule, num_steps: int = len(FAST_BETA)) -> Schedule:
     """The released six-step schedule, and its shape with any other number of steps.
 
-    Six steps have `FAST_BETA`. As many as `training` has are `training` itself, the authors' other mode. Any other
-    number keeps the first and last level of the six and lies on the same curve: the log of the signal-to-noise ratio
-    alpha_bar / (1 - alpha_bar), drawn over the steps and interpolated linearly between the six. A single step is the
-    noisiest level. So the sampler begins as far from the condition as with six steps, and only the walk back is finer
-    or coarser. `respaced` begins at the end of training's schedule instead.
+    Six steps have `FAST_BETA`. As many steps as `training` has are `training` itself, the authors' other mode. Any
+    other number keeps the first and last of the six levels and lies on the same curve: the log of the signal-to-noise
+    ratio alpha_bar / (1 - alpha_bar) over the steps, interpolated linearly between the six. A single step is the
+    noisiest level. So sampling always starts at the level of the six steps, and only the way back is finer or coarser.
+    `respaced` starts at the end of training's schedule instead.
 
     Raises:
       ValueError: `num_steps` is not between 1 and the length of `training`.

@@ -1,4 +1,4 @@
-"""How a training draws its diffusion steps, if not uniformly."""
+"""How training draws its diffusion steps, if not uniformly."""
 
 import dataclasses
 
@@ -10,10 +10,10 @@ State = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class SecondMoment:
-    """Draws step t with a probability in proportion to sqrt(E[L_t^2]), weighting its loss so that the mean is kept.
+    """Draws step t with a probability proportional to sqrt(E[L_t^2]); weights of the losses preserve their mean.
 
     Nichol & Dhariwal, "Improved Denoising Diffusion Probabilistic Models", ICML 2021, eq. 18. Expectations are over the
-    last `history` losses of each step; steps are drawn uniformly until all have so many.
+    last `history` losses of each step; steps are drawn uniformly until all have as many.
     """
 
     num_steps: int  # T
@@ -21,11 +21,11 @@ class SecondMoment:
     uniform: float = 0.001  # share of the probability that is spread evenly
 
     def start(self) -> State:
-        """Nothing seen: `losses` `[T, history]`, the latest last, and their `counts` `[T]`."""
+        """The state before any loss: `losses` `[T, history]`, the latest last, and their `counts` `[T]`."""
         return {'losses': jnp.zeros((self.num_steps, self.history)), 'counts': jnp.zeros(self.num_steps, jnp.int32)}
 
     def probabilities(self, state: State) -> jax.Array:
-        """Of each step, `[T]`."""
+        """The probability of each step, `[T]`."""
         size = jnp.sqrt(jnp.mean(state['losses']**2, axis=1))
         learnt = (1 - self.uniform) * size / jnp.maximum(jnp.sum(size), 1e-30) + self.uniform / self.num_steps
         return jnp.where(jnp.all(state['counts'] >= self.history), learnt, 1 / self.num_steps)
@@ -48,5 +48,5 @@ class SecondMoment:
 
 
 def grid(index: jax.Array, num_steps: int, size: int) -> jax.Array:
-    """Steps `[B]` for validation: the middles of `size` equal parts of the schedule, by turns of `index` `[B]`."""
+    """Steps `[B]` for validation: the middles of `size` equal parts of the schedule, in turn by `index` `[B]`."""
     return (2 * (index % size) + 1) * num_steps // (2 * size)

@@ -33,7 +33,7 @@ def mel_filters(num_bands: int, num_bins: int = 257, sample_rate: int = 16_000) 
 
 
 def magnitude_for_log(spec: jax.Array) -> jax.Array:
-    """`sqrt(re^2 + im^2 + 1e-7)` of `[..., 2]`: the magnitude LMS takes, smooth at zero."""
+    """`sqrt(re^2 + im^2 + 1e-7)` of `[..., 2]`: the magnitude for LMS, smooth at zero."""
     return jnp.sqrt(spec[..., 0]**2 + spec[..., 1]**2 + EPS)  # a third of the time of a sum over the last axis
 
 
@@ -55,10 +55,10 @@ def log_mel_rmse(estimate: jax.Array, target: jax.Array, num_frames: jax.Array |
     Args:
       estimate: magnitudes of a 512-point transform at 16 kHz, `[B, T, 257]`.
       target: likewise.
-      num_frames: `[B]` real frames; later ones take no part. Default: all.
+      num_frames: `[B]` real frames; later ones are ignored. Default: all.
       power: compare power instead of magnitude spectra.
       released: filter along time as the released code does by mistake: it reads the memory of `[257, T]` as rows of
-        257. All frames take part.
+        257. All frames count.
 
     Returns:
       `[B]`.

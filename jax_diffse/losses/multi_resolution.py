@@ -18,9 +18,9 @@ def multi_resolution(estimate: jax.Array, target: jax.Array, num_samples: jax.Ar
     Spectral convergence is |S - S_hat| / |S|, over all bins and frames.
 
     Args:
-      estimate: `[B, N]`, of about unit RMS: magnitudes below `FLOOR` count as that.
+      estimate: `[B, N]`, of about unit RMS: magnitudes are at least `FLOOR`.
       target: `[B, N]`.
-      num_samples: `[B]`; what lies beyond takes no part.
+      num_samples: `[B]`; later samples are ignored.
 
     Returns:
       `[B]`.

@@ -14,7 +14,7 @@ import numpy as np
 from jax_diffse.losses.released import three_seconds
 from jax_diffse.spectral import hann, mask_frames
 
-SAMPLE_RATE = 16_000  # Hz; the tables hold for no other
+SAMPLE_RATE = 16_000  # Hz; the tables are for this rate only
 WINDOW, HOP, BINS = 512, 256, 257
 
 # ITU-T P.862, tables for 16 kHz: 49 bands on a modified Bark scale.
@@ -42,13 +42,13 @@ BAND_WIDTH = np.array([
 _POWER_SCALE, _LOUDNESS_SCALE = 6.910853e-6, 1.866055e-1  # P.862's S_p and S_l
 
 _LEVEL = 1e7  # P.862's calibrated power of the telephone band
-_MIN_LEVEL = 1e-12  # about -90 dBFS, the resolution of 16 bits; what is quieter is not amplified without bound
+_MIN_LEVEL = 1e-12  # about -90 dBFS, the resolution of 16 bits; bounds the amplification of quieter signals
 _SYMMETRIC, _ASYMMETRIC = 0.1, 0.0309  # weights of the two disturbances in the score
 _MAX_DISTURBANCE = 45.0
 
 
 def bark_matrix() -> np.ndarray:
-    """`[257, 49]`: P.862's sums of neighbouring bins into bands, with each band's gain; the last bin takes no part."""
+    """`[257, 49]`: P.862's sums of neighbouring bins into bands, with each band's gain; the last bin is ignored."""
     band_of_bin = np.repeat(np.arange(len(_BINS_PER_BAND)), _BINS_PER_BAND)
     matrix = np.zeros((BINS, len(_BINS_PER_BAND)))
     matrix[np.arange(BINS - 1), band_of_bin] = np.asarray(_BAND_GAINS)[band_of_bin]
@@ -88,8 +88,8 @@ def transform(frames: jax.Array) -> jax.Array:
 def power_spectrum(x: jax.Array) -> jax.Array:
     """Power spectra of waveforms at 16 kHz, `[B, N]` -> `[B, T, 257]`, T = (N - 512) // 256 + 1.
 
-    Square-root Hann window of 512 samples every 256, no padding (a waveform below one window is extended to it), in the
-    scaling of asteroid's STFTFB.
+    Square-root Hann window of 512 samples every 256, in the scaling of asteroid's STFTFB. There is no padding, except
+    that shorter waveforms are extended to one window.
     """
     x = jnp.pad(x, ((0, 0), (0, max(0, WINDOW - x.shape[1]))))
     halves = x[:, :x.shape[1] // HOP * HOP].reshape(x.shape[0], -1, HOP)
@@ -152,7 +152,7 @@ def frame_disturbance(estimate: jax.Array, target: jax.Array) -> jax.Array:
     """Steps 6 and 7: equalised Bark spectra `[B, T, 49]` -> symmetric and asymmetric disturbance `[B, T, 2]`."""
     heard, meant = loudness(estimate), loudness(target)
     disturbance = jnp.maximum(jnp.abs(heard - meant) - 0.25 * jnp.minimum(heard, meant), 1e-8) * _row(BAND_WIDTH)
-    added = ((estimate + 50) / (target + 50))**1.2  # what the estimate adds disturbs more than what it lacks
+    added = ((estimate + 50) / (target + 50))**1.2  # additions disturb more than omissions
     added = jnp.where(added < 3, 0.0, jnp.minimum(added, 12.0))
     symmetric = jnp.sqrt(jnp.sum(disturbance**2 + 1e-8, axis=-1)) * np.sqrt(np.sum(BAND_WIDTH))
     asymmetric = jnp.sum(added * disturbance, axis=-1)
@@ -173,8 +173,8 @@ def pmsqe(estimate: jax.Array, target: jax.Array, num_frames: jax.Array | None =
 
     Args:
       estimate: power spectra `[B, T, 257]` as of `power_spectrum`.
-      target: likewise. The two cannot be exchanged.
-      num_frames: `[B]` real frames; later ones take no part. Default: all.
+      target: likewise; the loss is not symmetric.
+      num_frames: `[B]` real frames; later ones are ignored. Default: all.
 
     Returns:
       `[B]`.
@@ -184,7 +184,7 @@ def pmsqe(estimate: jax.Array, target: jax.Array, num_frames: jax.Array | None =
 
 
 def pmsqe_of_waveforms(estimate: jax.Array, target: jax.Array, num_samples: jax.Array | None = None) -> jax.Array:
-    """PMSQE of waveforms at 16 kHz as a whole, `[B, N]` -> `[B]`; `num_samples [B]`: where the padding starts."""
+    """PMSQE of waveforms at 16 kHz as a whole, `[B, N]` -> `[B]`; `num_samples` `[B]`: real lengths."""
     estimate, target = (power_spectrum(mask_frames(x, num_samples)) for x in (estimate, target))
     return pmsqe(estimate, target, None if num_samples is None else num_spectra(num_samples))
 
@@ -192,7 +192,7 @@ def pmsqe_of_waveforms(estimate: jax.Array, target: jax.Array, num_samples: jax.
 def pairwise_released(estimate: jax.Array, target: jax.Array) -> jax.Array:
     """`[B, 3, 3]`: each second of the estimate against each of the target, waveforms cut or extended to 3 s.
 
-    Magnitudes stand where PMSQE expects powers, as in the released code.
+    Magnitudes take the place of powers, as in the released code.
     """
     def bark(x):
         spectra = jnp.sqrt(power_spectrum(three_seconds(x).reshape(-1, SAMPLE_RATE)) + 1e-8)
@@ -206,10 +206,10 @@ def pairwise_released(estimate: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def pmsqe_released(estimate: jax.Array, target: jax.Array) -> jax.Array:
-    """PMSQE as the released code of DCCRN takes it: waveforms `[B, N]` -> `[B]`.
+    """PMSQE as the released code of DCCRN computes it: waveforms `[B, N]` -> `[B]`.
 
-    The three seconds of a clip are treated as if they were sources to be told apart: the smallest mean over the 6 ways
-    to pair them counts.
+    The three seconds of a clip are treated like sources to be separated: the result is the smallest mean over the 6
+    ways to pair them.
     """
     pairs = pairwise_released(estimate, target)
     means = [sum(pairs[:, i, j] for j, i in enumerate(order)) / 3 for order in itertools.permutations(range(3))]

@@ -1,5 +1,5 @@
-"""The losses of DCCRN as they are released (seorim0/DCCRN-with-various-loss-functions, `tools_for_loss.py`), mistakes
-included, each per example `[B]`: for `dccrn:released` and for parity. `waveform.py` has the right ones.
+"""The losses of DCCRN's released code (seorim0/DCCRN-with-various-loss-functions, `tools_for_loss.py`), mistakes
+included, per example `[B]`: for `dccrn:released` and for parity. `waveform.py` has the correct ones.
 """
 
 import jax
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jax_diffse.losses.waveform import EPSILON, projection, si_sdr
 
-SMALLEST = 1e-12  # ratio, and energy that divides, so that silence costs much but not NaN; the released code has none
+SMALLEST = 1e-12  # ratio and divisor: silence costs much, but is not NaN; the released code has no bound
 
 
 def sdr(estimate: jax.Array, target: jax.Array) -> jax.Array:
@@ -17,7 +17,7 @@ def sdr(estimate: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def si_sdr_of_batch(estimate: jax.Array, target: jax.Array, real: jax.Array, axis_name: str | None) -> jax.Array:
-    """Negative SI-SDR in dB of the batch, whose ratios are averaged before the logarithm; the same for each example.
+    """Negative SI-SDR in dB of the batch: the log of the mean ratio, the same for each example.
 
     Args:
       estimate, target: `[B, N]`.

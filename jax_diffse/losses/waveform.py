@@ -1,6 +1,6 @@
 """Losses between waveforms `[B, N]`, per example and unreduced: each returns `[B]`, over the first `num_samples` `[B]`.
 
-The ratios are in dB and negated, so that less is better.
+The ratios are in dB and negated, so that lower is better.
 """
 
 import jax

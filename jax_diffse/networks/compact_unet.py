@@ -20,7 +20,7 @@ from jax_diffse.networks.layers import ConvParams, Dense, GroupNorm, along_last,
 CHANNELS = 2  # real and imaginary part
 UNIFORM, UNIFORM_3X3 = (nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform', in_axis=axes)
                         for axes in (0, (0, 1)))
-EMBEDDING = 32  # size of the step's sinusoids; four times that follows
+EMBEDDING = 32  # sinusoids of the step; the layers after them are four times as wide
 ACTIVATIONS = {'silu': nn.silu, 'relu': nn.relu, 'gelu': functools.partial(nn.gelu, approximate=False)}
 
 
@@ -41,13 +41,13 @@ class CompactUNetConfig:
             if getattr(self, name) not in known:
                 raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
         if not self.widths or min(self.widths) < 1 or not 0 <= self.dropout < 1:
-            raise ValueError(f'expected widths of 1 or more channels, and a dropout from 0 to below 1, got '
-                             f'{self.widths} and {self.dropout:g}')
+            raise ValueError('expected widths of 1 or more channels, and a dropout from 0 to below 1, got '
+                             f'widths={self.widths}, dropout={self.dropout:g}')
         if self.groups < 1 or any(width % self.groups for width in (CHANNELS, *self.widths)):
-            raise ValueError(f'groups: levels of {self.widths} channels, and the {CHANNELS} of a spectrogram, do not '
-                             f'fall into {self.groups} groups')
+            raise ValueError(f'groups: levels of {self.widths} channels, and the {CHANNELS} of a spectrogram, are not '
+                             f'divisible by {self.groups} groups')
         if self.heads < 1 or self.widths[-1] % self.heads:
-            raise ValueError(f'heads: {self.widths[-1]} channels do not fall into {self.heads} heads')
+            raise ValueError(f'heads: {self.widths[-1]} channels are not divisible by {self.heads} heads')
 
     @property
     def multiple(self) -> int:
@@ -70,9 +70,9 @@ def conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolution of each channel for itself, with zeros around: `[B, T, F, C]`, kernel `[3, 3, C]`.
+    """Depthwise convolution with zeros around: `[B, T, F, C]`, kernel `[3, 3, C]`.
 
-    A sum of shifted copies: with so few channels XLA's grouped convolution takes 15 to 30 times as long on CPUs.
+    It is a sum of shifted copies: with so few channels XLA's grouped convolution takes 15 to 30 times as long on CPUs.
     """
     frames, bins = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -93,7 +93,7 @@ class Projection(nn.Module):
 
 
 class SeparableConv(nn.Module):
-    """A 3 x 3 convolution of each channel for itself, then a product across channels, both without bias."""
+    """A depthwise 3 x 3 convolution, then a product across channels, both without bias."""
 
     features: int
     dtype: Dtype
@@ -126,10 +126,10 @@ class ResBlock(nn.Module):
 
 
 class Resample(nn.Module):
-    """Half or twice the frames and bins, by a convolution.
+    """Halves or doubles frames and bins by a convolution.
 
-    The released blocks hold the layers of both directions and use one; the other's belong to the published number of
-    parameters and to the checkpoints.
+    The released blocks hold the layers of both directions and use one; the published number of parameters and the
+    checkpoints include the other.
     """
 
     up: bool
@@ -147,9 +147,9 @@ class Resample(nn.Module):
 class Attention(nn.Module):
     """Self-attention over all frames and bins, added to the input.
 
-    With `released` as in the released code: what is added to is the normalised input, axes are reshaped where they
-    should be transposed (positions into channels; in what is added to also examples), so that an example's result
-    depends on its place in the batch and on its neighbours.
+    `released` follows the released code: the residual is the normalised input, and axes are reshaped where they should
+    be transposed (positions into channels; in the residual also examples), so an example's result depends on its place
+    in the batch and on its neighbours.
     """
 
     heads: int

@@ -18,7 +18,7 @@ _AXES = ('NHWC', 'HWIO', 'NHWC')
 
 
 def conv(x: jax.Array, kernel: jax.Array, padding: int = 0) -> jax.Array:
-    """Convolution with stride 2 over frequency, causal where the caller puts kt - 1 frames before the first one.
+    """Convolution with stride 2 over frequency, causal if the caller puts kt - 1 frames before the first one.
 
     Args:
       x: `[B, T + kt - 1, F, C]`.
@@ -41,7 +41,7 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, padding: int = 0, extra: int
       x: `[B, T + kt - 1, F, C]`, already padded at the start of time.
       kernel: `[kt, kf, C, D]`.
       padding: bins left out at both ends.
-      extra: bins, 0 or 1, that are kept at the upper end all the same.
+      extra: bins, 0 or 1, that are kept at the upper end.
 
     Returns:
       `[B, T, 2 (F - 1) + kf - 2 padding + extra, D]`.
@@ -113,7 +113,7 @@ def _kernel_gradient(fine, coarse, shape, padding):
 def _sum_of_products(fine, coarse, shape, strides):
     """Sum over frames and bins of the products of `coarse` with each tap on `fine`: `shape` `[kt, kf, C, D]`.
 
-    A few frames at a time, so that the gathered taps stay in the cache.
+    It takes a few frames at a time, so that the gathered taps stay in the cache.
 
     Args:
       fine: `[B, st (T - 1) + kt or more, sf (F - 1) + kf or more, C]`.
@@ -138,7 +138,7 @@ def _sum_of_products(fine, coarse, shape, strides):
         own = own.reshape(size * bins, features).T
         return total + jnp.matmul(own, taps, preferred_element_type=jnp.float32), None
 
-    zeros = jnp.zeros((features, kt * kf * channels), jnp.float32)  # a sum of many, whatever their type
+    zeros = jnp.zeros((features, kt * kf * channels), jnp.float32)  # whatever the type of the many terms
     total = jax.lax.scan(add_part, zeros, jnp.arange(batch * parts))[0]
     return total.T.reshape(shape).astype(coarse.dtype)
 
@@ -168,7 +168,7 @@ def _same(x, kernel, stride):
 def _same_backward(stride, saved, gradient):
     x, kernel = saved
     (frames, bins), (rows, columns) = x.shape[1:3], gradient.shape[1:3]
-    # Zeros between the rows and columns that a stride left out; XLA's own form of this is slow.
+    # Zeros in place of the rows and columns that the stride skipped; XLA's own form is slow.
     spread = jax.lax.pad(gradient, jnp.zeros((), gradient.dtype), (
         (0, 0, 0), (0, frames - stride * (rows - 1) - 1, stride - 1),
         (0, bins - stride * (columns - 1) - 1, stride - 1), (0, 0, 0)))
@@ -183,7 +183,7 @@ _same.defvjp(lambda x, kernel, stride: (_same(x, kernel, stride), (x, kernel)), 
 def dilated_conv(x: jax.Array, kernel: jax.Array, dilation: int | jax.Array, largest: int) -> jax.Array:
     """Dilated convolution over time that keeps the length. `[B, T, C]`, kernel `[k, C, D]`, k odd -> `[B, T, D]`.
 
-    The dilation may be computed, up to `largest`, so that one loop takes several.
+    The dilation may be a traced value up to `largest`, so that one loop can run several.
     """
     size, channels, features = kernel.shape
     frames, reach = x.shape[1], largest * (size // 2)

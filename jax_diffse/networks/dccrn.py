@@ -21,17 +21,17 @@ from jax_diffse.spectral import magnitude, mask_frames
 
 KERNEL = (2, 5)  # time, frequency
 MASKINGS = ('E', 'C', 'R')
-MANY_FRAMES = 16  # from which on three products are faster than four; measured on CPUs
+MANY_FRAMES = 16  # from here on three products are faster than four, measured on CPUs
 
 Pair = tuple[jax.Array, jax.Array]
 
 
 class Streaming(NamedTuple):
-    """What the network keeps of earlier frames; convolutions keep their last input frame."""
+    """The state of a stream: convolutions keep their last input frame."""
 
     encoder: list[Pair]
     decoder: list[Pair]
-    skips: list[Pair]  # encoder outputs that decoder block i takes up i frames later
+    skips: list[Pair]  # encoder outputs, which decoder block i uses i frames later
     recurrent: list[Any]  # per layer: (h, c)
 
 
@@ -40,7 +40,7 @@ def apply_mask(mask: jax.Array, spec: jax.Array, masking: str) -> jax.Array:
 
     'E': tanh of the mask's magnitude scales that of the spectrogram, floored at 1e-4, and the phases add up.
     'C': complex product. 'R': real times real and imaginary times imaginary parts.
-    Written with products alone, so that gradients are finite where mask or spectrogram are zero; silence stays silent.
+    It consists of products only, so gradients are finite where mask or spectrogram are zero, and silence stays silent.
     """
     if masking == 'R':
         return mask * spec
@@ -69,15 +69,15 @@ def _join(x: Pair, skip: Pair) -> Pair:
 
 
 def _pad(x: Pair, before: int = 0, after: int = 0) -> Pair:
-    """Frames of zeros."""
+    """Adds frames of zeros."""
     return _both(lambda part: jnp.pad(part, ((0, 0), (before, after), (0, 0), (0, 0))), x)
 
 
 def _complex(linear, x: Pair, kernel: Pair) -> Pair:
     """A complex linear map from a real one, `linear(x, kernel)`.
 
-    Of many frames with three products in place of four (Gauss), as they are what it costs. Of few frames, in
-    streaming, reading the kernels is, so that each is read once.
+    With many frames the products are the cost: there are three in place of four (Gauss). With few frames, in
+    streaming, reading the kernels is the cost: each is read once.
     """
     (x_real, x_imag), (real, imag) = x, kernel
     if x_real.shape[1] >= MANY_FRAMES:
@@ -102,7 +102,7 @@ class _Weights(nn.Module):
 class ComplexBatchNorm(nn.Module):
     """Whitens real and imaginary part together (Trabelsi et al., "Deep complex networks", ICLR 2018, section 3.5).
 
-    Running statistics are of the biased covariance, as in the released code.
+    Running statistics hold the biased covariance, as in the released code.
     """
 
     axis_name: str | None = None
@@ -156,7 +156,7 @@ class Block(nn.Module):
     """Complex convolution, halving the frequency axis, or transposed, doubling it; then, unless it is the last,
     normalisation and PReLU.
 
-    Reads `[B, T + 1, F, C]`: the caller puts a frame before the first one, or behind the last one to look ahead.
+    The input is `[B, T + 1, F, C]`: the caller adds a frame at the start, or at the end to look ahead.
     """
 
     features: int
@@ -175,7 +175,7 @@ class Block(nn.Module):
         else:
             linear = functools.partial(conv, padding=2)
         x, kernel = (_both(lambda part: part.astype(self.dtype), pair) for pair in (x, (real, imag)))
-        # Either real convolution has its bias, in both of its uses.
+        # Both real convolutions have a bias, and each is used twice.
         x = _both(lambda part, bias: layers.along_last(jnp.add, part, bias.astype(self.dtype)),
                   _complex(linear, x, kernel), (bias_real - bias_imag, bias_real + bias_imag))
         if self.last:
@@ -279,9 +279,9 @@ class Recurrent(nn.Module):
 
 
 class Dccrn(nn.Module):
-    """Estimates a complex mask from a spectrogram; the DC bin is neither read nor kept.
+    """Estimates a complex mask from a spectrogram; the DC bin is not read, and its mask is zero.
 
-    Looks as many frames ahead as there are decoder blocks.
+    The look-ahead is one frame per decoder block.
     """
 
     channels: tuple[int, ...] = (32, 64, 128, 256, 256, 256)  # of the encoder, real and imaginary parts together
@@ -307,7 +307,7 @@ class Dccrn(nn.Module):
             x = block(_pad(x, before=1), train, num_frames)
             skips.append(x)
         x, _ = self._over_time(x, self._carries(len(spec)))
-        early = int(train)  # the frame before the first one counts in the statistics alone, as in the released code
+        early = int(train)  # a frame before the first one enters the statistics only, as in the released code
         for block, skip in zip(self.decoder, reversed(skips), strict=True):
             x = _both(lambda part: mask_frames(part, num_frames), _join(x, skip))
             x = block(_pad(x, before=early, after=1), train, None if num_frames is None else num_frames + early)
@@ -335,7 +335,7 @@ class Dccrn(nn.Module):
           spec: `[B, T, F, 2]`, frames from `first` on; where the signal has ended, anything.
           state: after the frames before them.
           first: `[B]`, the number of the first of these frames.
-          num_frames: `[B]`, frames of the whole signal; as long as it goes on, any number beyond those given.
+          num_frames: `[B]`, frames of the whole signal; while its end is unknown, any larger number.
 
         Returns:
           The mask of the frames from `first - D` on, D blocks of the decoder, and the state.
@@ -343,7 +343,7 @@ class Dccrn(nn.Module):
         x, skips, count, new = _from_spec(spec), [], spec.shape[1], Streaming([], [], [], [])
 
         def extend(x, held, kept):
-            """Puts the held frames before `x`, and keeps the last ones as many."""
+            """Puts the held frames before `x`, and keeps as many last ones."""
             x = _both(lambda *parts: jnp.concatenate(parts, axis=1), held, x)
             kept.append(_both(lambda part, old: part[:, part.shape[1] - old.shape[1]:], x, held))
             return x
@@ -367,7 +367,7 @@ class Dccrn(nn.Module):
         return [(zeros, zeros)] * self.lstm_layers
 
     def _over_time(self, x: Pair, carries):
-        """The recurrent layers, in float32, on `[B, T, F, C]`; their features are ordered channel before frequency."""
+        """Runs the recurrent layers in float32 on `[B, T, F, C]`; features are ordered channel before frequency."""
         batch, frames, bins, channels = x[0].shape
         features = [part.astype(jnp.float32).transpose(0, 1, 3, 2).reshape(batch, frames, -1) for part in x]
         features = jnp.stack(features) if self._parts() == 2 else jnp.concatenate(features, axis=-1)[None]
@@ -377,10 +377,10 @@ class Dccrn(nn.Module):
 
 
 def _from_spec(spec) -> Pair:
-    """Without the DC bin."""
+    """Both parts without the DC bin."""
     return spec[:, :, 1:, :1], spec[:, :, 1:, 1:]
 
 
 def _to_mask(x: Pair):
-    """With a DC bin of zeros."""
+    """The mask, zero in the DC bin."""
     return jnp.pad(jnp.concatenate(x, axis=-1).astype(jnp.float32), ((0, 0), (0, 0), (1, 0), (0, 0)))

@@ -18,7 +18,7 @@ from jax_diffse.networks.layers import ConvParams, Dense, GroupNorm, along_last,
 from jax_diffse.spectral import mask_frames
 
 STRIDE = 4  # from level to level
-LEVELS = 1000.0  # what a level from 0 to 1 is multiplied with before it is embedded
+LEVELS = 1000.0  # factor of a level from 0 to 1 before it is embedded
 DILATIONS = (1, 2, 4, 8, 16, 32)  # at the bottom
 
 
@@ -28,7 +28,7 @@ class GmmUNetConfig:
 
     components: int = 5  # of the mixture, K
     widths: tuple[int, ...] = (64, 128, 256, 512)  # channels of each level
-    blocks: int = 3  # residual ones of each level, on the way down and on the way up
+    blocks: int = 3  # residual blocks per level, on the way down and on the way up
     kernel: int = 9  # samples of a convolution
     groups: int = 8  # of group normalisation
     dtype: str = 'float32'  # of activations and products: 'float32' or 'bfloat16'
@@ -37,7 +37,7 @@ class GmmUNetConfig:
         if self.dtype not in ('float32', 'bfloat16'):
             raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {self.dtype!r}")
         if self.components < 1 or self.blocks < 1:
-            raise ValueError(f'expected one or more components and blocks, got {self.components} and {self.blocks}')
+            raise ValueError(f'components, blocks: expected 1 or more, got {self.components} and {self.blocks}')
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise ValueError(f'kernel: expected an odd number of samples, got {self.kernel}')
         if not self.widths or min(self.widths) < 2 or self.groups < 1 or any(w % self.groups for w in self.widths):
@@ -46,7 +46,7 @@ class GmmUNetConfig:
 
     @property
     def multiple(self) -> int:
-        """Waveforms are padded to a multiple of so many samples."""
+        """Waveforms are padded to a multiple of this many samples."""
         return STRIDE ** (len(self.widths) - 1)
 
 
@@ -81,10 +81,9 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Every sample four times, then a convolution: `[B, N, C]` -> `[B, 4 N, features]`.
+    """Repeats every sample four times, then convolves: `[B, N, C]` -> `[B, 4 N, features]`.
 
-    The copies are never made: what a convolution makes of them are, at each of the four places, sums of its taps on
-    three neighbours.
+    The copies are never made: at each of the four places, the convolution sums its taps per neighbouring sample.
     """
 
     features: int
@@ -142,22 +141,22 @@ class Dilated(nn.Module):
 
 
 class GmmUNet(nn.Module):
-    """The parameters of the mixture, as a linear layer gives them."""
+    """Estimates the unconstrained parameters of the mixture."""
 
     config: GmmUNetConfig = GmmUNetConfig()
 
     @nn.compact
     def __call__(self, x, noisy, level, num_samples=None):
-        """Waveforms between clean and noisy speech -> what is to become pi_k, mu_k and sigma_k of their noise.
+        """Waveforms between clean and noisy speech -> parameters of the mixture of their noise, see `gmm.mixture`.
 
         Args:
           x: `[B, N]`.
           noisy: `[B, N]`.
           level: `[B]`, the share of the noise that x has, from 0 to 1.
-          num_samples: `[B]`, real lengths, on which alone the result depends; default N.
+          num_samples: `[B]`, real lengths; later samples do not change the result; default N.
 
         Returns:
-          `[B, N, 3, K]` float32; nothing is said of what lies beyond `num_samples`.
+          `[B, N, 3, K]` float32; arbitrary beyond `num_samples`.
         """
         config, dtype, length = self.config, jnp.dtype(self.config.dtype), x.shape[1]
         if num_samples is None:

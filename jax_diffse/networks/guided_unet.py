@@ -19,8 +19,8 @@ from jax_diffse.networks.layers import Dense, GroupNorm, along_last, conv_params
 def step_embedding(t: jax.Array, size: int, longest: float = 10_000.0) -> jax.Array:
     """Cosines, then sines, of t at `size / 2` frequencies from 1 to almost 1 / `longest`: `[B]` -> `[B, size]` float32.
 
-    A float32 product with t in the thousands would be off by 1e-4 radians. The leading 11 bits of each frequency times
-    t, which has few, are exact; the small rest is added as an angle.
+    A float32 product with t in the thousands would be off by 1e-4 radians. The product of t, which has few bits, and
+    the leading 11 bits of each frequency is exact; the small rest is added as an angle.
     """
     frequency = np.exp(-math.log(longest) * np.arange(size // 2) / (size // 2))
     leading = np.ldexp(np.round(np.ldexp(np.frexp(frequency)[0], 11)), np.frexp(frequency)[1] - 11)
@@ -51,12 +51,12 @@ class Conv(nn.Module):
 
 
 def upsample(x: jax.Array) -> jax.Array:
-    """Every frame and bin twice."""
+    """Repeats every frame and bin."""
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
 def average_pool(x: jax.Array) -> jax.Array:
-    """Means of two frames by two bins; an odd last one is left out."""
+    """Averages two frames by two bins; an odd last one is left out."""
     batch, frames, bins, channels = x.shape
     x = x[:, :frames // 2 * 2, :bins // 2 * 2].reshape(batch, frames // 2, 2, bins // 2, 2, channels)
     return jnp.mean(x, axis=(2, 4))
@@ -70,7 +70,7 @@ class ResBlock(nn.Module):
     scale_shift: bool
     dropout: float
     dtype: Dtype
-    resample: str = ''  # 'up' or 'down': within the block
+    resample: str = ''  # 'up' or 'down' within the block
 
     @nn.compact
     def __call__(self, x, embedding, keys=None):
@@ -99,7 +99,7 @@ def dropped(x, keys, rate):
 
 
 class Attention(nn.Module):
-    """Self-attention over all frames and bins, added to the input. `order` is that of the features of qkv.
+    """Self-attention over all frames and bins, added to the input. `order` is the order of qkv's features.
 
     'legacy': head by head, its queries, keys and values; 'new': all queries, all keys, all values.
     """
@@ -119,14 +119,14 @@ class Attention(nn.Module):
             query, key, value = jnp.split(qkv.reshape(batch, -1, self.heads, 3 * size), 3, axis=-1)
         else:
             query, key, value = (part.reshape(batch, -1, self.heads, size) for part in jnp.split(qkv, 3, axis=-1))
-        scores = jnp.einsum('bqhc,bkhc->bhqk', query * size**-0.25, key * size**-0.25)  # before: safe in bfloat16
+        scores = jnp.einsum('bqhc,bkhc->bhqk', query * size**-0.25, key * size**-0.25)  # scaled first: safe in bfloat16
         weights = nn.softmax(scores.astype(jnp.float32), axis=-1).astype(self.dtype)
         h = jnp.einsum('bhqk,bkhc->bqhc', weights, value).reshape(x.shape)
         return x + Dense(channels, self.dtype, zero=True, name='out')(h)
 
 
 class Stage(nn.Module):
-    """A residual block, with attention and a change of resolution behind it where asked for."""
+    """A residual block, optionally followed by attention and upsampling."""
 
     res: dict
     attention: dict | None = None
@@ -160,13 +160,13 @@ class UNetConfig:
     channels: int = 128
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)  # channels of each level, in units of `channels`
     blocks: int = 3  # residual blocks per level on the way down; one more on the way up
-    attention: tuple[int, ...] = (16, 32)  # where: the factors by which resolution has been reduced
+    attention: tuple[int, ...] = (16, 32)  # factors of reduced resolution that have attention
     heads: int = 4
     heads_up: int = 0  # on the way up; 0: the same
-    head_channels: int = 0  # of each head, in place of a number of heads; 0: by that
+    head_channels: int = 0  # per head, in place of `heads`; 0: as many as `heads` gives
     qkv_order: str = 'legacy'  # of the features of attention; or 'new', see `Attention`
     scale_shift: bool = True  # the step scales and shifts normalised features; False: is added to them
-    resample_blocks: bool = False  # change resolution within residual blocks, without convolutions for it
+    resample_blocks: bool = False  # change resolution within residual blocks, not by convolutions
     dropout: float = 0.0
     groups: int = 32  # of group normalisation
     remat: bool = False  # recompute blocks in the gradient, to save memory (accelerators)
@@ -178,14 +178,15 @@ class UNetConfig:
                 raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
         counts = (self.channels, self.blocks, *self.multipliers)
         if not self.multipliers or min(counts) < 1 or self.channels % 2 or not 0 <= self.dropout < 1:
-            raise ValueError(f'expected an even number of channels, blocks and multipliers of 1 or more, and a dropout '
-                             f'from 0 to below 1, got {self.channels}, {self.blocks}, {self.multipliers} and '
-                             f'{self.dropout:g}')
+            raise ValueError('expected an even number of channels, blocks and multipliers of 1 or more, and a dropout '
+                             f'from 0 to below 1, got channels={self.channels}, blocks={self.blocks}, '
+                             f'multipliers={self.multipliers}, dropout={self.dropout:g}')
         heads = (self.head_channels,) if self.head_channels else (self.heads, self.heads_up or self.heads)
         named = 'heads of {}' if self.head_channels else '{} or {} heads'
         for width in self.widths:
             if any(part < 1 or width % part for part in (self.groups, *heads)):
-                raise ValueError(f'{width} channels do not fall into {self.groups} groups and {named.format(*heads)}')
+                raise ValueError(f'{width} channels are not divisible by {self.groups} groups and '
+                                 f'{named.format(*heads)}')
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -255,7 +256,7 @@ class GuidedUNet(nn.Module):
                 'dropout': config.dropout, 'dtype': jnp.dtype(config.dtype)}
 
     def _attention(self, width, level=None, up=False):
-        """The fields of attention at a level; None where it has none. The bottom (no level) always has."""
+        """Fields of the attention at a level, or None without attention; the bottom (no level) always has it."""
         if level is not None and 2**level not in self.config.attention:
             return None
         return {'heads': self.config.heads_at(width, up), 'groups': self.config.groups,

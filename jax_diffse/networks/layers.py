@@ -16,7 +16,7 @@ from jax_diffse.spectral import mask_frames
 class Dense(nn.Module):
     """A 1 x 1 convolution: `[..., C]` -> `[..., features]`, initialised as PyTorch does (uniform, 1 / sqrt(fan in)).
 
-    With `zero` it starts at zero, as what ends a residual branch may.
+    `zero` initialises it with zeros, for the end of a residual branch.
     """
 
     features: int
@@ -30,7 +30,7 @@ class Dense(nn.Module):
 
 
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`[..., C]` times `[C, D]`, as one product of two matrices: on CPUs its gradients take up to half the time."""
+    """`[..., C]` times `[C, D]` as one product of two matrices, whose gradients are up to twice as fast on CPUs."""
     return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
@@ -40,7 +40,7 @@ def along_last(operation, x: jax.Array, vector: jax.Array) -> jax.Array:
 
 
 def conv_params(module: nn.Module, shape: tuple[int, ...], zero: bool = False) -> tuple[jax.Array, jax.Array]:
-    """Declares `kernel` of `shape` `[..., in, out]` and `bias` `[out]`, cast to the module's dtype; drawn, or zero."""
+    """Declares `kernel` of `shape` `[..., in, out]` and `bias` `[out]`, cast to the module's dtype; random, or zero."""
     fan_in = 1
     for size in shape[:-1]:
         fan_in *= size
@@ -67,14 +67,14 @@ class ConvParams(nn.Module):
 
 
 def recompute(function: Callable) -> Callable:
-    """`function(arrays, params)`, its gradient computed on CPUs from the arguments alone, one example after the other.
+    """`function(arrays, params)`, whose gradient is recomputed on CPUs from the arguments, one example at a time.
 
-    There, temporaries are what a training step costs: kept for the gradient, and faulted in page by page. This keeps
-    none, and those of one example fit the cache better. (`jax.checkpoint` does not help: on CPUs XLA merges the second
-    computation with the first.) On accelerators it is `function` itself.
+    On CPUs the cost of a training step is temporary memory, which is kept for the gradient and page-faulted in. This
+    keeps none, and that of one example fits the cache better. (`jax.checkpoint` does not help: on CPUs XLA merges the
+    second computation with the first.) On accelerators the result is `function` itself.
 
     Args:
-      function: (tree of `[B, ...]` or None, tree of parameters) -> `[B, ...]`, each example for itself.
+      function: (tree of `[B, ...]` or None, tree of parameters) -> `[B, ...]`, independent for each example.
     """
     @jax.custom_vjp
     def wrapped(arrays, params):
@@ -112,10 +112,10 @@ def frame_means(arrays: Sequence[jax.Array], num_frames: jax.Array | None, axis_
 
     Args:
       num_frames: `[B]`, or None where all frames are real.
-      axis_name: mapped axis that the means are over as well, if any.
+      axis_name: mapped axis that the means also run over, if any.
 
     Returns:
-      The means, `[C]` each, and the number of entries that each is over.
+      The means, `[C]` each, and the number of entries in each.
     """
     shape = arrays[0].shape
     per_frame = arrays[0].size / (shape[0] * shape[1] * shape[-1])
@@ -130,8 +130,8 @@ def frame_means(arrays: Sequence[jax.Array], num_frames: jax.Array | None, axis_
 class GroupNorm(nn.Module):
     """Group normalisation over all axes between the first and the last, and the channels of a group, in float32.
 
-    Over real frames only where `num_frames` `[B]` is given. An optional SiLU follows. `shift` and `scale` `[B, C]`,
-    where given, are applied on top: normalised (1 + scale) + shift.
+    With `num_frames` `[B]`, statistics cover real frames only. Optional `scale` and `shift` `[B, C]` give
+    normalised (1 + scale) + shift. An optional SiLU follows.
     """
 
     groups: int = 32
@@ -163,7 +163,7 @@ class GroupNorm(nn.Module):
 def _moments(x, num_frames):
     """Means and variances per example and channel, `[B, T, ..., C]` -> `[B, C]` each, in one pass over x."""
     batch, channels, axes = x.shape[0], x.shape[-1], tuple(range(1, x.ndim - 1))
-    # Differences from any one value of the channel: squares that are not much larger than the variance do not cancel.
+    # Without one value of the channel, squares are not much larger than the variance and do not cancel.
     start = jax.lax.stop_gradient(x.reshape(batch, -1, channels)[:, 0])
     x = mask_frames(x - start.reshape((batch,) + (1,) * len(axes) + (channels,)), num_frames)
     count = math.prod(x.shape[1:-1])
@@ -177,7 +177,7 @@ class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, with PyTorch's conventions (momentum 0.1, unbiased variance).
 
     Statistics are in float32, over real frames only where `num_frames` is given, and averaged over `axis_name` when
-    the axis is bound. Several arrays are treated as one with all their channels, and returned as a tuple.
+    the axis is bound. A tuple of arrays is treated as one array with all their channels, and returned as a tuple.
     """
 
     axis_name: str | None = None

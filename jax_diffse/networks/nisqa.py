@@ -1,9 +1,8 @@
 """NISQA v2: speech quality from the degraded signal alone (Mittag, Naderi, Chehadi and Moeller, "NISQA: A deep
 CNN-self-attention model for multidimensional speech quality prediction with crowdsourced datasets", Interspeech 2021).
 
-A CNN looks at overlapping segments of a Mel spectrogram, one by one; self-attention or an LSTM relates them in time,
-and pooling over time gives the scores. Only for use, not for training: there is no dropout, and normalisations have
-fixed statistics.
+A CNN processes overlapping segments of a Mel spectrogram, self-attention or an LSTM relates them in time, and pooling
+over time gives the scores. It is for inference only: there is no dropout, and normalisation has fixed statistics.
 """
 
 import dataclasses
@@ -22,8 +21,8 @@ MELS = 48
 CHANNELS = (16, 32, 64, 64, 64, 64)  # of the convolutions
 UNITS = 64  # of the attention layers
 LAYERS = 2
-LSTM_UNITS = 128  # in either direction
-QUERIES = 512  # at a time, so that attention over an hour fits into memory
+LSTM_UNITS = 128  # per direction
+QUERIES = 512  # processed at a time, so that attention over an hour fits into memory
 EPSILON = 1e-5  # of layer normalisation
 
 Windows = Sequence[tuple[int, int]]  # [start, stop) of each
@@ -56,7 +55,7 @@ def max_pool(x: jax.Array, windows: Windows) -> jax.Array:
 
 
 class ConvNorm(nn.Module):
-    """A 3 x 3 convolution, zeros around it unless `valid` in time, and batch normalisation with fixed statistics."""
+    """A 3 x 3 convolution, zero-padded (in time unless `valid`), and batch normalisation with fixed statistics."""
 
     features: int
     valid: bool = False
@@ -70,7 +69,7 @@ class ConvNorm(nn.Module):
 
 
 class Cnn(nn.Module):
-    """Segments, each for itself: dB `[S, 15, 48]` -> features `[S, 384]`, or with `recurrent` `[S, 20]`."""
+    """Features of each segment: dB `[S, 15, 48]` -> `[S, 384]`, or with `recurrent` `[S, 20]`."""
 
     recurrent: bool
 
@@ -87,7 +86,7 @@ class Cnn(nn.Module):
         return Dense(20, name='out')(x) if self.recurrent else x
 
     def _pools(self):
-        """Block -> windows in time of the pooling behind it."""
+        """Block -> windows in time of the pooling after it."""
         if self.recurrent:  # pairs; the first pooling has a frame of padding before the first one
             return {1: [(max(0, 2 * i - 1), 2 * i + 1) for i in range(8)], 2: adaptive_windows(8, 4),
                     4: adaptive_windows(4, 2)}
@@ -153,7 +152,7 @@ class AttentionPool(nn.Module):
 
 
 def reverse(x: jax.Array, num_segments: jax.Array) -> jax.Array:
-    """Turns the first `num_segments[b]` entries of `[B, W, ...]` round; what lies behind them is arbitrary."""
+    """Reverses the first `num_segments[b]` entries of `[B, W, ...]`; later entries are arbitrary."""
     places = (num_segments[:, None] - 1 - jnp.arange(x.shape[1])[None]) % x.shape[1]
     return jnp.take_along_axis(x, places.reshape(*places.shape, *[1] * (x.ndim - 2)), axis=1)
 
@@ -175,7 +174,7 @@ class RecurrentTime(nn.Module):
 
 
 class LastPool(nn.Module):
-    """A score from where each direction ends: `[B, W, 2 H]`, `num_segments` `[B]` -> `[B, 1]`."""
+    """A score from the last output of each direction: `[B, W, 2 H]`, `num_segments` `[B]` -> `[B, 1]`."""
 
     @nn.compact
     def __call__(self, x, num_segments):
@@ -185,7 +184,7 @@ class LastPool(nn.Module):
 
 
 class Nisqa(nn.Module):
-    """Scores of quality, 1 to 5, of padded batches of files."""
+    """Predicts quality scores, 1 to 5, of padded batches of files."""
 
     config: NisqaConfig
 
@@ -199,13 +198,13 @@ class Nisqa(nn.Module):
     def __call__(self, segments, num_segments):
         """Segments in dB `[B, W, 15, 48]` -> scores `[B, heads]`.
 
-        Segments from `num_segments` `[B]`, 1 or more, on influence nothing.
+        Segments beyond `num_segments` `[B]`, 1 or more, have no influence.
         """
         features = self.features(segments.reshape(-1, *segments.shape[2:]))
         return self.rate(features.reshape(*segments.shape[:2], -1), num_segments)
 
     def features(self, segments):
-        """What the CNN sees in each segment: `[S, 15, 48]` -> `[S, D]`."""
+        """The CNN's features of each segment: `[S, 15, 48]` -> `[S, D]`."""
         return self.cnn(segments)
 
     def rate(self, features, num_segments):

@@ -47,13 +47,13 @@ class Generator(nn.Module):
             x = act(Resample(features, dtype=self.dtype, name=f'encoder_{i}')(x))
             skips.append(x)
         for i, features in enumerate((*self.channels[-2::-1], 1)):
-            x = x + skips.pop()  # the first time that doubles it, as released
+            x = x + skips.pop()  # the first one is thus doubled, as released
             x = act(Resample(features, up=True, dtype=self.dtype, name=f'decoder_{i}')(x))
         return jnp.tanh(x[..., 0].astype(jnp.float32))
 
 
 class Discriminator(nn.Module):
-    """Is `candidate` clean speech, given `noisy`? 1 355 353 parameters with the default channels."""
+    """Judges whether `candidate` is clean speech, given `noisy`; 1 355 353 parameters with the default channels."""
 
     channels: tuple[int, ...] = CHANNELS
     axis_name: str | None = None  # over which batch statistics are averaged in training

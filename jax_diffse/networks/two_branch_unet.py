@@ -23,7 +23,7 @@ EMBEDDING = 128  # width of the step embedding
 
 
 class Features(NamedTuple):
-    """Everything the network computes that another one may take up."""
+    """The intermediate features that another network may use."""
 
     output: jax.Array  # [B, T, F, 2]
     encoder: list[jax.Array]  # blocks 1 to 5, [B, T, F_i, C]
@@ -31,7 +31,7 @@ class Features(NamedTuple):
 
 
 class Conditioning(NamedTuple):
-    """What a denoiser's U-Net takes up in every block."""
+    """What conditions every block of a denoiser's U-Net."""
 
     embedding: jax.Array  # [B, EMBEDDING], of the diffusion step
     features: Features | None = None  # of the condition, averaged with the blocks' outputs
@@ -43,7 +43,7 @@ def _gated_conv(arrays, params, transposed):
     if skip is not None:
         x = jnp.concatenate([x, skip], axis=-1)
     if not transposed:
-        # A zero frame in front, before the biased 1 x 1 convolution and the step's, as in the released code.
+        # The zero frame comes before the step and the biased 1 x 1 convolution, as in the released code.
         x = jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))
     if step is not None:
         x = x + step[:, None, None]
@@ -52,7 +52,7 @@ def _gated_conv(arrays, params, transposed):
         return layers.along_last(jnp.add, layers.product(x, kernels[name]), biases[name])
 
     x = dense(x, 'in')
-    if transposed:  # here the zero frame comes after it
+    if transposed:  # here it comes after the 1 x 1 convolution
         x = jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))
     conv = convolutions.conv_transpose if transposed else convolutions.conv
     both = conv(x, jnp.concatenate([kernels['left'], kernels['right']], axis=-1))
@@ -98,15 +98,15 @@ class NormAct(nn.Module):
 
 
 def _average(x, features, i):
-    """Takes up the condition's features of block i (its place in the list), where there are any."""
+    """Averages with the condition's features of block i (its place in the list), if there are any."""
     return x if features is None else (x + features[i]) / 2
 
 
 class Encoder(nn.Module):
     """Five gated blocks that halve the frequency axis: 161 -> 79, 39, 19, 9, 4; each looks one frame back.
 
-    Returns the input of the next stage and every block's output. The latter, which the decoders take up, hold nothing
-    of the condition's features.
+    Returns the input of the next stage and every block's output. The outputs, which the decoders use, do not contain
+    the condition's features.
     """
 
     channels: int
@@ -171,15 +171,15 @@ class TemporalUnit(nn.Module):
 
 
 def _loop(body, length=None):
-    """A loop over the leading axis of a module's variables; copies of it in a program would take long to compile."""
+    """Loops over the leading axis of a module's variables; an unrolled program would take long to compile."""
     return nn.scan(body, variable_axes={'params': 0, 'batch_stats': 0}, split_rngs={'params': True}, length=length)
 
 
 class TwoBranchUNet(nn.Module):
     """Maps a compressed complex spectrogram to an enhanced one.
 
-    Causal but for the temporal modules, which see 378 frames to either side. 161 bins are needed for the bottleneck
-    to come out as the paper's; others work as long as they shrink and grow back to the same number.
+    It is causal except for the temporal modules, which see 378 frames on either side. 161 bins give the paper's
+    bottleneck; other numbers work if the decoders return to the same number.
     """
 
     channels: int = 64
@@ -195,7 +195,7 @@ class TwoBranchUNet(nn.Module):
         self.decoders = Decoder(self.channels, **common)
 
     def features(self, x, num_frames=None, given=None, *, train=False) -> Features:
-        """As `__call__`, with every intermediate feature, before it meets those of a condition."""
+        """`__call__` with all intermediate features, before they are averaged with those of a condition."""
         x, encoded = self.encoder(x.astype(self.dtype), train, num_frames, given)
         batch, frames, bins, channels = x.shape
         # Channel-major, as the released weights expect.
@@ -234,8 +234,8 @@ class TwoBranchUNet(nn.Module):
 def step_table(num_steps: int = 200) -> np.ndarray:
     """Sines, then cosines of t 10^(4 k / 63), k = 0 to 63, for t = 0 to num_steps - 1: float32 `[num_steps, 128]`.
 
-    The angles reach 2e6, so that their last bits count: exponent, power and product are rounded to float32 as in
-    PyTorch, the sines and cosines are exact.
+    The angles reach 2e6, so their last bits matter: exponent, power and product are rounded to float32 as in PyTorch;
+    the sines and cosines are exact.
     """
     exponent = np.arange(64, dtype=np.float32) * np.float32(4) / np.float32(63)
     frequency = (10.0 ** exponent.astype(np.float64)).astype(np.float32)
@@ -265,7 +265,7 @@ class ConditionalUNet(nn.Module):
 
     DiffuSEC concatenates x_t and the condition. DiffuSE (`two_branch`) also runs a second network, the condition
     delivery network, over the condition and averages its features with those of the same blocks. Its last decoder
-    blocks have parameters, as released, that nothing uses.
+    blocks have unused parameters, as released.
     """
 
     two_branch: bool = True
@@ -287,7 +287,7 @@ class ConditionalUNet(nn.Module):
         return self.delivery.features(condition, num_frames, train=train) if self.two_branch else None
 
     def features(self, x_t, condition, t, num_frames=None, delivered=None, *, train=False) -> Features:
-        """As `__call__`, with every intermediate feature, before it meets those of the condition."""
+        """`__call__` with all intermediate features, before they are averaged with those of the condition."""
         if delivered is None:
             delivered = self.deliver(condition, num_frames, train=train)
         given = Conditioning(self.embedding(t), delivered)
@@ -302,7 +302,7 @@ class ConditionalUNet(nn.Module):
           condition: `[B, T, F, 2]`, noisy or enhanced spectrograms.
           t: `[B]`, steps from 0 to 199, whole or fractional.
           num_frames, train: see `TwoBranchUNet`.
-          delivered: what `deliver` gave, for samplers, that would otherwise compute it at every step.
+          delivered: the result of `deliver`, which samplers compute once; default: computed here.
 
         Returns:
           `[B, T, F, 2]` float32.

@@ -1,4 +1,4 @@
-"""One file per paper: a network, a loss and a sampler wired into a `System` (see `base.py`)."""
+"""One file per paper: a network, losses and a sampler make a `System` (see `base.py`)."""
 
 from jax_diffse.config import from_config_dict
 from jax_diffse.errors import UserError

@@ -71,8 +71,10 @@ class System(abc.ABC):
     @abc.abstractmethod
     def _stages(self, variables: Variables, noisy: jax.Array, num_samples: jax.Array, key: jax.Array, gain: jax.Array,
                 steps: int | None, processed: jax.Array | None) -> dict[str, jax.Array]:
-        """`enhance_stages`, whose arguments are checked: `steps` is None for systems that do not sample, `processed`
-        is None for systems that are no `Refiner` and an array for those that are."""
+        """`enhance_stages` with checked arguments.
+
+        `steps` is None unless the system is `Sampling`; `processed` is an array if it is a `Refiner`, else None.
+        """
 
     def enhance_stages(self, variables: Variables, noisy: jax.Array, num_samples: jax.Array, key: jax.Array, *,
                        gain: jax.Array | None = None, steps: int | None = None,

@@ -13,16 +13,16 @@ from jax_diffse.spectral import istft, mask_frames, stft
 from jax_diffse.systems.diffiner import Diffiner
 
 SEGMENT = 16_384  # samples that the released code refines at a time
-FRAMES = 65  # of such a segment
+FRAMES = 65  # of a segment
 
 
 @dataclasses.dataclass(frozen=True)
 class CompactDiffiner(Diffiner):
-    """A compact U-Net in the place of Diffiner's; a `System`.
+    """Diffiner with a compact U-Net.
 
-    The default is trained and sampled as `Diffiner` is. With `released` it is normalised and sampled as in the
-    notebook: spectrograms of its training have zero mean and unit variance, those it refines are raw; segments of
-    16 384 samples are padded to a block, and `notebook.sample` refines them.
+    By default it is trained and sampled as `Diffiner` is. `released` normalises and samples as the notebook does:
+    training spectrograms have zero mean and unit variance, refined ones are raw; segments of 16 384 samples are padded
+    to a block, and `notebook.sample` refines them.
     """
 
     network: CompactUNetConfig = CompactUNetConfig()
@@ -30,9 +30,9 @@ class CompactDiffiner(Diffiner):
     training_steps: int = 50
     scale: float = 1.5  # 1 / the rms of the components of clean speech, 0.67 over four corpora
     sampler: str = 'diffiner'
-    # The notebook's shares of 0.8, by the paper's meaning of eta_a: there it is that of the observation's direction.
+    # Both are 0.8 in the notebook, whose eta_a is the share of the observation's direction: sqrt(1 - 0.6^2).
     diffiner: ddrm.Diffiner = ddrm.Diffiner(eta_a=0.6, eta_b=0.8)
-    respacing: str = 'ddim50'  # all steps; fewer of them leave out the highest level, whose alpha_bar is 1e-7
+    respacing: str = 'ddim50'  # all steps; fewer leave out the noisiest level, whose alpha_bar is 1e-7
 
     def __post_init__(self):
         super().__post_init__()
@@ -68,7 +68,7 @@ class CompactDiffiner(Diffiner):
         return {'refined': mask_frames(refined.reshape(batch, -1)[:, :length], num_samples)}
 
     def _refine_segment(self, variables, levels, noisy, processed, key):
-        """Waveforms `[SEGMENT]`, as the notebook refines them -> `[SEGMENT]`."""
+        """Refines waveforms `[SEGMENT]` as the notebook does -> `[SEGMENT]`."""
         spec, estimate = (self.scale * stft(x[None], self.front_end.n_fft, self.front_end.hop)[:, :, 1:]
                           for x in (noisy, processed))
         padding = ((0, 0), (0, self.block_frames - FRAMES), (0, 0), (0, 0))

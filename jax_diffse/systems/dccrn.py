@@ -21,7 +21,7 @@ CHOICES = {'masking': dccrn.MASKINGS, 'lstm': ('complex', 'real'), 'norm': ('rea
 
 @dataclasses.dataclass(frozen=True)
 class LossWeights:
-    """The loss is the mean of these terms with these weights; a term of weight 0 is not computed."""
+    """The loss is the weighted mean of these terms; terms of weight 0 are not computed."""
 
     mse: float = 0.0
     si_snr: float = 0.0
@@ -37,18 +37,18 @@ class LossWeights:
 
 
 class StreamState(NamedTuple):
-    """What streaming keeps between two hops of samples."""
+    """The state of a stream between two hops."""
 
     network: dccrn.Streaming
     noisy: jax.Array  # [B, window - hop], the last samples
-    specs: jax.Array  # [B, D, F, 2], spectra whose masks are still to come
-    overlap: jax.Array  # [B, window - hop], samples that more frames will be added to
-    frame: jax.Array  # [], the number of the next one
+    specs: jax.Array  # [B, D, F, 2], spectra that wait for their masks
+    overlap: jax.Array  # [B, window - hop], output samples that later frames still add to
+    frame: jax.Array  # [], number of the next frame
 
 
 @dataclasses.dataclass(frozen=True)
 class Dccrn(Streaming):
-    """A predictive enhancer that masks the complex spectrogram, trained with any mixture of six losses; a `System`."""
+    """A predictive enhancer that masks the complex spectrogram, trained with any mixture of six losses."""
 
     channels: tuple[int, ...] = (32, 64, 128, 256, 256, 256)  # of the encoder, real and imaginary parts together
     lstm: str = 'complex'  # or 'real'
@@ -60,7 +60,7 @@ class Dccrn(Streaming):
     hop: int = 100  # samples
     n_fft: int = 512
     mask_padding: bool = True  # False: padding takes part in the training, as in the released code
-    clamp: bool = False  # to [-1, 1], as in the released code, which stops gradients there
+    clamp: bool = False  # clip to [-1, 1] as the released code does; clipped samples have no gradient
     loss: LossWeights = LossWeights(si_snr=1.0)
     lms_power: bool = False  # log-mel of power spectra, not of magnitudes
     released_losses: bool = False  # with the mistakes of the released code, see losses/released.py
@@ -76,7 +76,7 @@ class Dccrn(Streaming):
         if self.loss.lms and self.n_fft != 512:
             raise ValueError(f'loss.lms is defined for n_fft 512, got {self.n_fft}')
         if any(c < 2 or c % 2 for c in (*self.channels, self.lstm_units)):
-            raise ValueError('channels and lstm_units are of real and imaginary parts: expected even numbers, got '
+            raise ValueError('channels, lstm_units: expected even numbers, as real and imaginary parts share them, got '
                              f'{self.channels} and {self.lstm_units}')
 
     @property
@@ -125,12 +125,12 @@ class Dccrn(Streaming):
 
     @property
     def delay(self) -> int:
-        """A frame for each block of the decoder, and those that a sample lies in."""
+        """One frame per block of the decoder, and the later frames that a sample lies in."""
         return len(self.channels) + self.front_end.extra_frames
 
     @property
     def look_ahead(self) -> int:
-        """Up to the delay, less the end of the last window where it is below 1 %."""
+        """The delay, less the end of the last window where the window is below 1 %."""
         return self.delay * self.hop - int(np.sum(hann(self.window)[self.window // 2:] < 0.01))
 
     def stream_start(self, batch: int) -> StreamState:
@@ -194,7 +194,7 @@ class Dccrn(Streaming):
                             'sdr': waveform.sdr, 'pmsqe': pmsqe_of_waveforms}
             return {name: lms() if name == 'lms' else of_waveforms[name](estimate, target, samples)
                     for name in wanted}
-        if {'mse', 'pmsqe'} <= set(wanted):  # its mean squared error is missing, and its arguments are exchanged
+        if {'mse', 'pmsqe'} <= set(wanted):  # without the MSE, and with swapped arguments
             return {'pmsqe': pmsqe_released(target, estimate)}
         si_snr = released.si_snr_of_pieces if 'pmsqe' in wanted else waveform.si_sdr
         terms = {'mse': lambda: waveform.mse(estimate, target),

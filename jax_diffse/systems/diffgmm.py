@@ -1,8 +1,8 @@
 """DiffGMM (Wang et al., arXiv 2406.09154): noise as a Gaussian mixture, subtracted in a reverse diffusion.
 
-What the paper's abstract, summary and figure say is kept: a one-dimensional U-Net, linear layers to pi_k, mu_k and
-Sigma_k of the noise, a term of the evidence lower bound beside one of noise prediction, repeated subtraction. The
-equations are ours, see `diffusion/gmm.py`.
+The paper's abstract, summary and figure give a one-dimensional U-Net, linear layers for pi_k, mu_k and Sigma_k of the
+noise, a loss of noise prediction and the evidence lower bound, and repeated subtraction. The equations are ours, see
+`diffusion/gmm.py`.
 """
 
 import dataclasses
@@ -19,34 +19,34 @@ from jax_diffse.spectral import mask_frames, rms_gain
 from jax_diffse.systems.base import LossOutput, Sampling
 
 GROUP = 'noise'
-DRAWN = 4096  # samples that a key draws at a time, so that padding changes none
+DRAWN = 4096  # samples per key, so that padding changes no draw
 
 
 @dataclasses.dataclass(frozen=True)
 class DiffGmm(Sampling):
-    """A mixture of the noise of each sample, at each level between clean and noisy speech; a `System`.
+    """A Gaussian mixture of the noise of each sample, at each level between clean and noisy speech.
 
-    Recordings have unit RMS while they are worked on.
+    The system works at unit RMS.
     """
 
     network: GmmUNetConfig = GmmUNetConfig()
-    training_steps: int = 10  # levels of the chain that is trained
+    training_steps: int = 10  # levels of the training chain
     power: float = 1.5  # of the levels, (t / training_steps)^power
-    noise_scale: float = 0.05  # kappa, the noise that the chain adds, in units of the noisy recording's RMS
-    steps: int = 6  # of sampling, where the caller gives none
+    noise_scale: float = 0.05  # kappa, the noise that the chain adds, relative to the RMS of the noisy recording
+    steps: int = 6  # default number of sampling steps
     temperature: float = 0.0  # of sampling: 0 subtracts the mixtures' means, 1 draws from them
-    nll_weight: float = 0.1  # of the likelihood, beside the prediction of the noise
+    nll_weight: float = 0.1  # of the negative log-likelihood, relative to noise prediction
     nll_warmup: int = 160_000  # training examples over which that weight rises from 0
-    stft_weight: float = 1.0  # of the multi-resolution distance within the prediction
+    stft_weight: float = 1.0  # of the multi-resolution distance in noise prediction
 
     sample_rate = 16_000
     front_end = None
     criterion = f'{GROUP}/prediction'
 
     def __post_init__(self):
-        if min(self.temperature, self.nll_weight, self.nll_warmup, self.stft_weight) < 0:
-            raise ValueError('expected a temperature, nll_weight, nll_warmup and stft_weight of 0 or more, got '
-                             f'{self.temperature:g}, {self.nll_weight:g}, {self.nll_warmup}, {self.stft_weight:g}')
+        for name in ('temperature', 'nll_weight', 'nll_warmup', 'stft_weight'):
+            if getattr(self, name) < 0:
+                raise ValueError(f'{name}: expected 0 or more, got {getattr(self, name)}')
         _ = self._levels(None)
 
     @property
@@ -74,7 +74,7 @@ class DiffGmm(Sampling):
         return {'params': {GROUP: drawn['params']}, 'batch_stats': {GROUP: {'examples': jnp.int32(0)}}}
 
     def mixture(self, variables, x, noisy, level, num_samples) -> gmm.Mixture:
-        """Of the noise in `noisy` `[B, N]`, given `x` `[B, N]` at `level` `[B]`: `[B, N, K]`."""
+        """The mixtures `[B, N, K]` of the noise in `noisy` `[B, N]`, given `x` `[B, N]` at `level` `[B]`."""
         own = {'params': variables['params'][GROUP]}
         return gmm.mixture(GmmUNet(self.network).apply(own, x, noisy, level, num_samples))
 
@@ -84,7 +84,7 @@ class DiffGmm(Sampling):
         return rms_gain(noisy, num_samples)
 
     def _stages(self, variables, noisy, num_samples, key, gain, steps, processed):
-        """'one_step', what the first of several steps takes for clean, and 'enhanced'."""
+        """'one_step', the clean speech estimated at the first of several steps, and 'enhanced'."""
         gain = gain[:, None]
         levels, noisy = self._levels(steps), noisy * gain
         draw = _draws(key, noisy.shape[1])
@@ -99,7 +99,7 @@ class DiffGmm(Sampling):
     # --------------------------------------------------------------------------------------------------------- losses
 
     def _loss(self, variables, batch, key, train=True) -> LossOutput:
-        """`mixture_loss` at one step per example: drawn in training, of a fixed grid otherwise."""
+        """`mixture_losses` at one step per example: random in training, else from a fixed grid."""
         keys = jax.vmap(lambda k: jax.random.split(k, 3))(key)
         if train:
             t = jax.vmap(lambda k: jax.random.randint(k, (), 0, self.training_steps))(keys[:, 0])
@@ -120,10 +120,10 @@ class DiffGmm(Sampling):
     def mixture_losses(self, variables, batch, t, noise_before, noise_step) -> dict[str, jax.Array]:
         """The terms of the loss `[B]` at the steps `t` `[B]`, counted from 0.
 
-        'nll' is -log p(x_{t-1} | x_t, x) per sample, that of the evidence lower bound but for the entropy of
-        q(x_{t-1} | x_t, y); 'l1' and 'stft' are distances of the noisy speech without the mixtures' means from the
-        clean speech, 'prediction' their weighted sum. `noise_before` `[B, N]` is that of x_{t-1}, `noise_step` that
-        which is added on the way to x_t.
+        'nll' is -log p(x_{t-1} | x_t, x) per sample: the evidence lower bound's term without the entropy of
+        q(x_{t-1} | x_t, y). 'l1' and 'stft' are distances between clean speech and noisy speech minus the mixtures'
+        means; 'prediction' is their weighted sum. `noise_before` `[B, N]` is the noise of x_{t-1}, `noise_step` is
+        added from there to x_t.
         """
         num_samples, levels = batch['num_samples'], self.chain
         gain = rms_gain(batch['noisy'], num_samples)[:, None]

@@ -23,28 +23,28 @@ OVERLAP = 32  # frames that two blocks share
 
 @dataclasses.dataclass(frozen=True)
 class Diffiner(Sampling, Refiner):
-    """An unconditional DDPM on complex spectrograms of clean speech, and the samplers that refine with it; a `System`.
+    """An unconditional DDPM on complex spectrograms of clean speech, and the samplers that refine with it.
 
-    The network works on blocks of `block_frames` frames without the DC bin. What is shorter is zero-padded to a block,
-    which is silence that the sampler knows to be silent; what is longer is sampled as a whole, its network's estimates
-    cross-faded between overlapping blocks.
+    The network works on blocks of `block_frames` frames without the DC bin. Shorter spectrograms are zero-padded to a
+    block; the sampler observes the padding as exact silence. Longer ones are sampled as a whole, and the network's
+    estimates of overlapping blocks are cross-faded.
     """
 
     network: UNetConfig = UNetConfig()
     schedule: str = 'linear'  # of training; or 'cosine'
     training_steps: int = 4000  # of the diffusion
-    step_sampling: str = 'uniform'  # of the training's steps t; or 'loss_second_moment'
-    scale: float = 1.0  # of spectrograms; a factor shifts the schedule
+    step_sampling: str = 'uniform'  # how training draws its steps t; or 'loss_second_moment'
+    scale: float = 1.0  # factor of spectrograms; it shifts the schedule
     block_frames: int = 256
     sampler: str = 'diffiner+'  # or 'diffiner'
-    diffiner: ddrm.Diffiner = ddrm.Diffiner()  # their etas
+    diffiner: ddrm.Diffiner = ddrm.Diffiner()  # etas of the two samplers
     diffiner_plus: ddrm.DiffinerPlus = ddrm.DiffinerPlus()
-    respacing: str = 'ddim200'  # of sampling, see `schedule.spaced`; a caller's number of steps replaces this one
-    sigma_hat: str = 'modulus'  # of noisy - processed, for the noise of each component; 'component': / sqrt(2)
-    floor: float = 0.0  # smallest sigma_hat, in units of the spectrogram; the paper's sampler has sqrt(1e-5)
-    ceiling: float = 0.0  # largest one, the paper's sqrt(97); 0: none
-    observed_below: float = 0.0  # Hz; what lies above is drawn from the prior alone; 0: everything is observed
-    released: bool = False  # as the released script: no DC, and the last frame is not completed with zeros
+    respacing: str = 'ddim200'  # sampling steps, see `schedule.spaced`; a caller's number replaces them
+    sigma_hat: str = 'modulus'  # of noisy - processed, as each component's noise; 'component': / sqrt(2)
+    floor: float = 0.0  # smallest sigma_hat, in units of the spectrogram; the paper's: sqrt(1e-5)
+    ceiling: float = 0.0  # largest sigma_hat; the paper's: sqrt(97); 0: none
+    observed_below: float = 0.0  # Hz; higher bins are drawn from the prior alone; 0: all bins are observed
+    released: bool = False  # as the released script: no DC, no zero-padding of the last frame
 
     def __post_init__(self):
         for name, known in CHOICES.items():
@@ -52,12 +52,15 @@ class Diffiner(Sampling, Refiner):
                 raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
         multiple = self.network.multiple
         if self.block_frames < 2 * OVERLAP or self.block_frames % multiple or (self.front_end.num_bins - 1) % multiple:
-            raise ValueError(f'block_frames: expected a multiple of {multiple}, by which the network reduces, and at '
-                             f'least {2 * OVERLAP}; got {self.block_frames}')
+            raise ValueError(f'block_frames: expected a multiple of {multiple}, as the network halves them, and at '
+                             f'least {2 * OVERLAP}, got {self.block_frames}')
         if self.sampler == 'diffiner' and self.observed_below:
             raise ValueError("observed_below needs the sampler 'diffiner+'")
-        if self.scale <= 0 or min(self.floor, self.ceiling, self.observed_below) < 0:
-            raise ValueError('expected a positive scale, and a floor, a ceiling and observed_below of 0 or more')
+        if self.scale <= 0:
+            raise ValueError(f'scale: expected a positive number, got {self.scale:g}')
+        for name in ('floor', 'ceiling', 'observed_below'):
+            if getattr(self, name) < 0:
+                raise ValueError(f'{name}: expected 0 or more, got {getattr(self, name):g}')
         _ = self._levels(None)
 
     @property
@@ -93,7 +96,7 @@ class Diffiner(Sampling, Refiner):
         return getattr(self, self.sampler_section)
 
     def _levels(self, steps: int | None) -> Schedule:
-        """Of sampling; with a number of steps in the way of `respacing`."""
+        """The schedule of sampling; a number of steps is spaced as `respacing` is."""
         if steps is None:
             return spaced(self.training, self.respacing)
         return spaced(self.training, f'ddim{steps}' if self.respacing.startswith('ddim') else str(steps))
@@ -119,7 +122,7 @@ class Diffiner(Sampling, Refiner):
 
     def _stages(self, variables, noisy, num_samples, key, gain, steps, processed):
         """The one stage 'refined'."""
-        del gain  # the prior knows speech at its own level
+        del gain  # the prior was trained on speech at its own level
         spec, estimate = (self.analyze(x, num_samples) for x in (noisy, processed))
         frames = self.front_end.num_frames(num_samples)
         refined = self._refine(variables, spec[:, :, 1:], estimate[:, :, 1:], frames, key, steps)
@@ -143,7 +146,7 @@ class Diffiner(Sampling, Refiner):
 
     @property
     def _frequencies(self) -> np.ndarray:
-        """Of the bins, without DC, Hz."""
+        """Frequencies of the bins without DC, Hz."""
         return np.arange(1, self.front_end.num_bins) * self.sample_rate / self.front_end.n_fft
 
     def _denoise(self, variables, frames):
@@ -167,7 +170,7 @@ class Diffiner(Sampling, Refiner):
         return mask_frames(jnp.pad(y, ((0, 0), (0, length - y.shape[1]))), num_samples)
 
     def generate(self, variables, key, num_samples: int, *, steps: int | None = None, eta: float = 0.0) -> jax.Array:
-        """What the prior draws by itself, by DDIM: waveforms `[B, num_samples]`, `key` `[B]`.
+        """Draws from the prior alone, by DDIM: waveforms `[B, num_samples]`, `key` `[B]`.
 
         Args:
           steps: network evaluations; default: those of refinement.
@@ -184,7 +187,7 @@ class Diffiner(Sampling, Refiner):
     # --------------------------------------------------------------------------------------------------------- losses
 
     def _prior_loss(self, variables, batch, key, train=True) -> LossOutput:
-        """`prior_loss` at one step per example: drawn in training, of a fixed grid otherwise."""
+        """`prior_loss` at one step per example: random in training, else from a fixed grid."""
         keys = jax.vmap(lambda k: jax.random.split(k, 3))(key)
         seen, weight = variables['batch_stats'].get('prior'), jnp.ones(len(key))
         if not train:
@@ -204,7 +207,7 @@ class Diffiner(Sampling, Refiner):
         return LossOutput(weight * loss, real, batch_stats, {} if seen is None else {'mse': loss})
 
     def _crop(self, spec):
-        """What a block holds of spectrograms `[B, T, F, 2]`, from their start, without DC; silent where they end."""
+        """The first block of spectrograms `[B, T, F, 2]`, without DC, zero-padded where they end."""
         multiple = self.network.multiple
         frames = min(max(spec.shape[1] // multiple, 1) * multiple, self.block_frames)
         spec = jnp.pad(spec, ((0, 0), (0, max(0, frames - spec.shape[1])), (0, 0), (0, 0)))

@@ -26,13 +26,13 @@ VALIDATION_GRID = 8  # steps t at which a denoiser is validated, one per utteran
 
 @dataclasses.dataclass(frozen=True)
 class DrDiffuse(Sampling):
-    """The chain of DR-DiffuSE up to `stage`; a `System`.
+    """The chain of DR-DiffuSE up to `stage`.
 
     Stage `c_gen`: the condition generator, a regression network on square-root-compressed spectrograms.
     Stage `diffusion`: a DDPM on clean spectrograms, its denoiser conditioned on c_gen's output.
     Stage `refiner`: a network like c_gen that maps the mean of the DDPM's sample and the noisy input to clean speech.
 
-    Each stage's variables hold those before it, frozen, so that the last one is the whole enhancer.
+    Each stage's variables include those of the earlier stages, frozen, so the last one is the whole enhancer.
     """
 
     stage: str = 'c_gen'
@@ -43,9 +43,9 @@ class DrDiffuse(Sampling):
     dtype: str = 'float32'  # of activations and products: 'float32' or 'bfloat16'
     denoiser: str = 'diffuse'  # 'diffuse' (two-branch) or 'diffusec' (concatenation)
     condition: str = 'c_gen'  # 'noisy': without a condition generator
-    steps: int = 6  # of sampling, where the caller gives none
+    steps: int = 6  # default number of sampling steps
     schedule: str = 'fast'  # of sampling: see diffusion/schedule.py; 'linear': training's schedule, respaced
-    start: str = 'condition'  # of sampling: the diffused condition, or 'noise' as in the paper
+    start: str = 'condition'  # of sampling: the diffused condition; or 'noise', as in the paper
     guidance: str = 'x0'  # see ddpm.Guidance
     guidance_weight: float = 0.5
     refiner_mix: float = 0.5  # share of the sample in the refiner's input; the rest is the noisy spectrogram
@@ -100,7 +100,7 @@ class DrDiffuse(Sampling):
         inputs = {'denoiser': (spec, spec, jax.ShapeDtypeStruct((1,), jnp.float32))}
         variables: dict = {'params': {}, 'batch_stats': {}}
         for i, group in enumerate(self._groups()):
-            # Lazily: only parameters are computed, which takes half the time.
+            # lazy_init computes only parameters, in half the time.
             drawn = self._network(group).lazy_init(jax.random.fold_in(key, i), *inputs.get(group, (spec,)))
             for collection, tree in drawn.items():
                 variables[collection][group] = tree
@@ -128,7 +128,7 @@ class DrDiffuse(Sampling):
         return self.front_end.gain(noisy, num_samples)
 
     def _stages(self, variables, noisy, num_samples, key, gain, steps, processed):
-        """'condition', 'diffusion' and 'refined', as far as this stage has them."""
+        """'condition', 'diffusion' and 'refined', as far as `stage` goes."""
         gain = gain[:, None]
         spec = self.front_end.analyze(noisy * gain, num_samples)
         frames = self.front_end.num_frames(num_samples)
@@ -136,7 +136,7 @@ class DrDiffuse(Sampling):
                 for name, estimate in self._estimates(variables, spec, frames, key, steps).items()}
 
     def _estimates(self, variables, spec, frames, key, steps):
-        """Compressed spectrograms by name, in the order in which they arise."""
+        """Stage -> compressed spectrogram, in order."""
         condition = self._condition(variables, spec, frames)
         found = {'condition': condition} if 'c_gen' in self._groups() else {}
         if self.stage == 'c_gen':
@@ -150,7 +150,7 @@ class DrDiffuse(Sampling):
         return self._apply('c_gen', variables, frames, spec) if 'c_gen' in self._groups() else spec
 
     def _apply(self, group, variables, frames, *inputs):
-        """The network of a group as it is used, with stored statistics."""
+        """Runs the network of a group with stored statistics."""
         return self._network(group).apply(_own(group, variables), *inputs, frames if self.mask_padding else None)
 
     def _sample(self, variables, condition, frames, draw, steps=None):
@@ -175,7 +175,7 @@ class DrDiffuse(Sampling):
         return self._loss(ri_mag, 'c_gen', variables, batch, batch['clean_spec'], train, batch['noisy_spec'])
 
     def _denoiser_loss(self, variables, batch, key, train=True) -> LossOutput:
-        """`denoiser_loss` at one step per example: drawn in training, of a fixed grid otherwise."""
+        """`denoiser_loss` at one step per example: random in training, else from a fixed grid."""
         keys = jax.vmap(jax.random.split)(key)
         if train:
             t = jax.vmap(lambda k: jax.random.randint(k, (), 0, len(TRAINING)))(keys[:, 0])

@@ -20,20 +20,19 @@ from jax_diffse.systems.base import LossOutput, System
 
 @dataclasses.dataclass(frozen=True)
 class Segan(System):
-    """A generator of clean waveforms and, while it is trained, a discriminator; a `System`.
+    """A generator of clean waveforms, and in training a discriminator.
 
-    Recordings are enhanced in segments of the length that the generator was trained on, which overlap and are
-    cross-faded.
+    Enhancement cross-fades overlapping segments of the length that the generator was trained on.
     """
 
     channels: tuple[int, ...] = CHANNELS  # of the generator's encoder and of the discriminator
     segment: int = 16_384  # samples
-    overlap: int = 2048  # samples that neighbouring segments share at use
-    pre_emphasis: float = 0.0  # x[n] - c x[n - 1] goes in, and is undone behind the generator; SEGAN: 0.95
-    adversary: bool = True  # False: the L1 distance alone
-    l1_weight: float = 100.0  # beside the adversarial loss; SEGAN: 100
-    white_noise_db: tuple[float, ...] = ()  # train on white noise at one of these SNRs, not on the data's own noise
-    released: bool = False  # judge validations by the generator's whole loss, as released
+    overlap: int = 2048  # samples that neighbouring segments share in enhancement
+    pre_emphasis: float = 0.0  # c of x[n] - c x[n - 1], undone after the generator; SEGAN: 0.95
+    adversary: bool = True  # False: only the L1 distance
+    l1_weight: float = 100.0  # relative to the adversarial loss; SEGAN: 100
+    white_noise_db: tuple[float, ...] = ()  # SNRs of white noise that replaces the data's noise in training
+    released: bool = False  # select checkpoints by the generator's whole loss, as released
     dtype: str = 'float32'  # of activations and products: 'float32' or 'bfloat16'
 
     sample_rate = 16_000
@@ -45,13 +44,16 @@ class Segan(System):
         if not self.channels or self.segment < self.multiple or self.segment % self.multiple:
             raise ValueError(f'segment: expected a multiple of {self.multiple} samples for {len(self.channels)} '
                              f'layers, got {self.segment}')
-        if not 0 <= 2 * self.overlap <= self.segment or not 0 <= self.pre_emphasis < 1 or self.l1_weight < 0:
-            raise ValueError('expected an overlap of at most half a segment, a pre-emphasis from 0 to below 1 and an '
-                             f'l1_weight of 0 or more, got {self.overlap}, {self.pre_emphasis:g}, {self.l1_weight:g}')
+        if not 0 <= 2 * self.overlap <= self.segment:
+            raise ValueError(f'overlap: expected 0 to {self.segment // 2} samples, half a segment, got {self.overlap}')
+        if not 0 <= self.pre_emphasis < 1:
+            raise ValueError(f'pre_emphasis: expected a number from 0 to below 1, got {self.pre_emphasis:g}')
+        if self.l1_weight < 0:
+            raise ValueError(f'l1_weight: expected 0 or more, got {self.l1_weight:g}')
 
     @property
     def multiple(self) -> int:
-        """What the generator halves: its inputs are multiples of so many samples."""
+        """The generator takes a multiple of this many samples."""
         return 2 ** len(self.channels)
 
     @property
@@ -61,7 +63,7 @@ class Segan(System):
 
     @property
     def criterion(self) -> str:
-        """The distance to clean speech: what the discriminator thinks of it changes as that learns."""
+        """The distance to clean speech: the adversarial loss changes while the discriminator learns."""
         return 'generator/loss' if self.released else 'generator/l1'
 
     def init(self, key):
@@ -76,7 +78,7 @@ class Segan(System):
 
     @property
     def networks(self) -> dict[str, Generator | Discriminator]:
-        """Of both groups."""
+        """The network of each group."""
         return {'generator': Generator(self.channels, jnp.dtype(self.dtype)), 'discriminator': self._discriminator()}
 
     def _discriminator(self, axis_name: str | None = None) -> Discriminator:
@@ -108,7 +110,7 @@ class Segan(System):
             return x
 
         def joined(left, right):
-            """Two pieces of y[n] = x[n] + c y[n - 1], each as the factor and the offset of what comes before it."""
+            """Joins two pieces of y[n] = x[n] + c y[n - 1]; each is a factor and an offset of the output before it."""
             return left[0] * right[0], left[1] * right[0] + right[1]
 
         return jax.lax.associative_scan(joined, (jnp.full_like(x, self.pre_emphasis), x), axis=1)[1]
@@ -116,7 +118,7 @@ class Segan(System):
     # --------------------------------------------------------------------------------------------------------- losses
 
     def pair(self, batch, key):
-        """Clean and noisy waveforms of a batch as the networks see them, zero-padded to whole strides."""
+        """Clean and noisy waveforms of a batch as the networks take them, zero-padded to `multiple`."""
         clean, noisy = batch['clean'], batch['noisy']
         if self.white_noise_db:
             noisy = jax.vmap(self._with_white_noise)(clean, key)
@@ -129,7 +131,7 @@ class Segan(System):
         return add_noise(clean, jax.random.normal(draw, clean.shape), level)
 
     def _judge(self, variables, noisy, candidate, train):
-        """Judgements, and the discriminator's statistics after them."""
+        """The discriminator's judgements, and the updated batch statistics."""
         own: Any = {name: variables[name]['discriminator'] for name in ('params', 'batch_stats')}
         if not train:
             return self._discriminator().apply(own, noisy, candidate), variables['batch_stats']
@@ -158,7 +160,7 @@ class Segan(System):
 
 
 def add_noise(clean: jax.Array, noise: jax.Array, snr_db: jax.Array) -> jax.Array:
-    """`clean` `[N]` with `noise` `[N]` at a ratio of their energies of `snr_db`; silence stays silent."""
+    """Adds `noise` `[N]` to `clean` `[N]` at a signal-to-noise ratio of `snr_db`; silence stays silent."""
     ratio = jnp.sum(clean**2) / jnp.maximum(jnp.sum(noise**2), 1e-12)
     return clean + jnp.sqrt(ratio * 10 ** (-snr_db / 10)) * noise
 

@@ -169,7 +169,7 @@ def test_every_step_by_hand():
 
 
 @pytest.mark.parametrize(('steps', 'shares', 'message'), [
-    (2, (0.8, 0.8), 'expected more than 2 sampling steps, as so many are skipped; got 2'),
+    (2, (0.8, 0.8), 'expected more than 2 sampling steps, as the first 2 are skipped, got 2'),
     (12, (1.1, 0.8), 'eta_a must be between 0 and 1, got 1.1'),
     (12, (0.8, -1), 'eta_b must be between 0 and 1, got -1'),
 ])

@@ -232,7 +232,7 @@ def test_guidance_needs_a_condition(mode):
 
 @pytest.mark.parametrize('mode, weight', [('x0', 1.1), ('released', 1.1), ('gradient', -0.1), ('none', -1)])
 def test_weights_out_of_range_are_refused(mode, weight):
-    with pytest.raises(ValueError, match=f'guidance weight {weight:g} is out of range'):
+    with pytest.raises(ValueError, match=f'guidance_weight: expected 0 to 1 .* got {weight:g}'):
         Guidance(mode, weight)
 
 

@@ -126,12 +126,12 @@ def test_reverse_kernel_of_one_component_is_gaussian():
 def test_deviations_are_clamped_softly():
     """Within the bounds, at most off by ln 2 near them; the slope is positive everywhere that float32 can tell."""
     raw = jnp.linspace(-14.0, 8.0, 45)
-    log_deviation, slope = jax.vmap(jax.value_and_grad(
+    log_sigma, slope = jax.vmap(jax.value_and_grad(
         lambda r: jnp.log(gmm.mixture(jnp.stack([jnp.zeros(1), jnp.zeros(1), r[None]])).sigma[0])))(raw)
-    low, high = gmm.LOG_DEVIATION
-    assert (log_deviation >= low).all() and (log_deviation <= high + 1e-3).all() and (slope > 0).all()
+    low, high = gmm.LOG_SIGMA
+    assert (log_sigma >= low).all() and (log_sigma <= high + 1e-3).all() and (slope > 0).all()
     inside = (raw > low + 3) & (raw < high - 3)
-    np.testing.assert_allclose(log_deviation[inside], raw[inside], atol=0.06)
+    np.testing.assert_allclose(log_sigma[inside], raw[inside], atol=0.06)
 
 
 @pytest.mark.parametrize('raw', [1e4, -1e4])

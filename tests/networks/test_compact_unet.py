@@ -331,14 +331,14 @@ def test_dropout_depends_on_the_key_of_an_example_alone():
 @pytest.mark.parametrize(('fields', 'message'), [
     ({'activation': 'tanh'}, r"activation must be one of \('silu', 'relu', 'gelu'\), got 'tanh'"),
     ({'dtype': 'float16'}, r"dtype must be one of \('float32', 'bfloat16'\), got 'float16'"),
-    ({'widths': ()}, r'widths of 1 or more channels, .*, got \(\) and 0.1$'),
-    ({'widths': (0, 8)}, r'widths of 1 or more channels, .*, got \(0, 8\) and 0.1$'),
-    ({'dropout': 1.0}, r'a dropout from 0 to below 1, got \(4, 8, 16\) and 1$'),
-    ({'groups': 4}, r'groups: levels of \(4, 8, 16\) channels, and the 2 of a spectrogram, do not fall into 4 groups'),
-    ({'widths': (3, 8)}, r'groups: levels of \(3, 8\) channels, .* do not fall into 2 groups'),
-    ({'groups': 0}, 'do not fall into 0 groups'),
-    ({'heads': 3}, 'heads: 16 channels do not fall into 3 heads'),
-    ({'heads': 0}, 'heads: 16 channels do not fall into 0 heads'),
+    ({'widths': ()}, r'widths of 1 or more channels, .*, got widths=\(\), dropout=0.1$'),
+    ({'widths': (0, 8)}, r'widths of 1 or more channels, .*, got widths=\(0, 8\), dropout=0.1$'),
+    ({'dropout': 1.0}, r'a dropout from 0 to below 1, got widths=\(4, 8, 16\), dropout=1$'),
+    ({'groups': 4}, r'groups: levels of \(4, 8, 16\) channels, and the 2 .*, are not divisible by 4 groups'),
+    ({'widths': (3, 8)}, r'groups: levels of \(3, 8\) channels, .* are not divisible by 2 groups'),
+    ({'groups': 0}, 'are not divisible by 0 groups'),
+    ({'heads': 3}, 'heads: 16 channels are not divisible by 3 heads'),
+    ({'heads': 0}, 'heads: 16 channels are not divisible by 0 heads'),
 ])
 def test_configs_that_make_no_network_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):

@@ -378,19 +378,19 @@ def test_dropout_keeps_the_expectation():
 
 
 @pytest.mark.parametrize(('fields', 'message'), [
-    ({'channels': 48}, '48 channels do not fall into 32 groups and 4 or 4 heads'),
-    ({'heads': 3}, '128 channels do not fall into 32 groups and 3 or 3 heads'),
-    ({'heads_up': 5}, '128 channels do not fall into 32 groups and 4 or 5 heads'),
-    ({'heads_up': -1}, '128 channels do not fall into 32 groups and 4 or -1 heads'),
-    ({'head_channels': 96}, '128 channels do not fall into 32 groups and heads of 96'),
-    ({'multipliers': (1, 3), 'head_channels': 256}, '128 channels do not fall into 32 groups and heads of 256'),
-    ({'groups': 0}, '128 channels do not fall into 0 groups'),
+    ({'channels': 48}, '48 channels are not divisible by 32 groups and 4 or 4 heads'),
+    ({'heads': 3}, '128 channels are not divisible by 32 groups and 3 or 3 heads'),
+    ({'heads_up': 5}, '128 channels are not divisible by 32 groups and 4 or 5 heads'),
+    ({'heads_up': -1}, '128 channels are not divisible by 32 groups and 4 or -1 heads'),
+    ({'head_channels': 96}, '128 channels are not divisible by 32 groups and heads of 96'),
+    ({'multipliers': (1, 3), 'head_channels': 256}, '128 channels are not divisible by 32 groups and heads of 256'),
+    ({'groups': 0}, '128 channels are not divisible by 0 groups'),
     ({'qkv_order': 'old'}, r"qkv_order must be one of \('legacy', 'new'\), got 'old'"),
     ({'dtype': 'float16'}, r"dtype must be one of \('float32', 'bfloat16'\), got 'float16'"),
-    ({'multipliers': ()}, r'multipliers of 1 or more, .*, got 128, 3, \(\) and 0$'),
-    ({'blocks': 0}, r'blocks and multipliers of 1 or more, .*, got 128, 0, .* and 0$'),
-    ({'dropout': 1.0}, r'a dropout from 0 to below 1, got 128, .* and 1$'),
-    ({'channels': 33, 'groups': 3, 'heads': 3}, 'an even number of channels, .* got 33, '),
+    ({'multipliers': ()}, r'multipliers of 1 or more, .*, got .*multipliers=\(\), dropout=0$'),
+    ({'blocks': 0}, r'blocks and multipliers of 1 or more, .*, got channels=128, blocks=0, .*dropout=0$'),
+    ({'dropout': 1.0}, r'a dropout from 0 to below 1, got channels=128, .*dropout=1$'),
+    ({'channels': 33, 'groups': 3, 'heads': 3}, 'an even number of channels, .* got channels=33, '),
 ])
 def test_configs_that_make_no_network_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):

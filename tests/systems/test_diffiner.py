@@ -238,12 +238,12 @@ def test_it_needs_steps_that_exist(variables):
      r'config.model.diffiner_plus: eta_a \+ eta_c must not exceed 1.* got 0.7 \+ 0.5'),
     ({'diffiner': {'eta_b': 1.5}}, 'config.model.diffiner: eta_b must be between 0 and 1, got 1.5'),
     ({'sampler': 'diffiner', 'observed_below': 4000.0}, "observed_below needs the sampler 'diffiner\\+'"),
-    ({'floor': -0.1}, 'a floor, a ceiling and observed_below of 0 or more'),
-    ({'block_frames': 100}, 'block_frames: expected a multiple of 32, by which the network reduces.* got 100'),
+    ({'floor': -0.1}, 'floor: expected 0 or more, got -0.1'),
+    ({'block_frames': 100}, 'block_frames: expected a multiple of 32, .* and at least 64, got 100'),
     ({'respacing': 'ddim5000'}, "respacing 'ddim5000': more steps than the 4000 of training"),
     ({'respacing': 'fast'}, "respacing: expected 'ddimN', 'N' or 'A,B,...' with whole numbers, got 'fast'"),
-    ({'scale': 0.0}, 'expected a positive scale'),
-    ({'network': {'channels': 48}}, 'config.model.network: 48 channels do not fall into 32 groups'),
+    ({'scale': 0.0}, 'scale: expected a positive number, got 0'),
+    ({'network': {'channels': 48}}, 'config.model.network: 48 channels are not divisible by 32 groups'),
     ({'network': {'widths': 3}}, 'config.model.network.widths: unknown key, expected one of channels'),
 ])
 def test_fields_that_do_not_fit_are_named(fields, message):

@@ -154,7 +154,7 @@ def test_bad_fields_are_named(field, value):
 
 @pytest.mark.parametrize(('fields', 'message'), [
     ({'steps': 0}, 'expected 1 to 200 sampling steps, got 0'),
-    ({'guidance_weight': 1.5}, 'guidance weight 1.5 is out of range'),
+    ({'guidance_weight': 1.5}, 'guidance_weight: expected 0 to 1 .* got 1.5'),
     ({'guidance': 'gradient', 'guidance_weight': 5.0}, '2 w sigma\\^2 reaches 1.70 with 6 steps, expected at most 1'),
     ({'refiner_mix': 2.0}, 'refiner_mix must be between 0 and 1, got 2')])
 def test_numbers_out_of_range_are_named(fields, message):

@@ -272,8 +272,8 @@ def test_silence_has_finite_gradients():
 
 @pytest.mark.parametrize(('fields', 'message'), [
     ({'segment': 1000}, 'segment: expected a multiple of 64 samples for 6 layers, got 1000'),
-    ({'overlap': 9000}, 'an overlap of at most half a segment'),
-    ({'pre_emphasis': 1.0}, 'pre-emphasis from 0 to below 1'),
+    ({'overlap': 9000}, 'overlap: expected 0 to 8192 samples, half a segment, got 9000'),
+    ({'pre_emphasis': 1.0}, 'pre_emphasis: expected a number from 0 to below 1, got 1'),
     ({'dtype': 'float16'}, "dtype must be 'float32' or 'bfloat16', got 'float16'"),
 ])
 def test_wrong_values_are_refused(fields, message):
