@@ -54,6 +54,28 @@ class Guidance:
                              f'reaches {largest:.2f} with {len(schedule)} steps, expected at most 1')
 
 
+@dataclasses.dataclass(frozen=True)
+class Ancestral:
+    """How a reverse step is made.
+
+    Attributes:
+      guidance: how samples are pulled towards the condition.
+      variance: 'posterior', or 'beta', the other extreme (Ho et al., section 3.2); 0 at the last step.
+      clip: bound of the estimates of x_0.
+
+    Raises:
+      ValueError: an unknown variance.
+    """
+
+    guidance: Guidance = Guidance()
+    variance: str = 'posterior'
+    clip: float | None = None
+
+    def __post_init__(self):
+        if self.variance not in VARIANCES:
+            raise ValueError(f'variance must be one of {VARIANCES}, got {self.variance!r}')
+
+
 def diffuse(x: jax.Array, noise: jax.Array, alpha_bar: jax.Array) -> jax.Array:
     """sqrt(alpha_bar) x + sqrt(1 - alpha_bar) noise (Ho et al., eq. 4); `alpha_bar` is a scalar or `[B]`."""
     alpha_bar = jnp.reshape(alpha_bar, (-1,) + (1,) * (x.ndim - 1))
@@ -92,9 +114,8 @@ def start(condition: jax.Array, schedule: Schedule, draw: Draw, *, from_conditio
     return diffuse(condition, noise, jnp.float32(schedule.alpha_bar[-1])) if from_condition else noise
 
 
-def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, draw: Draw, *, condition: jax.Array | None = None,
-           guidance: Guidance = Guidance(), variance: str = 'posterior', clip: float | None = None,
-           trajectory: bool = False):
+def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, draw: Draw, *, rule: Ancestral = Ancestral(),
+           condition: jax.Array | None = None, trajectory: bool = False):
     """Ancestral sampling (Ho et al., algorithm 2) in one `lax.scan`.
 
     Args:
@@ -102,10 +123,8 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, draw: Draw, *, co
       x: `[B, ...]` at the noisiest level.
       schedule: S levels; `denoise` is called S times.
       draw: noise; see `draws`.
+      rule: of the steps.
       condition: `[B, ...]`, what guidance pulls to.
-      guidance: how it pulls.
-      variance: of a step: 'posterior', or 'beta', the other extreme (Ho et al., section 3.2); 0 at the last step.
-      clip: bound of the estimates of x_0.
       trajectory: also return what every step computed.
 
     Returns:
@@ -113,11 +132,10 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, draw: Draw, *, co
       `[S, B, ...]` in the order of sampling.
 
     Raises:
-      ValueError: the guidance does not fit the schedule, or lacks a condition; an unknown variance.
+      ValueError: the guidance does not fit the schedule, or lacks a condition.
     """
+    guidance, clip = rule.guidance, rule.clip
     guidance.check(schedule)
-    if variance not in VARIANCES:
-        raise ValueError(f'variance must be one of {VARIANCES}, got {variance!r}')
     if guidance.mode != 'none' and condition is None:
         raise ValueError(f'{guidance.mode} guidance needs a condition')
 
@@ -137,18 +155,19 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, draw: Draw, *, co
             new = new + level['pull'] * (aim - new)
         return new, (new, eps)
 
-    return over_levels(step, x, _coefficients(schedule, guidance, variance), trajectory)
+    return over_levels(step, x, _coefficients(schedule, rule), trajectory)
 
 
-def _coefficients(schedule: Schedule, guidance: Guidance, variance: str) -> dict[str, np.ndarray]:
+def _coefficients(schedule: Schedule, rule: Ancestral) -> dict[str, np.ndarray]:
     """Numbers of each level, `[S]`."""
-    alpha_bar, previous = schedule.alpha_bar, schedule.alpha_bar_previous
+    alpha_bar, previous, guidance = schedule.alpha_bar, schedule.alpha_bar_previous, rule.guidance
     pull = guidance.weight * (2 * schedule.sigma**2 if guidance.mode == 'gradient' else np.ones(len(schedule)))
     return {
         't': schedule.t,
         'eps': schedule.beta / np.sqrt(1 - alpha_bar),
         'scale': 1 / np.sqrt(schedule.alpha),
-        'sigma': schedule.sigma if variance == 'posterior' else np.sqrt(schedule.beta) * (np.arange(len(schedule)) > 0),
+        'sigma': (schedule.sigma if rule.variance == 'posterior' else
+                  np.sqrt(schedule.beta) * (np.arange(len(schedule)) > 0)),
         'mean': np.sqrt(alpha_bar),
         'std': np.sqrt(1 - alpha_bar),
         'x_0': np.sqrt(previous) * schedule.beta / (1 - alpha_bar),  # weight of x_0 in the posterior mean (eq. 7)

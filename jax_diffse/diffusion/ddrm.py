@@ -12,6 +12,7 @@ x_0 being the prior's estimate. Below the last level sigma is 0, and the result 
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -111,25 +112,31 @@ class DiffinerPlus:
 Rule = Diffiner | DiffinerPlus
 
 
+class Observation(NamedTuple):
+    """What is known of the clean spectrogram."""
+
+    y: jax.Array  # [B, ...]
+    sigma_hat: jax.Array  # standard deviation of the noise in y, like y or broadcastable
+    mask: jax.Array | None = None  # boolean, see `DiffinerPlus`; unobserved bins also have an infinite sigma_hat
+
+
 def _check_shares(rule, names) -> None:
     for name in names:
         if not 0 <= getattr(rule, name) <= 1:
             raise ValueError(f'{name} must be between 0 and 1, got {getattr(rule, name):g}')
 
 
-def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, noisy: jax.Array, sigma_hat: jax.Array, rule: Rule,
-           draw: Draw, *, mask: jax.Array | None = None, trajectory: bool = False):
+def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, observation: Observation, rule: Rule, draw: Draw, *,
+           trajectory: bool = False):
     """Draws from the prior, given the observation, in one `lax.scan`.
 
     Args:
       denoise: estimates the noise; called once per level.
       x: `[B, ...]`, standard normal.
       schedule: S levels.
-      noisy: y `[B, ...]`.
-      sigma_hat: standard deviation of the noise in y, like y or broadcastable.
+      observation: what is known.
       rule: of the step where the noise in y exceeds the noise of the level.
       draw: noise, one of the draws above per level.
-      mask: boolean, broadcastable; see `DiffinerPlus`. Bins without any observation also have an infinite sigma_hat.
       trajectory: also return what every step computed.
 
     Returns:
@@ -139,24 +146,25 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, noisy: jax.Array,
     Raises:
       ValueError: a mask with a rule that does not take one.
     """
-    if mask is not None and not isinstance(rule, DiffinerPlus):
+    if observation.mask is not None and not isinstance(rule, DiffinerPlus):
         raise ValueError('a mask needs the rule DiffinerPlus')
 
     def step(x, level):
         eps = denoise(x, jnp.full(x.shape[0], level['t']))
         x_0 = (x - level['std'] * eps) / level['mean']
-        new = _step(x_0, eps, noisy, sigma_hat, level['sigma'], rule, lambda which: draw(level['index'], which), mask)
+        new = _step(x_0, eps, level['sigma'], observation, rule, lambda which: draw(level['index'], which))
         return level['below'] * new, (x, x_0)
 
     return over_levels(step, x, _coefficients(schedule), trajectory)
 
 
-def _step(x_0, eps, noisy, sigma_hat, sigma, rule, draw, mask):
+def _step(x_0, eps, sigma, observation, rule, draw):
     """From the estimates at one level to the sample at the next, both in variance-exploding terms."""
+    y, sigma_hat, mask = observation
     near = sigma <= sigma_hat
     left = sigma**2 - (rule.eta_b * jnp.minimum(sigma_hat, sigma))**2  # the minimum matters to near bins alone
-    far = (1 - rule.eta_b) * x_0 + rule.eta_b * noisy + jnp.sqrt(left) * draw(FAR)
-    pull = (noisy - x_0) / (sigma_hat + SAFE)
+    far = (1 - rule.eta_b) * x_0 + rule.eta_b * y + jnp.sqrt(left) * draw(FAR)
+    pull = (y - x_0) / (sigma_hat + SAFE)
     closer = rule.near(x_0, eps, pull, sigma, near, draw)
     if mask is not None:
         closer = jnp.where(mask, rule.masked(x_0, eps, sigma, draw), closer)

@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_diffse.diffusion.ddpm import STEP, Denoise, Draw
+from jax_diffse.diffusion.ddrm import Diffiner, Observation
 from jax_diffse.diffusion.scan import over_levels
 from jax_diffse.diffusion.schedule import Schedule
 
 SKIPPED = 2  # the noisiest levels, at which alpha_bar is almost 0
 
 
-def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, processed: jax.Array, sigma_hat: jax.Array,
-           eta_a: float, eta_b: float, draw: Draw, *, trajectory: bool = False):
+def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, observation: Observation, rule: Diffiner, draw: Draw, *,
+           trajectory: bool = False):
     """Algorithm 1 of Diffiner as the notebook has it, in one `lax.scan`. From the estimate x_0 at a level t it draws
 
         far from the data, sigma >= sigma_hat:  (1 - eta_b) x_0 + eta_b S + sqrt(sigma^2 - eta_b^2 sigma_hat^2) z
@@ -33,9 +34,8 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, processed: jax.Ar
       denoise: estimates the noise; called once per level but the `SKIPPED` noisiest.
       x: `[B, ...]`, standard normal.
       schedule: S levels.
-      processed: S `[B, ...]`, the preceding enhancer's estimate.
-      sigma_hat: sigma_hat, positive, like S or broadcastable; see `ddrm.noise_map`.
-      eta_a, eta_b: shares of S.
+      observation: S, the preceding enhancer's estimate, and sigma_hat, positive (see `ddrm.noise_map`).
+      rule: its eta_a and eta_b are shares of S.
       draw: noise, one draw per level.
       trajectory: also return what every step computed.
 
@@ -44,11 +44,9 @@ def sample(denoise: Denoise, x: jax.Array, schedule: Schedule, processed: jax.Ar
       both `[S - 2, B, ...]` in the order of sampling.
 
     Raises:
-      ValueError: a share out of range, or no level to visit.
+      ValueError: no level to visit.
     """
-    for name, value in (('eta_a', eta_a), ('eta_b', eta_b)):
-        if not 0 <= value <= 1:
-            raise ValueError(f'{name} must be between 0 and 1, got {value:g}')
+    (processed, sigma_hat, _), eta_a, eta_b = observation, rule.eta_a, rule.eta_b
     if len(schedule) <= SKIPPED:
         raise ValueError(f'expected more than {SKIPPED} sampling steps, as the first {SKIPPED} are skipped, got '
                          f'{len(schedule)}')

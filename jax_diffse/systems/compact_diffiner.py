@@ -76,8 +76,8 @@ class CompactDiffiner(Diffiner):
         sigma_hat = ddrm.noise_map(spec, estimate, self.sigma_hat, self.floor, self.ceiling or float('inf'))
         draw = ddpm.frame_draws(key[None], spec.shape[1:])
         x = draw(jnp.int32(len(levels)), ddrm.START)
-        refined = notebook.sample(self._network(variables), x, levels, estimate, sigma_hat, self.diffiner.eta_a,
-                                  self.diffiner.eta_b, draw) / self.scale
+        refined = notebook.sample(self._network(variables), x, levels, ddrm.Observation(estimate, sigma_hat),
+                                  self.diffiner, draw) / self.scale
         return istft(jnp.pad(refined, ((0, 0), (0, 0), (1, 0), (0, 0))), self.front_end.hop)[0, :SEGMENT]
 
     def _crop(self, spec):

@@ -141,8 +141,8 @@ class Diffiner(Sampling, Refiner):
             sigma_hat = jnp.where(mask, jnp.inf, sigma_hat)
         draw = ddpm.frame_draws(key, noisy.shape[1:])
         x = draw(jnp.int32(len(levels)), ddrm.START)
-        return ddrm.sample(self._denoise(variables, frames), x, levels, noisy, sigma_hat, self._rule, draw,
-                           mask=mask)[:, :total]
+        observation = ddrm.Observation(noisy, sigma_hat, mask)
+        return ddrm.sample(self._denoise(variables, frames), x, levels, observation, self._rule, draw)[:, :total]
 
     @property
     def _frequencies(self) -> np.ndarray:

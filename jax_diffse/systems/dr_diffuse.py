@@ -162,7 +162,7 @@ class DrDiffuse(Sampling):
             return network.apply(own, x, condition, t, mask, delivered)
 
         x = ddpm.start(condition, levels, draw, from_condition=self.start == 'condition')
-        return ddpm.sample(denoise, x, levels, draw, condition=condition, guidance=self._guidance())
+        return ddpm.sample(denoise, x, levels, draw, rule=ddpm.Ancestral(self._guidance()), condition=condition)
 
     def _refiner_input(self, sample, spec):
         return self.refiner_mix * sample + (1 - self.refiner_mix) * spec

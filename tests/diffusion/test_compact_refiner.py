@@ -9,6 +9,7 @@ import pytest
 
 from jax_diffse import conversion
 from jax_diffse.diffusion import ddrm, notebook
+from jax_diffse.diffusion.ddrm import Diffiner, Observation
 from jax_diffse.diffusion.schedule import Schedule, guided
 from jax_diffse.networks.compact_unet import CompactUNet, CompactUNetConfig
 from jax_diffse.spectral import istft, stft
@@ -60,7 +61,8 @@ def refine(denoise, config, start, noisy, processed, noise):
     by_level = [jnp.asarray(turned(z)) for z in noise[::-1]]
     with jax.disable_jit():
         return sigma_hat, *notebook.sample(
-            denoise, jnp.asarray(start), schedule, processed, sigma_hat, config['eta_a'], config['eta_b'],
+            denoise, jnp.asarray(start), schedule, Observation(processed, sigma_hat),
+            Diffiner(config['eta_a'], config['eta_b']),
             lambda level, which: by_level[int(level)], trajectory=True)
 
 
@@ -154,8 +156,8 @@ def test_every_step_by_hand():
     noise, start, processed = drawn((12, 2, 5), 0), drawn((2, 5), 1), 3 * drawn((2, 5), 2)
     sigma_hat = np.float32([[0.01, 0.3, 0.5, 0.8, 4]])
     out, before, estimates = (np.asarray(v, np.float64) for v in jax.jit(lambda: notebook.sample(
-        lambda x, t: 0.1 * x + 0.01 * t[:, None], start, TWELVE, processed, sigma_hat, 0.6, 0.9,
-        lambda level, which: jnp.asarray(noise)[level], trajectory=True))())
+        lambda x, t: 0.1 * x + 0.01 * t[:, None], start, TWELVE, Observation(processed, sigma_hat),
+        Diffiner(0.6, 0.9), lambda level, which: jnp.asarray(noise)[level], trajectory=True))())
     np.testing.assert_allclose(before[0], np.sqrt(np.maximum(0.9999 - sigma_hat**2, 0)) * start, rtol=1e-5)
     assert before.shape == (10, 2, 5)
     for k, t in enumerate(range(9, -1, -1)):
@@ -176,7 +178,8 @@ def test_every_step_by_hand():
 def test_what_cannot_be_sampled_is_refused(steps, shares, message):
     x = jnp.ones((1, 2))
     with pytest.raises(ValueError, match=message):
-        notebook.sample(lambda x, t: x, x, guided('cosine', steps), x, x, *shares, lambda level, which: x)
+        notebook.sample(lambda x, t: x, x, guided('cosine', steps), Observation(x, x), Diffiner(*shares),
+                        lambda level, which: x)
 
 
 @pytest.mark.parity

@@ -33,7 +33,8 @@ def test_the_noise_of_ancestral_sampling_gives_its_samples(clip):
     def draw(level, which):
         return noise[level]
 
-    expected, samples, _ = jax.jit(lambda: ddpm.sample(curved, x, TWELVE, draw, clip=clip, trajectory=True))()
+    expected, samples, _ = jax.jit(lambda: ddpm.sample(curved, x, TWELVE, draw, rule=ddpm.Ancestral(clip=clip),
+                                                       trajectory=True))()
     actual, visited, _ = jax.jit(lambda: ddim.sample(curved, x, TWELVE, draw, eta=1.0, clip=clip, trajectory=True))()
     np.testing.assert_allclose(visited, samples, atol=1e-5)
     np.testing.assert_allclose(actual, expected, atol=1e-5)

@@ -9,7 +9,7 @@ import pytest
 
 from jax_diffse import conversion
 from jax_diffse.diffusion import ddpm
-from jax_diffse.diffusion.ddpm import GUIDANCE, START, STEP, Guidance
+from jax_diffse.diffusion.ddpm import GUIDANCE, START, STEP, Ancestral, Guidance
 from jax_diffse.diffusion.schedule import Schedule, fast, from_alpha_bar, guided, linear, respaced, spaced
 from jax_diffse.networks.two_branch_unet import ConditionalUNet, TwoBranchUNet
 from tests import reference
@@ -52,7 +52,7 @@ def moments(schedule: Schedule, denoise, guidance: Guidance = NONE, *, condition
 
     def visit(draw):
         x = ddpm.start(c, schedule, draw, from_condition=condition is not None)
-        return ddpm.sample(denoise, x, schedule, draw, condition=c, guidance=guidance, variance=variance,
+        return ddpm.sample(denoise, x, schedule, draw, condition=c, rule=Ancestral(guidance, variance),
                            trajectory=True)[1]
 
     return gaussian.moments(visit, len(schedule), 3)
@@ -112,13 +112,15 @@ def test_the_variance_beta_is_that_of_a_standard_normal_target():
 
 def test_unknown_variances_are_refused():
     with pytest.raises(ValueError, match="variance must be one of .*, got 'fixed'"):
-        ddpm.sample(lambda x, t: x, jnp.ones((1, 2)), SIX, lambda level, which: jnp.ones((1, 2)), variance='fixed')
+        ddpm.sample(lambda x, t: x, jnp.ones((1, 2)), SIX, lambda level, which: jnp.ones((1, 2)),
+                    rule=Ancestral(variance='fixed'))
 
 
 def test_clipped_estimates():
     """By Ho et al., eq. 7, whose x_0 is the bounded estimate; the last sample is that estimate itself."""
     x, eps, noise = np.random.default_rng(8).standard_normal((3, 2, 7)).astype(np.float32)
-    run = jax.jit(lambda: ddpm.sample(lambda x, t: eps, x, SIX, lambda level, which: noise, clip=0.5, trajectory=True))
+    run = jax.jit(lambda: ddpm.sample(lambda x, t: eps, x, SIX, lambda level, which: noise,
+                                      rule=Ancestral(clip=0.5), trajectory=True))
     out, visited, _ = run()
     x_0 = np.clip((x - 0.71518 * eps) / 0.69894, -0.5, 0.5)
     assert np.sum(np.abs(x_0) == 0.5) > 3
@@ -137,7 +139,7 @@ def test_one_evaluation_per_step(num_steps):
 
     noise = jnp.ones((2, 3))
     jax.block_until_ready(jax.jit(lambda x: ddpm.sample(denoise, x, schedule, lambda level, which: noise,
-                                                        condition=x, guidance=Guidance('x0')))(noise))
+                                                        condition=x, rule=Ancestral(Guidance('x0'))))(noise))
     jax.effects_barrier()
     np.testing.assert_array_equal(seen, np.repeat(schedule.t[::-1, None], 2, axis=1).astype(np.float32))
 
@@ -157,7 +159,7 @@ def first_step(guidance: Guidance, x, eps, c, step_noise, guidance_noise):
     """One step down from the noisiest of six levels, for given outputs of the network."""
     noise = {STEP: step_noise, GUIDANCE: guidance_noise}
     return jax.jit(lambda: ddpm.sample(lambda x, t: eps, x, SIX, lambda level, which: noise[which], condition=c,
-                                       guidance=guidance, trajectory=True)[1][0])()
+                                       rule=Ancestral(guidance), trajectory=True)[1][0])()
 
 
 @pytest.mark.parametrize('guidance', GUIDED, ids=by_mode)
@@ -198,7 +200,7 @@ def sample_with(schedule: Schedule, guidance: Guidance):
     draw = ddpm.draws(jax.random.split(jax.random.key(4), 2), (5,))
     x, c = draw(0, START), draw(1, START)
     return jax.jit(lambda: ddpm.sample(lambda x, t: jnp.tanh(x + 0.01 * t[:, None]), x, schedule, draw, condition=c,
-                                       guidance=guidance, trajectory=True))()
+                                       rule=Ancestral(guidance), trajectory=True))()
 
 
 @pytest.mark.parametrize('mode', ['released', 'x0', 'gradient'])
@@ -227,7 +229,7 @@ def test_gradient_guidance_beyond_the_condition_is_refused():
 def test_guidance_needs_a_condition(mode):
     with pytest.raises(ValueError, match=f'{mode} guidance needs a condition'):
         ddpm.sample(lambda x, t: x, jnp.ones((1, 2)), SIX, lambda level, which: jnp.ones((1, 2)),
-                    guidance=Guidance(mode))
+                    rule=Ancestral(Guidance(mode)))
 
 
 @pytest.mark.parametrize('mode, weight', [('x0', 1.1), ('released', 1.1), ('gradient', -0.1), ('none', -1)])
@@ -340,7 +342,8 @@ def visited(variables, condition, noise, num_frames, *, two_branch, schedule, gu
         return noise[level, which]
 
     x = ddpm.start(condition, schedule, draw)
-    _, samples, eps = ddpm.sample(denoise, x, schedule, draw, condition=condition, guidance=guidance, trajectory=True)
+    _, samples, eps = ddpm.sample(denoise, x, schedule, draw, condition=condition, rule=Ancestral(guidance),
+                                  trajectory=True)
     return jnp.concatenate([x[None], samples]), eps
 
 
@@ -420,7 +423,8 @@ def test_every_step_of_guided_diffusion(case, clip):
     noise, start = released.turned(fixture.inputs[f'draws/{case}'])[::-1], released.turned(fixture.inputs['x_T'])
     with jax.disable_jit():
         out, samples, eps = ddpm.sample(released.denoiser('diffiner_sampling'), jnp.asarray(start), levels,
-                                        lambda level, which: noise[level], variance='beta', clip=clip, trajectory=True)
+                                        lambda level, which: noise[level],
+                                        rule=Ancestral(variance='beta', clip=clip), trajectory=True)
     fixture.check(f'{case}/out', released.turned(out))
     released.check_rows(fixture, f'{case}/sample', samples)
     scale = np.sqrt(levels.alpha_bar[::-1]).reshape(-1, 1, 1, 1, 1)
@@ -432,7 +436,7 @@ def first_step_from(levels: Schedule, x, noise: float, clip: float | None):
     """One step down from the noisiest of these levels: what follows is not looked at."""
     with jax.disable_jit():
         return ddpm.sample(released.denoiser('diffiner'), x, levels, lambda level, which: jnp.full(x.shape, noise),
-                           variance='beta', clip=clip, trajectory=True)[1][0]
+                           rule=Ancestral(variance='beta', clip=clip), trajectory=True)[1][0]
 
 
 @pytest.mark.parity

@@ -21,7 +21,8 @@ def refine(rule, y, sigma_hat, draw, *, schedule=TEN, denoise=None, start=None, 
     """The result, the samples before each step and the estimates of x_0."""
     x = draw(len(schedule) - 1, ddrm.START) if start is None else start
     denoise = denoise or gaussian.denoiser(schedule, MEAN, VARIANCE)
-    return ddrm.sample(denoise, x, schedule, jnp.broadcast_to(y, x.shape), sigma_hat, rule, draw, mask=mask,
+    observation = ddrm.Observation(jnp.broadcast_to(y, x.shape), sigma_hat, mask)
+    return ddrm.sample(denoise, x, schedule, observation, rule, draw,
                        trajectory=True)
 
 
