@@ -1,4 +1,4 @@
-"""DCCRN with a choice of losses, on your folders of speech and noise: the protocol of the study of its losses.
+"""DCCRN with a choice of losses, on folders of speech and noise, as in the study of its losses.
 
 Paper:     Lee et al., "DCCRN with various loss functions" (in Korean), Journal of the Acoustical Society of Korea
            40(2), 2021; the network: Hu et al., "DCCRN", Interspeech 2020.
@@ -7,13 +7,13 @@ Command:   python train.py --config dccrn:si_snr+lms --workdir runs/dccrn \\
            python evaluate.py --workdir runs/dccrn --output runs/dccrn/report --speech TEST_SPEECH --noise TEST_NOISE
            The report has a table by noise kind (seen in training or not) and SNR, as the paper does.
            Within minutes on two CPU cores: --config dccrn:si_snr+lms,folders,small,short
-Losses:    the weighted mean of the terms, combinations with weights by the study's rule (docs/dccrn.md); any other:
+Losses:    the weighted mean of terms; the weights of combinations follow the study's rule (docs/dccrn.md). Others:
            --config.model.loss.TERM=WEIGHT
 Data:      the paper: 3 s clips mixed at -10 to 20 dB in steps of 5, 3696 for training, as many as TIMIT has training
            utterances; its noises are not named. Here: your folders, mixed on the fly.
 Published: the tables are images; the abstract says that adding a perceptual loss to MSE or SI-SNR improves the scores
            overall, and that listeners preferred its results even where scores were lower.
-Measured:  nobody has run the published size and length in full. `folders,small,short`: docs/dccrn.md.
+Measured:  the published size and length were never run in full. `folders,small,short`: docs/dccrn.md.
 Hardware:  a step of 4 x 2 s of the size small takes 0.5 s on two cores of an AMD EPYC.
 """
 
@@ -36,10 +36,10 @@ COMBINATIONS = {  # of the study, the more important term first; weights by its 
     'si_snr+lms': {'si_snr': 1.0, 'lms': 2.0},
     'si_snr+pmsqe': {'si_snr': 1.0, 'pmsqe': 2.0},
 }
-RELEASED = COMBINATIONS | {  # weights of the released code, for its own losses
+RELEASED = COMBINATIONS | {  # with the weights of the released code for its own losses
     'mse+lms': {'mse': 1000.0, 'lms': 1.0},
     'mse+si_snr': {'si_snr': 1.0, 'mse': 100.0},
-    'mse+pmsqe': {'mse': 1000.0, 'pmsqe': 1.0},  # it forgets the first
+    'mse+pmsqe': {'mse': 1000.0, 'pmsqe': 1.0},  # the released code omits the first
     'sdr+pmsqe': {'sdr': 1.0, 'pmsqe': 15.0},
     'si_snr+pmsqe': {'si_snr': 1.0, 'pmsqe': 8.0},
 }
@@ -60,19 +60,19 @@ def get_config(variant: str = '') -> ConfigDict:
     released = chosen.faithfulness == 'released'
     weights = (RELEASED if released else COMBINATIONS).get(chosen.loss, {chosen.loss: 1.0})
     config = experiment.sections('dccrn', {
-        'channels': (32, 64, 128, 256, 256, 256),  # of the encoder, real and imaginary parts together
+        'channels': (32, 64, 128, 256, 256, 256),  # of the encoder, real plus imaginary
         'lstm': 'complex',  # or 'real'
-        'lstm_units': 256,  # real and imaginary parts together
+        'lstm_units': 256,  # real plus imaginary
         'lstm_layers': 2,
-        'norm': 'real',  # batch normalisation; 'complex' whitens real and imaginary part together
-        'masking': 'E',  # 'C': complex product; 'R': part by part
+        'norm': 'real',  # batch normalisation; 'complex' whitens real and imaginary parts jointly
+        'masking': 'E',  # 'C': complex product; 'R': real and imaginary parts separately
         'window': 400,  # samples
         'hop': 100,  # samples
         'n_fft': 512,
-        'mask_padding': not released,  # in training; what is enhanced never depends on padding
+        'mask_padding': not released,  # in training; enhancement never depends on padding
         'clamp': released,  # the output to [-1, 1]
         'loss': {term: 0.0 for term in TERMS} | weights,
-        'lms_power': False,  # log-mel of power, not of magnitude
+        'lms_power': False,  # log-mel of power instead of magnitude
         'released_losses': released,
         'dtype': 'float32',  # 'bfloat16' for accelerators: convolutions only
     })
@@ -87,10 +87,10 @@ def get_config(variant: str = '') -> ConfigDict:
     if chosen.length == 'short':
         config.train.update(
             steps=800, batch_size=4, crop_seconds=2.0,
-            ema_decay=0.995,  # averaged weights are worth more the shorter the run
+            ema_decay=0.995,  # averaging helps short runs more
             eval_every=200, eval_seconds=3.0, save_every=200, log_every=25)
         config.optimizer.update(learning_rate=1e-3, decay='cosine', warmup_steps=50,
-                                clip_norm=20.0)  # no more than a rare spike of PMSQE's gradient
+                                clip_norm=20.0)  # only clips rare spikes of PMSQE's gradient
     if chosen.size == 'small':
         config.model.update(channels=(8, 16, 32, 64, 64, 64), lstm_units=64)
     elif chosen.size == 'quick':

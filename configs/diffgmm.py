@@ -1,7 +1,7 @@
-"""DiffGMM: diffusion from clean speech to the noisy recording, its reverse process a Gaussian mixture of the noise.
+"""DiffGMM: diffusion from clean speech to the noisy recording; the reverse process models noise as a Gaussian mixture.
 
-Paper:     Wang et al., "DiffGMM", arXiv 2406.09154. No equation, hyper-parameter or table of it could be had: what is
-           theirs and what is ours is in docs/diffgmm.md, and every value below is ours.
+Paper:     Wang et al., "DiffGMM", arXiv 2406.09154. No equation, hyper-parameter or table of it was available; every
+           value below is ours (docs/diffgmm.md).
 Command:   python train.py --config diffgmm --workdir runs/diffgmm
            python evaluate.py --workdir runs/diffgmm --output runs/diffgmm/report
            Ablations: --config diffgmm:k3 (K components), evaluate.py --steps 4 (S sampling steps)
@@ -9,15 +9,15 @@ Data:      voicebank_demand (28 speakers).
 Birds:     BirdSoundsDenoising, 14 120 recordings from the wild, each with a version denoised by hand (Zhang and Li,
            "BirdSoundsDenoising: Deep Visual Audio Denoising for Bird Sounds", WACV 2023,
            doi.org/10.5281/zenodo.7191406). Its folders Training and Valid, each with Raw_audios and Denoised_audios,
-           are expected below ./BirdSoundsDenoising; to read them elsewhere, name the four folders,
-           --config.data.train.clean=DIR and so on. Files are resampled to 16 kHz as they are read.
+           are expected in ./BirdSoundsDenoising; --config.data.train.clean=DIR and so on name the four
+           folders elsewhere. Files are resampled to 16 kHz when they are read.
            python train.py --config diffgmm:birds --workdir runs/birds
            python evaluate.py --workdir runs/birds --output runs/birds/report --metrics sdr,si_sdr \\
              --clean BirdSoundsDenoising/Valid/Denoised_audios --noisy BirdSoundsDenoising/Valid/Raw_audios
-Published: "perceptual and SDR improvements"; no figure is known to us. On bird song SDR improvements, it is said; no
-           figure is known to us, nor which split was used.
-Measured:  nobody has run the published size and length in full; the birds could not be had. A smaller network, shortly:
-           docs/diffgmm.md.
+Published: "perceptual and SDR improvements", and SDR improvements on bird song; we know neither figures nor the split
+           of the birds.
+Measured:  the published size and length were never run in full, nor the birds, whose data were not available. Short
+           trainings of a smaller network: docs/diffgmm.md.
 Hardware:  400 steps of a network of 1.4 million parameters took 8 to 13 minutes on two cores of an AMD EPYC.
 """
 
@@ -28,7 +28,7 @@ from jax_diffse import experiment
 COMPONENTS = {'k1': 1, 'k2': 2, 'k3': 3, 'k5': 5, 'k8': 8}
 VARIANTS = {
     'components': {name: f'mixtures with K = {count}' for name, count in COMPONENTS.items()},
-    'data': experiment.DATA | {'birds': 'bird song: BirdSoundsDenoising below the current folder'},
+    'data': experiment.DATA | {'birds': 'bird song: BirdSoundsDenoising in the current folder'},
     'size': {'small': '3.2 of 34.3 million parameters: fewer channels, shorter kernels', 'quick': experiment.QUICK},
     'length': {'short': f'{experiment.SHORT}: 400 steps of 8 x 1.02 s, enough for an ablation'},
 }
@@ -42,8 +42,8 @@ def get_config(variant: str = '') -> ConfigDict:
         'network': {
             'components': COMPONENTS[chosen.components],  # of the mixture, K
             'widths': (64, 128, 256, 512),  # channels of each level
-            'blocks': 3,  # residual ones of each level, on the way down and on the way up
-            'kernel': 9,  # samples of a convolution
+            'blocks': 3,  # residual blocks per level, in the encoder and in the decoder
+            'kernel': 9,  # size of convolutions, samples
             'groups': 8,  # of group normalisation
             'dtype': 'float32',  # 'bfloat16' for accelerators: activations and products only
         },
@@ -52,9 +52,9 @@ def get_config(variant: str = '') -> ConfigDict:
         'noise_scale': 0.05,  # noise that the chain adds, in units of the noisy recording's RMS
         'steps': 6,  # of sampling
         'temperature': 0.0,  # of sampling: 0 subtracts the mixtures' means, 1 draws from them
-        'nll_weight': 0.1,  # of the likelihood, beside the prediction of the noise
-        'nll_warmup': 5000 * 32,  # training examples over which that weight rises from 0
-        'stft_weight': 1.0,  # of the multi-resolution distance of spectra, beside that of waveforms
+        'nll_weight': 0.1,  # of the likelihood, added to the loss of the predicted noise
+        'nll_warmup': 5000 * 32,  # training examples over which nll_weight rises from 0
+        'stft_weight': 1.0,  # of the multi-resolution spectral distance, added to that of waveforms
     })
     _set_data(config, chosen.data)
     config.train.update(
@@ -65,7 +65,7 @@ def get_config(variant: str = '') -> ConfigDict:
         config.model.nll_warmup = 1600  # half of the examples
         config.train.update(
             steps=400, batch_size=8,
-            ema_decay=0.995,  # averaged weights are worth more the shorter the run
+            ema_decay=0.995,  # averaging helps short runs more
             eval_every=200, save_every=200, log_every=25)
         config.optimizer.update(learning_rate=1e-3, warmup_steps=50)
     if chosen.size == 'small':
@@ -80,11 +80,11 @@ def get_config(variant: str = '') -> ConfigDict:
 
 def _set_data(config: ConfigDict, data: str) -> None:
     if data == 'birds':
-        config.data.update(name='folders', resample=True, skip_bad=True)  # stereo or silent files, say
+        config.data.update(name='folders', resample=True, skip_bad=True)  # skips stereo and silent files
         for split, folder in (('train', 'Training'), ('validation', 'Valid')):
             config.data[split].update(clean=f'BirdSoundsDenoising/{folder}/Denoised_audios',
                                       noisy=f'BirdSoundsDenoising/{folder}/Raw_audios')
         return
     config.data.name = experiment.DATA_SETS[data]
     if data == 'folders':
-        config.data.update(snr_db=(-10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0), clip_seconds=3.0)  # as dccrn.py
+        config.data.update(snr_db=(-10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0), clip_seconds=3.0)  # as in dccrn.py

@@ -2,14 +2,14 @@
 
 Paper:     Tai et al., "Revisiting Denoising Diffusion Probabilistic Models for Speech Enhancement", AAAI 2023, table 1.
 Command:   python train.py --config dr_diffuse --workdir runs/dr_diffuse
-           The earlier stages' runs are runs/dr_diffuse/c_gen and .../diffusion; runs/dr_diffuse is the refiner's, which
-           holds all networks. Rerunning the command resumes where it was interrupted.
+           The runs of the earlier stages are runs/dr_diffuse/c_gen and .../diffusion; runs/dr_diffuse is that of the
+           refiner and holds all networks. Rerunning an interrupted command resumes it.
 Stages:    python train.py --config dr_diffuse:c_gen --workdir runs/c_gen
            python train.py --config dr_diffuse:diffusion --workdir runs/diffuse --config.init_from=runs/c_gen
            python train.py --config dr_diffuse:refiner --workdir runs/refiner --config.init_from=runs/diffuse
-           With `noisy` the diffusion stage starts from nothing. A refiner starts as a copy of the c_gen that
-           config.init_from holds; its training samples with config.model.steps, schedule, start and guidance, which
-           should be those of later use. To continue a chain after c_gen: --config.init_from=RUN
+           With `noisy`, the diffusion stage needs no config.init_from. A refiner starts as a copy of the c_gen in
+           config.init_from; its training samples with config.model.steps, schedule, start and guidance, which should
+           be those of later use. To continue a chain after c_gen: --config.init_from=RUN
            --config.chain="('diffusion','refiner')"
 Data:      voicebank_demand (28 speakers; 770 pairs of p226 and p287 held out for validation).
 Published: 824 test pairs. Paper: PESQ 3.09, CSIG 4.38, CBAK 3.57, COVL 3.76, SSNR 9.52, STOI 0.949. The authors'
@@ -17,7 +17,7 @@ Published: 824 test pairs. Paper: PESQ 3.09, CSIG 4.38, CBAK 3.57, COVL 3.76, SS
            alone 3.088, 4.390, 3.587, 3.764, 9.80, 0.948. The authors validate, and stop early, on the test set.
            Their monitor plots show a test error of the noise of about 0.088 (DiffuSE) and 0.11 (DiffuSEC; 0.12 with
            the noisy spectrogram as its condition) after 48 000 steps.
-Measured:  nobody has run the published size and length in full. Short trainings: docs/results_earlier.md.
+Measured:  the published size and length were never run in full. Short trainings: docs/results_earlier.md.
 Hardware:  `folders,short` on two cores of an AMD EPYC: c_gen 60 minutes, the DDPM 60, the refiner 13.
 """
 
@@ -32,8 +32,8 @@ VARIANTS = {
         'diffusion': 'the conditional DDPM alone, from config.init_from, the run of a c_gen',
         'refiner': 'the refiner alone, from config.init_from, the run of a DDPM',
     },
-    'denoiser': {'diffusec': 'the ablation DiffuSEC, which concatenates the condition, in place of DiffuSE'},
-    'condition': {'noisy': 'the noisy spectrogram as the condition: no c_gen, the refiner starts from drawn weights'},
+    'denoiser': {'diffusec': 'the ablation DiffuSEC, which concatenates the condition, instead of DiffuSE'},
+    'condition': {'noisy': 'the noisy spectrogram as the condition: no c_gen, random initial weights of the refiner'},
     'data': experiment.DATA,
     'size': {'small': '32 of 64 channels, one of three temporal groups', 'quick': experiment.QUICK},
     'length': {
@@ -47,20 +47,20 @@ DEFAULTS = {'data': 'voicebank'}
 
 
 def get_config(variant: str = '') -> ConfigDict:
-    """The chain, or one stage of it. `stages` holds what a stage changes in the rest."""
+    """The chain, or one stage of it. `stages` holds the changes of each stage to the rest of the config."""
     chosen = experiment.choose(variant, VARIANTS, DEFAULTS)
     released, noisy = chosen.faithfulness == 'released', chosen.condition == 'noisy'
     config = experiment.sections('dr_diffuse', {
         'stage': 'c_gen',
-        'channels': 64,  # of encoder and decoders
-        'temporal_groups': 3,  # of six dilated units each
+        'channels': 64,  # of the encoder and the decoders
+        'temporal_groups': 3,  # with six dilated units each
         'compression': 'sqrt',  # magnitude ** 0.5
         'mask_padding': not released,  # real frames do not depend on padding
         'dtype': 'float32',  # 'bfloat16' for accelerators: activations and products only
         'denoiser': chosen.denoiser or 'diffuse',  # two branches; 'diffusec': concatenation
         'condition': chosen.condition or 'c_gen',
         'steps': 6,  # of sampling
-        'schedule': 'fast',  # the released six steps, or their shape with more or fewer; 'linear': training's
+        'schedule': 'fast',  # the released six steps, or their shape with more or fewer; 'linear': as in training
         'start': 'condition',  # the diffused condition; 'noise': N(0, I), as in the paper
         'guidance': 'released' if released else 'x0',  # or 'none', 'gradient' (the paper's)
         'guidance_weight': 0.5,
@@ -96,7 +96,7 @@ def get_config(variant: str = '') -> ConfigDict:
 def _short(config: ConfigDict) -> None:
     config.train.update(
         steps=2300, batch_size=4, crop_seconds=2.0,
-        ema_decay=0.995,  # averaged weights are worth more the shorter the run
+        ema_decay=0.995,  # averaging helps short runs more
         eval_every=250, eval_seconds=4.0, save_every=250, log_every=25, early_stop=0)
     config.optimizer.update(decay='cosine', warmup_steps=100, clip_norm=1.0)
     config.stages.diffusion.train = ConfigDict({'steps': 1000})

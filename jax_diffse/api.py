@@ -1,4 +1,4 @@
-"""The commands as functions: what `jax_diffse.train`, `evaluate` and `convert` do."""
+"""The commands as functions: `jax_diffse.train`, `evaluate` and `convert`."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -26,8 +26,8 @@ def train(config, workdir: str | os.PathLike, *, overrides: Mapping[str, Any] | 
       change_config: resume although the run was made with another config.
 
     Returns:
-      Stage -> 'step', 'validation_loss', 'best_validation_loss' and 'finished'. A config without stages has one, named
-      after its system.
+      Stage -> 'step', 'validation_loss', 'best_validation_loss' and 'finished'. A config without stages has one stage,
+      named after its system.
 
     Raises:
       UserError: a mistake in the config, another process trains in `workdir`, a checkpoint cannot be saved, or the loss
@@ -37,7 +37,7 @@ def train(config, workdir: str | os.PathLike, *, overrides: Mapping[str, Any] | 
     if isinstance(config, (str, os.PathLike)):
         config = configs.load(os.fspath(config), arguments)
     elif overrides:
-        raise UserError('overrides are for a named config; set the keys of a ConfigDict in it')
+        raise UserError('overrides need the name or path of a config; set the keys of a ConfigDict directly')
     return chain.train(config, workdir, change_config=change_config)
 
 
@@ -50,14 +50,14 @@ def evaluate(run: str | os.PathLike | Sequence[str | os.PathLike], output: str |
     Args:
       run: the folder of a run, or several.
       output: the folder for the report.
-      data: which recordings; default: the test split of the first run's own data.
+      data: the recordings; default: the test split of the first run's own data.
       options: metrics, cache and so on.
-      steps: sampling steps; several make a study of them. Default: each run's own.
+      steps: sampling steps; several numbers are compared side by side. Default: each run's own.
       seeds: of the sampler's noise; several measure its spread.
-      preceding: the run whose output is refined, for runs that refine.
+      preceding: for refiners: the run whose output they refine.
 
     Returns:
-      The summary of the report: of `summary.json` for one setting, of `sweep.json` for several.
+      The summary of the report: the content of `summary.json` for one setting, of `sweep.json` for several.
 
     Raises:
       UserError: no such run, or data, metrics or settings that do not fit.
@@ -71,15 +71,15 @@ def evaluate(run: str | os.PathLike | Sequence[str | os.PathLike], output: str |
 
 def convert(checkpoints: Mapping[str, str | os.PathLike], workdir: str | os.PathLike, *,
             model: Mapping[str, Any] | None = None) -> None:
-    """Converts the authors' PyTorch checkpoints of one system into a run; needs torch, and runs no code in the files.
+    """Converts the authors' PyTorch checkpoints of one system into a run. Needs torch; does not execute code in files.
 
     Args:
       checkpoints: kind, such as 'dccrn' (see `jax_diffse.conversion.KINDS`) -> file.
       workdir: the folder of the run to write.
-      model: fields of config.model that the weights cannot tell.
+      model: fields of config.model that the weights do not determine.
 
     Raises:
-      UserError: a file that cannot be read or converted, kinds that do not make a system together, or a workdir that
-        holds a run already.
+      UserError: a file that cannot be read or converted, kinds that do not form a system, or a workdir that holds a
+        run already.
     """
     writing.to_run(checkpoints, workdir, model)

@@ -1,4 +1,4 @@
-"""Configs: ConfigDicts with command-line overrides at the edge, frozen dataclasses inside."""
+"""Configs: ConfigDicts with command-line overrides at the interface, frozen dataclasses inside."""
 
 import argparse
 import ast
@@ -16,7 +16,7 @@ from jax_diffse import files
 from jax_diffse.errors import UserError
 
 T = typing.TypeVar('T')
-RENAMED = {  # earlier name of a config -> its present one
+RENAMED = {  # earlier name of a config -> its new name
     'compact_diffiner_short': 'compact_diffiner:folders,short', 'dccrn_short': 'dccrn:folders,small,short',
     'diffgmm_birds': 'diffgmm:birds', 'diffgmm_short': 'diffgmm:folders,small,short',
     'diffiner_small': 'diffiner:folders,small,short', 'dr_diffuse_c_gen': 'dr_diffuse:c_gen',
@@ -27,16 +27,16 @@ RENAMED = {  # earlier name of a config -> its present one
 
 
 class Listed(NamedTuple):
-    """What there is to know of a config without loading it."""
+    """The description of a config."""
 
     name: str
-    title: str  # the first line of its documentation
+    title: str  # the first line of its docstring
     variants: dict[str, dict[str, str]]  # group -> name -> description
-    defaults: dict[str, str]  # group -> the name that applies where none is given
+    defaults: dict[str, str]  # group -> default name
 
 
 def available() -> list[Listed]:
-    """The configs that `load` knows by name, sorted by it."""
+    """Lists the configs that `load` knows by name, sorted by name."""
     found = []
     for path in _named().values():
         module = _module(path)
@@ -48,8 +48,8 @@ def load(config: str, overrides: Sequence[str] = ()):
     """Loads a config and applies overrides.
 
     Args:
-      config: 'NAME' or 'NAME:VARIANTS' of a config of this project, or the path of a Python file in place of the name,
-        with a separator or the suffix .py. The file has `get_config(variant: str)`.
+      config: 'NAME' or 'NAME:VARIANTS' of a config of this project. The path of a Python file, with a separator or the
+        suffix .py, may replace the name. The file has `get_config(variant: str)`.
       overrides: like `--config.train.steps=100`.
 
     Returns:
@@ -69,19 +69,19 @@ def load(config: str, overrides: Sequence[str] = ()):
         found = _module(path).get_config(variant) if variant else _module(path).get_config()
     except UserError as error:
         raise UserError(f'--config={config}: {error}') from error
-    except Exception as error:  # the file is code, which may fail in any way
+    except Exception as error:  # code in the file may raise anything
         raise UserError(f'--config={config}: {type(error).__name__}: {_one_line(error)}') from error
     values, argv = flags.FlagValues(), ['', *overrides]
     try:
         config_flags.DEFINE_config_dict('config', found, lock_config=True, flag_values=values, sys_argv=argv)
         values(argv)
         return values['config'].value
-    except Exception as error:  # of ml_collections or absl, which raise many kinds
+    except Exception as error:  # ml_collections and absl raise many kinds
         raise UserError(f'--config={config}: {_reason(error)}') from error
 
 
 def _find(config: str) -> tuple[pathlib.Path, str]:
-    """The file of a config and its variants.
+    """Returns the file of a config and its variants.
 
     Raises:
       UserError: there is no such file or name.
@@ -101,7 +101,7 @@ def _find(config: str) -> tuple[pathlib.Path, str]:
 
 
 def _named() -> dict[str, pathlib.Path]:
-    """Name -> file of this project's configs: in the package where it is installed, beside it in a clone."""
+    """Name -> file of this project's configs, which lie in an installed package, or next to it in a clone."""
     package = pathlib.Path(__file__).parent
     folder = package / 'configs' if (package / 'configs').is_dir() else package.parent / 'configs'
     return {path.stem: path for path in sorted(folder.glob('*.py')) if not path.stem.startswith('_')}
@@ -110,14 +110,14 @@ def _named() -> dict[str, pathlib.Path]:
 def _present_name(earlier: str, variant: str) -> str:
     name, _, implied = RENAMED[earlier].partition(':')
     given = [part for part in variant.split(',') if part]
-    if 'quick' in given:  # which had its own size and length
+    if 'quick' in given:  # has its own size and length
         implied = ','.join(part for part in implied.split(',') if part not in ('small', 'short'))
     parts = dict.fromkeys([*given, *filter(None, implied.split(','))])
     return f'{name}:{",".join(parts)}'
 
 
 def _module(path: pathlib.Path) -> types.ModuleType:
-    """Runs a config file, which need not lie in a package."""
+    """Runs a config file, which may be outside a package."""
     module = types.ModuleType(path.stem)
     module.__file__ = str(path)
     exec(compile(path.read_bytes(), str(path), 'exec'), module.__dict__)
@@ -129,11 +129,11 @@ def _one_line(error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong with an override, in one line."""
-    if error.args and isinstance(error.args[0], KeyError):  # how ml_collections raises it again
+    """The mistake in an override, in one line."""
+    if error.args and isinstance(error.args[0], KeyError):  # ml_collections wraps it
         error = error.args[0]
     text = _one_line(error)
-    if isinstance(error, KeyError):  # whose text is a representation
+    if isinstance(error, KeyError):  # str() of a KeyError is quoted
         text = f'unknown key {error.args[0]}'.replace('\n', '. ')
     elif isinstance(error, SyntaxError):
         text = f'SyntaxError: {text}'
@@ -141,10 +141,10 @@ def _reason(error: Exception) -> str:
 
 
 def stage_config(config, name: str):
-    """The config of one stage of a chain: `config` with the changes in `config.stages.NAME`, locked.
+    """Returns the config of one stage of a chain: `config` with the changes of `config.stages.NAME`, locked.
 
     Raises:
-      UserError: no such stage, or one that names keys which the config lacks.
+      UserError: no such stage, or a stage with keys that the config lacks.
     """
     if name not in config.stages:
         raise UserError(f'config.chain: unknown stage {name!r}, expected some of {", ".join(config.stages)}')
@@ -159,7 +159,7 @@ def stage_config(config, name: str):
 
 
 def setting(text: str) -> tuple[str, str]:
-    """`KEY=VALUE` of a command line -> the two, for `override`.
+    """Parses the argument `KEY=VALUE` into key and value, for `override`.
 
     Raises:
       argparse.ArgumentTypeError: there is no '='.
@@ -171,10 +171,10 @@ def setting(text: str) -> tuple[str, str]:
 
 
 def checkpoint(text: str) -> int | str:
-    """'best', 'latest' or a number of a command line, for `runs.load`.
+    """Parses the argument 'best', 'latest' or a number, for `runs.load`.
 
     Raises:
-      argparse.ArgumentTypeError: it is none of these.
+      argparse.ArgumentTypeError: `text` is none of these.
     """
     if text not in ('best', 'latest') and not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected 'best', 'latest' or the number of a step, got {text!r}")
@@ -184,10 +184,10 @@ def checkpoint(text: str) -> int | str:
 def override(model, changes: Mapping[str, object]) -> None:
     """Sets fields of `config.model`, a ConfigDict; 'network.heads' is the field heads of its network.
 
-    Values may be text, as on a command line: Python literals, except where the field is text itself.
+    Values may be text, as on a command line: Python literals, unless the field itself is text.
 
     Raises:
-      UserError: a value of another type, or a field of something that has none.
+      UserError: an unknown field, or a value of another type.
     """
     for key, value in changes.items():
         *path, last = key.split('.')
@@ -208,9 +208,9 @@ def _literal(value):
 
 
 def from_config_dict(cls: type[T], config, name: str) -> T:
-    """Builds the frozen dataclass `cls` from a ConfigDict or dict; nested dataclasses and sequences are followed.
+    """Builds the frozen dataclass `cls` from a ConfigDict or dict, including nested dataclasses and sequences.
 
-    `name` is how the user would address the config, as in 'config.data'.
+    `name` is the user's name of the config, such as 'config.data', for messages.
 
     Raises:
       UserError: a key that `cls` lacks, a value of another type, or a value that `cls` refuses.

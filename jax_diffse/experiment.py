@@ -1,7 +1,7 @@
-"""What the files in configs/ share: the sections of a config, variants, and the quick size.
+"""Shared code of the files in configs/: the sections of a config, variants, and the quick size.
 
 A config file has `get_config(variant: str = '')`, which returns a locked ConfigDict, and two tables: `VARIANTS` maps
-groups to names to one line on what they do, `DEFAULTS` maps groups to the name that applies where none is given.
+group -> name -> a description in one line, `DEFAULTS` maps group -> default name.
 """
 
 import types
@@ -13,11 +13,11 @@ from jax_diffse.errors import UserError
 
 DATA = {  # the group 'data' of every table of variants
     'voicebank': 'VoiceBank-DEMAND with 28 training speakers; TensorFlow Datasets downloads it once',
-    'folders': 'your own: --config.data.train.speech=DIR and .noise=DIR, or pairs in .clean=DIR and .noisy=DIR',
-    'spoken_demo': 'half an hour of speech and noise, made on the spot by espeak-ng',
+    'folders': 'your folders: --config.data.train.speech=DIR and .noise=DIR, or pairs in .clean=DIR and .noisy=DIR',
+    'spoken_demo': 'half an hour of speech and noise, synthesised by espeak-ng',
 }
 DATA_SETS = {'voicebank': 'voicebank_demand/28spk', 'folders': 'folders', 'spoken_demo': 'spoken_demo'}
-QUICK = 'the same code path in a minute on two CPU cores; on spoken_demo where no data are named'
+QUICK = 'the same code path in a minute on two CPU cores; its default data are spoken_demo'
 SHORT = 'a training of minutes to an hour on two CPU cores'
 
 
@@ -26,23 +26,23 @@ def choose(variant: str, variants: Mapping[str, Mapping[str, str]],
     """Parses comma-separated variants, at most one of each group.
 
     Args:
-      variant: like 'small,folders', in any order; '' for none.
+      variant: names in any order, such as 'small,folders'; '' for none.
       variants: group -> name -> description, with a group 'data' and a group 'size'.
-      defaults: group -> the name that applies where none of the group is given.
+      defaults: group -> default name.
 
     Returns:
-      One attribute per group: the chosen name, its default, or None. The size 'quick' implies spoken_demo where no data
+      One attribute per group: the chosen name, its default, or None. The size 'quick' implies spoken_demo if no data
       are given.
 
     Raises:
-      UserError: a name that no group has, or two of one group.
+      UserError: an unknown name, or two names of one group.
     """
     chosen = {}
     for name in filter(None, variant.split(',')):
         group = next((group for group, names in variants.items() if name in names), None)
         if group is None:
             expected = '; '.join(f'{group}: {", ".join(names)}' for group, names in variants.items())
-            raise UserError(f'unknown variant {name!r}, expected one of each group at most: {expected}')
+            raise UserError(f'unknown variant {name!r}, expected at most one of each group: {expected}')
         if group in chosen:
             raise UserError(f'{chosen[group]} and {name}: expected one variant of the group {group}')
         chosen[group] = name
@@ -52,15 +52,15 @@ def choose(variant: str, variants: Mapping[str, Mapping[str, str]],
 
 
 def sections(system: str, model: dict) -> ConfigDict:
-    """Builds an unlocked config with neutral values; an experiment sets what differs.
+    """Builds an unlocked config with neutral values, which an experiment adapts.
 
     Args:
-      system: its name in `systems.SYSTEMS`.
+      system: a name in `systems.SYSTEMS`.
       model: the fields of the system's dataclass.
     """
     return ConfigDict({
         'system': system,
-        'init_from': '',  # an earlier run to start from; groups that are not trained must come from one
+        'init_from': '',  # an earlier run to start from; required if some groups are not trained
         'model': model,
         'data': {
             'name': 'folders',  # or a TFDS data set, see docs/data.md
@@ -68,25 +68,25 @@ def sections(system: str, model: dict) -> ConfigDict:
             'train': {'clean': '', 'noisy': '', 'speech': '', 'noise': ''},  # folders: pairs, or speech and noise
             'validation': {'clean': '', 'noisy': '', 'speech': '', 'noise': ''},  # '': speakers held out of train
             'test': {'clean': '', 'noisy': '', 'speech': '', 'noise': ''},
-            'held_out': 0.05,  # share of the training speakers and noises held out where validation names nothing
-            'speaker_level': 0,  # of the folders that are speakers, 1: directly below the named one; 0: it is found
+            'held_out': 0.05,  # share of the training speakers and noises held out if validation names no folders
+            'speaker_level': 0,  # depth of the speakers' folders, 1: directly in the named one; 0: detected
             'snr_db': (0.0, 5.0, 10.0, 15.0),  # of mixtures made on the fly
-            'snr_uniform': False,  # draw from the whole range, not from the list
+            'snr_uniform': False,  # draw from the range of the list instead
             'test_snr_db': (2.5, 7.5, 12.5, 17.5),  # of the listed test mixtures
-            'clip_seconds': 0.0,  # listed mixtures are cut to their middle; 0: whole
+            'clip_seconds': 0.0,  # listed mixtures are cut to their middle; 0: not cut
             'sample_rate': 16_000,  # Hz
-            'resample': False,  # folders: take files at another rate, and resample them as they are read
+            'resample': False,  # folders: accept files at another rate and resample them when read
             'min_seconds': 0.25,  # shorter files are refused
-            'skip_bad': False,  # leave files that cannot be used out, rather than stop
+            'skip_bad': False,  # leave out unusable files instead of stopping
         },
         'train': {
             'steps': 0,
             'batch_size': 8,
             'crop_seconds': 3.0,
-            'accumulate': 1,  # parts a batch is taken in
-            'ema_decay': 0.0,  # of averaged weights; 0: none are kept
+            'accumulate': 1,  # parts that a batch is split into
+            'ema_decay': 0.0,  # of averaged weights; 0: no averaging
             'eval_every': 1000,
-            'eval_seconds': 0.0,  # validation utterances are cut to this; 0: whole
+            'eval_seconds': 0.0,  # validation utterances are cut to this; 0: not cut
             'save_every': 1000,
             'log_every': 50,
             'early_stop': 0,  # validations without a new best; 0: never
@@ -99,10 +99,10 @@ def sections(system: str, model: dict) -> ConfigDict:
             'clip_norm': 0.0,
             'decay': 'constant',  # or 'plateau', lowered when validation stops improving; 'cosine'
             'warmup_steps': 0,
-            'plateau_patience': 3,  # validations without improvement that are tolerated: the next one lowers the rate
-            'plateau_threshold': 1e-4,  # improvement: a loss below the best one by more than this share of it
-            'plateau_factor': 0.5,  # that the rate is multiplied by
-            'plateau_min_rate': 0.0,  # below which it does not fall
+            'plateau_patience': 3,  # tolerated validations without improvement; the next lowers the rate
+            'plateau_threshold': 1e-4,  # relative reduction of the best loss that counts as an improvement
+            'plateau_factor': 0.5,  # multiplies the rate
+            'plateau_min_rate': 0.0,  # lower limit of the rate
         },
         'log': {'audio_examples': 2, 'wandb_project': ''},
         'parallel': {'mapper': 'shard_map'},  # or 'pmap'
@@ -110,7 +110,7 @@ def sections(system: str, model: dict) -> ConfigDict:
 
 
 def make_quick(config: ConfigDict) -> None:
-    """Shortens the training, and that of every stage, to the few steps of the size 'quick'."""
+    """Shortens the training, including every stage, to the few steps of the size 'quick'."""
     config.train.update(steps=20, batch_size=4, crop_seconds=1.0, eval_every=10, eval_seconds=2.0, save_every=10,
                         log_every=10)
     for stage in config.get('stages', {}).values():

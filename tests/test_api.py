@@ -79,7 +79,7 @@ def test_load_hands_on_what_it_is_given(monkeypatch):
 
 
 def test_overrides_are_for_named_configs(corpus, tmp_path):
-    with pytest.raises(UserError, match='overrides are for a named config'):
+    with pytest.raises(UserError, match='overrides need the name or path of a config'):
         jax_diffse.train(make_config(corpus), tmp_path / 'run', overrides={'train.steps': 1})
     with pytest.raises(UserError, match='unknown key'):
         jax_diffse.train('dccrn:quick', tmp_path / 'run', overrides={'train.stesp': 1})

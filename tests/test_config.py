@@ -115,7 +115,7 @@ def test_overrides_reach_nested_keys_with_their_type():
     ('nothing', [], 'nothing: no such config, expected the path of a file or one of compact_diffiner, dccrn, demo, '),
     ('', [], 'no such config'),
     ('__init__', [], 'no such config'),
-    ('segan:slow', [], "segan:slow: unknown variant 'slow', expected one of each group at most: adversary: "
+    ('segan:slow', [], "segan:slow: unknown variant 'slow', expected at most one of each group: adversary: "
      'no_adversary; data: voicebank, folders, spoken_demo; size: small, quick; length: short; faithfulness: released'),
     ('dccrn:mse,lms', [], 'mse and lms: expected one variant of the group loss'),
     ('diffgmm:k2,short,k3', [], 'k2 and k3: expected one variant of the group components'),

@@ -1,7 +1,7 @@
-"""The commands: `jax-diffse COMMAND`, one module each.
+"""The commands `jax-diffse COMMAND`, one module each.
 
 A command's module has `USAGE`, `add_arguments(parser)` and `run(args)`, which returns the exit status; its docstring is
-the help text. These modules import nothing heavy at the top, so that `--help` answers at once.
+the help text. These modules import nothing heavy at the top, so that `--help` responds at once.
 """
 
 import argparse
@@ -23,19 +23,19 @@ COMMANDS = {
 
 
 def main(command: str = '') -> None:
-    """Runs the command line and exits: status 0 if all went well, 2 for a mistake that the user can mend.
+    """Runs the command line and exits with status 0, or 2 for a mistake that the user can fix.
 
     Args:
-      command: the one command of a script such as `train.py`; '': the first argument names it.
+      command: the command of a script such as `train.py`; '': the first argument names the command.
     """
     errors.exit_with(lambda: run(sys.argv[1:], command))
 
 
 def run(arguments: Sequence[str], command: str = '') -> int | None:
-    """Parses a command line and runs the command -> its exit status.
+    """Parses a command line, runs the command and returns its exit status.
 
     Raises:
-      UserError: a mistake in the command line, or what the command raises.
+      UserError: a mistake in the command line, or an error of the command.
     """
     found = parser(command) if command else _all_commands()
     args, overrides = found.parse_known_args(arguments)
@@ -47,7 +47,7 @@ def run(arguments: Sequence[str], command: str = '') -> int | None:
 
 
 def parser(command: str) -> argparse.ArgumentParser:
-    """The parser of one command, as its script uses it."""
+    """The parser of a command's script, such as `train.py`."""
     return _fill(errors.Parser(prog=f'{command}.py', **_settings(command)), command)
 
 

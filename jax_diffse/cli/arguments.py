@@ -8,7 +8,7 @@ from jax_diffse.config import checkpoint, setting
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """--checkpoint and --model, which say how a run is loaded."""
+    """Adds --checkpoint and --model, which select what is loaded of a run."""
     parser.add_argument('--checkpoint', type=checkpoint, default='best', metavar='best|latest|N',
                         help='which checkpoint of the run (default: best)')
     parser.add_argument('--model', type=setting, action='append', default=[], metavar='KEY=VALUE',
@@ -16,13 +16,13 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def add_preceding(parser: argparse.ArgumentParser) -> None:
-    """--preceding, for runs that refine."""
+    """Adds --preceding, for refiners."""
     parser.add_argument('--preceding', type=files.given, metavar='RUN',
-                        help='for a run that refines: the run that enhances first')
+                        help='for a refiner: the run whose output it refines')
 
 
 def numbers(kind: type) -> Callable[[str], tuple]:
-    """The type of an argument with several numbers, separated by commas."""
+    """Returns the argument type for several numbers, separated by commas."""
     what = 'whole numbers' if kind is int else 'numbers'
 
     def parse(text: str) -> tuple:

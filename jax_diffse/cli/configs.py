@@ -10,11 +10,11 @@ USAGE = '[NAME ...]'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument('names', nargs='*', metavar='NAME', help='only these, with a line for each variant')
+    parser.add_argument('names', nargs='*', metavar='NAME', help='list only these, with a line per variant')
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints them."""
+    """Prints the list."""
     from jax_diffse import config
     from jax_diffse.errors import UserError
 
@@ -27,8 +27,8 @@ def run(args: argparse.Namespace) -> None:
         for group, names in listed[name].variants.items():
             if args.names:
                 print(f'  {group}')
-                for variant, meaning in names.items():
+                for variant, description in names.items():
                     default = ' (default)' if variant == listed[name].defaults.get(group) else ''
-                    print(f'    {variant:<14}{meaning}{default}')
+                    print(f'    {variant:<14}{description}{default}')
             else:
                 print(f'{"":<18}{group}: {", ".join(names)}')

@@ -3,12 +3,12 @@
     jax-diffse convert KIND=CHECKPOINT.pth... --workdir RUN
     jax-diffse convert nisqa nisqa.tar...
 
-Several networks of one system make one run: dr-diffuse-base=base.pth dr-diffuse-diffuse=diffuse.pth
-dr-diffuse-refiner=refiner.pth. Settings that the weights cannot tell are those of the published networks, unless
+Several networks of one system form one run: dr-diffuse-base=base.pth dr-diffuse-diffuse=diffuse.pth
+dr-diffuse-refiner=refiner.pth. Settings that the weights do not determine are those of the published networks, unless
 --model overrides them.
 
 The second form installs the weights of the metric NISQA (nisqa.tar, nisqa_mos_only.tar, nisqa_tts.tar) in the cache
-folder ($JAX_DIFFSE_CACHE), where evaluations find them.
+folder ($JAX_DIFFSE_CACHE), where evaluate finds them.
 """
 
 import argparse
@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help=f"the authors' files; KIND: {', '.join(KINDS)}; or nisqa and its files")
     parser.add_argument('--workdir', type=files.given, metavar='RUN', help='folder of the run to write')
     parser.add_argument('--model', type=setting, action='append', default=[], metavar='KEY=VALUE',
-                        help='a value of config.model that the weights cannot tell, as in network.heads=8; repeatable')
+                        help='set a value of config.model that the weights do not determine, as in network.heads=8; '
+                             'repeatable')
 
 
 def run(args: argparse.Namespace) -> None:

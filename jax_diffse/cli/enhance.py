@@ -1,13 +1,13 @@
-"""Enhances recordings of any length, sample rate, number of channels and encoding; results keep all of them.
+"""Enhances recordings of any length, sample rate, number of channels and encoding; results keep these properties.
 
 Inputs are never overwritten. Files that cannot be enhanced are listed at the end, and the exit status is then 1, or 2
 if no file was enhanced. Rerunning an interrupted command skips the files that are done.
 
-A run that refines needs the output of another enhancer: files of the same names, of any extension (--noisy and
---processed instead of FILE_OR_DIR), or a run (--preceding).
+A refiner needs the output of another enhancer: files of the same names, with any extension (--noisy and --processed
+instead of FILE_OR_DIR), or a run (--preceding).
 
---stream enhances hop by hop, as a live stream would be. The result equals that of whole files up to 1e-4, unless a file
-is longer than a chunk: whole files are then cross-faded from chunks.
+--stream enhances hop by hop, like a live stream. The result equals that of whole files up to 1e-4, unless a file is
+longer than a chunk: whole files are then cross-faded from chunks.
 """
 
 import argparse
@@ -30,22 +30,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--strength', type=float, default=1.0, metavar='S',
                         help='0: the input, 1: fully enhanced (default)')
     parser.add_argument('--noise', type=files.given, metavar='DIR',
-                        help='also write what was removed (input - output) here')
+                        help='folder for the removed noise (input - output)')
     parser.add_argument('--stream', action='store_true',
                         help='enhance as a live stream, on one CPU core, for systems that can (DCCRN)')
     parser.add_argument('--chunk-seconds', type=float, metavar='SECONDS',
-                        help='length that is enhanced at a time (default: 16); less needs less memory')
+                        help='length of chunks (default: 16); shorter chunks need less memory')
     arguments.add_run(parser)
-    refining = parser.add_argument_group('runs that refine')
+    refining = parser.add_argument_group('refiners')
     arguments.add_preceding(refining)
     refining.add_argument('--noisy', type=files.given, metavar='DIR',
-                          help='noisy recordings, a folder or a file; goes with --processed')
+                          help='noisy recordings, a folder or a file; requires --processed')
     refining.add_argument('--processed', type=files.given, metavar='DIR',
                           help='output of another enhancer for them')
 
 
 def run(args: argparse.Namespace) -> int | None:
-    """Enhances."""
+    """Enhances the inputs and returns the exit status."""
     if args.stream:
         launch.use_one_core()
 

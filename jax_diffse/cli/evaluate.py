@@ -1,9 +1,9 @@
 """Evaluates runs: writes tables, figures and a report with audio players, DIR/index.html.
 
-By default on the test split of the data that the run was trained on; with --clean and --noisy on folders of equally
-named files; with --speech and --noise on mixtures of the files in these folders.
+The default data are the test split of the data that the run was trained on. --clean and --noisy name folders whose
+files have the same names; --speech and --noise name folders to mix.
 
-Several --steps, --sweep values, --seeds or runs (--workdir, repeated) make a study: tables with confidence intervals
+Several --steps, --sweep values, --seeds or runs (--workdir, repeated) give a sweep: tables with confidence intervals
 and figures. --compare A B compares two runs, or two settings such as RUN@steps=6,guidance=none, file by file.
 
 Results are cached in DIR/cache, so rerunning an interrupted or extended command computes only what is missing.
@@ -25,12 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='a trained or converted run; repeatable')
     parser.add_argument('--output', required=True, type=files.given, metavar='DIR', help='folder for the report')
     parser.add_argument('--metrics', metavar='A,B,...',
-                        help='by name; an unknown name lists them (default: all but sdr; NISQA v2 if installed)')
+                        help='names; an unknown name lists them (default: all but sdr; NISQA v2 if installed)')
     parser.add_argument('--save-audio', action='store_true', help='write the output of every stage to DIR/audio/STAGE')
     parser.add_argument('--workers', type=int, metavar='N', help='scoring processes (default: one per CPU)')
-    parser.add_argument('--cache', type=files.given, metavar='DIR', help='folder of results (default: DIR/cache)')
+    parser.add_argument('--cache', type=files.given, metavar='DIR', help='folder of the cache (default: DIR/cache)')
     arguments.add_run(parser)
-    study = parser.add_argument_group('studies')
+    study = parser.add_argument_group('sweeps')
     study.add_argument('--steps', type=arguments.numbers(int), metavar='A,B,...',
                        help="sampling steps, for systems that sample (default: the run's own)")
     study.add_argument('--sweep', type=setting, action='append', default=[], metavar='KEY=A,B,...',
@@ -41,18 +41,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        help='two runs or settings, instead of --workdir; KEY may be steps')
     data = parser.add_argument_group('data')
     data.add_argument('--split', choices=('test', 'validation'), help="of the run's own data (default: test)")
-    data.add_argument('--clean', type=files.given, metavar='DIR', help='clean speech; goes with --noisy')
-    data.add_argument('--noisy', type=files.given, metavar='DIR', help='the same files with noise')
-    data.add_argument('--speech', type=files.given, metavar='DIR', help='clean speech to mix; goes with --noise')
+    data.add_argument('--clean', type=files.given, metavar='DIR', help='clean speech; requires --noisy')
+    data.add_argument('--noisy', type=files.given, metavar='DIR', help='the same recordings with noise')
+    data.add_argument('--speech', type=files.given, metavar='DIR', help='clean speech to mix; requires --noise')
     data.add_argument('--noise', type=files.given, metavar='DIR', help='noise to mix it with, one folder per class')
     data.add_argument('--snr-db', type=arguments.numbers(float), default=(), metavar='A,B,...',
-                      help='SNRs of the mixtures, as in --snr-db=-5,0 (default: as the run)')
+                      help="SNRs of the mixtures, as in --snr-db=-5,0 (default: the run's)")
     data.add_argument('--clip-seconds', type=float, metavar='S',
-                      help='cut utterances to their middle before mixing; 0: whole (default: as the run)')
+                      help="cut utterances to their middle before mixing; 0: not cut (default: the run's)")
     data.add_argument('--resample', action='store_true', help="resample files to the system's rate")
     data.add_argument('--skip-bad', action='store_true', help='leave out unusable files instead of stopping')
     data.add_argument('--limit', type=int, metavar='N', help='at most N files, spread evenly over the data')
-    refining = parser.add_argument_group('runs that refine')
+    refining = parser.add_argument_group('refiners')
     arguments.add_preceding(refining)
     refining.add_argument('--processed', type=files.given, metavar='DIR',
                           help='output of another enhancer for the noisy files, named by their ids')
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    """Evaluates."""
+    """Evaluates and returns the exit status."""
     if bool(args.workdir) == bool(args.compare):
         raise UserError('expected either --workdir or --compare')
     return processes.run(lambda: _evaluate(args), args)
@@ -93,7 +93,7 @@ def _variants(args: argparse.Namespace) -> list:
         values = {key: listed.split(',') for key, listed in args.sweep}
         return grid([load(workdir) for workdir in args.workdir], args.steps or (None,), values)
     if args.steps or args.sweep:
-        raise UserError('--compare: does not go together with --steps and --sweep; expected RUN@steps=N,KEY=VALUE')
+        raise UserError('--compare: cannot be combined with --steps and --sweep; expected RUN@steps=N,KEY=VALUE')
     found = []
     for workdir, changes, steps in map(parse_setting, args.compare):
         found += grid([load(workdir)], (steps,), {key: [value] for key, value in changes.items()})

@@ -1,7 +1,7 @@
 """Trains a system, or resumes a training.
 
-Rerunning the command resumes an interrupted run. A config with several stages trains them one after the other. Any key
-of a config can be overridden: --config.train.batch_size=16, for one stage --config.stages.refiner.train.steps=500.
+Rerunning the command resumes an interrupted run. A config with several stages trains them in order. Any key of a config
+can be overridden: --config.train.batch_size=16, or for one stage --config.stages.refiner.train.steps=500.
 `jax-diffse configs` lists the experiments.
 """
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    """Trains."""
+    """Trains and returns the exit status."""
     from jax_diffse import config
     from jax_diffse.training.chain import train
 

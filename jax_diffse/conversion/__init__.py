@@ -1,4 +1,4 @@
-"""The authors' PyTorch checkpoints -> variables. The only package that knows torch, and only to read their files."""
+"""Converts the authors' PyTorch checkpoints into variables. Only this package imports torch, to read their files."""
 
 import dataclasses
 import os
@@ -22,11 +22,11 @@ class Kind:
     group: str
     model: Callable[[Mapping[str, Any]], dict[str, Any]]  # weights -> fields of a system that has the group
     entries: Callable[[Mapping[str, Any]], list[layouts.Entry]]  # these fields -> the table
-    entry: str = 'model'  # of a file that holds more than these weights
-    prefix: str = ''  # that names have where the weights were saved with a larger module
+    entry: str = 'model'  # name of the weights in a file that holds more
+    prefix: str = ''  # of names, if the weights were saved as part of a larger module
 
     def plain(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-        """Without the prefix."""
+        """Removes the prefix from the names."""
         return {name.removeprefix(self.prefix): value for name, value in state_dict.items()}
 
 
@@ -57,11 +57,11 @@ def from_torch(kind: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
       state_dict: torch's names -> tensors or NumPy arrays in torch's layout.
 
     Returns:
-      The variables of its group, NumPy arrays: `{'params': {group: tree}, 'batch_stats': {group: tree}}`, the latter
-      where it has any.
+      The variables of its group, NumPy arrays: `{'params': {group: tree}, 'batch_stats': {group: tree}}`; the latter
+      only if the group has any.
 
     Raises:
-      UserError: an unknown kind, or weights that do not fit: every missing, extra or misshapen entry is named.
+      UserError: an unknown kind, or weights that do not fit; names every missing, extra or misshapen entry.
     """
     found = kind_of(kind)
     state_dict = found.plain(state_dict)
@@ -72,13 +72,13 @@ def from_torch(kind: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe(weights: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
-    """The system that several networks make together: its name and fields (as config.model).
+    """Returns the name and the fields (config.model) of the system that several networks form.
 
     Args:
       weights: kind -> state dict.
 
     Raises:
-      UserError: an unknown kind, or kinds that do not make a system together.
+      UserError: an unknown kind, or kinds that do not form a system.
     """
     names = {kind_of(kind).system for kind in weights}
     if len(names) != 1:
@@ -92,10 +92,10 @@ def describe(weights: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, A
 
 
 def kind_of(name: str) -> Kind:
-    """A kind of checkpoint, by name.
+    """Returns a kind of checkpoint by name.
 
     Raises:
-      UserError: there is none of this name.
+      UserError: an unknown name.
     """
     if name not in KINDS:
         raise UserError(f'unknown kind of checkpoint {name!r}, expected one of {", ".join(KINDS)}')
@@ -103,9 +103,9 @@ def kind_of(name: str) -> Kind:
 
 
 def read_state_dict(path: str | os.PathLike, entry: str = 'model') -> dict[str, Any]:
-    """The weights in a PyTorch file: a checkpoint with `model_state_dict` or `entry`, or a bare state dict.
+    """Reads the weights of a PyTorch file: a checkpoint with `model_state_dict` or `entry`, or a bare state dict.
 
-    No code in it is run.
+    Code in the file is not executed.
 
     Raises:
       UserError: the file is missing, damaged or not a checkpoint, contains more than tensors, or is an archive with a
@@ -116,7 +116,7 @@ def read_state_dict(path: str | os.PathLike, entry: str = 'model') -> dict[str, 
     except ImportError as error:
         raise UserError('reading PyTorch files needs torch: pip install torch') from error
     try:
-        if not os.path.isfile(path) and os.path.exists(path):  # a pipe that nobody writes to would not open
+        if not os.path.isfile(path) and os.path.exists(path):  # opening a pipe without a writer would block
             raise IsADirectoryError(0, 'not a file')
         open(path, 'rb').close()
     except OSError as error:
@@ -129,7 +129,7 @@ def read_state_dict(path: str | os.PathLike, entry: str = 'model') -> dict[str, 
         raise UserError(f'{path}: damaged, or larger than the memory of this machine') from error
     except pickle.UnpicklingError as error:
         raise UserError(f'{path}: refused, it is damaged or contains code besides tensors') from error
-    except Exception as error:  # what is no pickle fails in any way
+    except Exception as error:  # torch raises many kinds for files that are not pickles
         raise UserError(f'{path}: not a PyTorch checkpoint, or damaged') from error
     weights = None
     if isinstance(checkpoint, dict):
@@ -142,11 +142,11 @@ def read_state_dict(path: str | os.PathLike, entry: str = 'model') -> dict[str, 
 
 
 def _check_members(path) -> None:
-    """Of a file that torch.save made, a zip archive. Nothing is ever extracted; no honest file has such a member."""
+    """Refuses zip archives with members outside the archive, which torch.save never writes; none are extracted."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except Exception:  # older files are none, and of damaged ones torch.load tells
+    except Exception:  # an older format, or damaged, which torch.load reports
         return
     for name in names:
         if name.startswith(('/', '\\')) or '..' in name.replace('\\', '/').split('/'):

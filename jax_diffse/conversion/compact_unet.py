@@ -1,4 +1,4 @@
-"""The compact U-Net: the names in the notebook's checkpoints, state dicts of its `UNet`."""
+"""The compact U-Net: names in the notebook's checkpoints, which are state dicts of its `UNet`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,14 +20,14 @@ _WIDTH = 'down_block{}.downBlock.res.conv1.pointwise.weight'
 def model(weights: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of the system that these weights belong to, as released.
 
-    Heads, groups, dropout and the activation cannot be told from weights: they are the defaults, unless the user says
-    otherwise. Weights of another network give fields that they do not fit.
+    Weights do not determine heads, groups, dropout and the activation: these are the defaults unless overridden. For
+    the weights of another network, the returned fields do not fit.
     """
     names = [name for i in range(1, len(weights)) if (name := _WIDTH.format(i)) in weights]
     widths = tuple(np.shape(weights[name])[0] for name in names)
     try:
         CompactUNetConfig(widths)
-    except ValueError:  # of no such network
+    except ValueError:  # weights of another network
         widths = CompactUNetConfig().widths
     return {'network': {'widths': widths, 'released_attention': True}, **RELEASED}
 

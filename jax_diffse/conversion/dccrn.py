@@ -1,4 +1,4 @@
-"""DCCRN: the names in the authors' checkpoints (seorim0/DCCRN-with-various-loss-functions, `model`)."""
+"""DCCRN: names in the authors' checkpoints (seorim0/DCCRN-with-various-loss-functions, `model`)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,8 +18,8 @@ _COMPLEX_NORM = {'params': {'scale_real': 'Wrr', 'scale_cross': 'Wri', 'scale_im
 def model(weights: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of the system that these weights belong to, with the released code's clamp and padding.
 
-    Where the weights do not tell, they are those of the released configuration: hops of a quarter of the window, and a
-    window of 25 / 32 of the transform. A wrong state dict gives fields that its weights do not fit.
+    Fields that the weights do not determine are those of the released configuration: hops of a quarter of the window,
+    and a window of 25 / 32 of the transform. For a wrong state dict, the returned fields do not fit.
     """
     shapes = {name: np.shape(value) for name, value in weights.items()}
     depth = layouts.count(weights, 'encoder.{}.0')
@@ -39,12 +39,12 @@ def model(weights: Mapping[str, Any]) -> dict[str, Any]:
 def entries(fields: Mapping[str, Any]) -> list[Entry]:
     """Their network -> ours in the group `dccrn`."""
     depth, found = len(fields['channels']), []
-    for room, conv in (('encoder', layouts.CONV_2D_BY_FREQUENCY), ('decoder', layouts.CONV_TRANSPOSE_2D_BY_FREQUENCY)):
+    for side, conv in (('encoder', layouts.CONV_2D_BY_FREQUENCY), ('decoder', layouts.CONV_TRANSPOSE_2D_BY_FREQUENCY)):
         for i in range(depth):
-            ours, theirs = (*ROOT, f'{room}_{i}'), f'{room}.{i}'
+            ours, theirs = (*ROOT, f'{side}_{i}'), f'{side}.{i}'
             for part in ('real', 'imag'):
                 found += layouts.conv((*ours, part), f'{theirs}.0.{part}_conv', conv)
-            if room == 'encoder' or i < depth - 1:
+            if side == 'encoder' or i < depth - 1:
                 found += _norm((*ours, 'norm'), f'{theirs}.1', fields['norm'])
                 found += layouts.prelu((*ours, 'act'), f'{theirs}.2')
     return found + _recurrent((*ROOT, 'recurrent'), fields['lstm'] == 'complex', fields['lstm_layers'])

@@ -1,4 +1,4 @@
-"""Diffiner: the names in the authors' checkpoints (sony/diffiner, bare state dicts, `ema_*.pt` among them)."""
+"""Diffiner: names in the authors' checkpoints (sony/diffiner, bare state dicts, including `ema_*.pt`)."""
 
 import dataclasses
 import re
@@ -12,29 +12,30 @@ from jax_diffse.conversion.layouts import Entry, Path
 from jax_diffse.networks.guided_unet import UNetConfig
 
 ROOT = ('prior',)
-_RISE = re.compile(r'output_blocks\.(\d+)\.[12]\.(conv|in_layers)\.')  # at the end of a level
+_UPSAMPLING = re.compile(r'output_blocks\.(\d+)\.[12]\.(conv|in_layers)\.')  # at the end of a level
 
 
 def model(weights: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of the system that these weights belong to.
 
-    Heads, the order of their features and dropout cannot be told from weights: they are those of the published model,
-    unless the user says otherwise. Weights of another network give fields that they do not fit.
+    Weights do not determine heads, the order of their features and dropout: these are those of the published model
+    unless overridden. For the weights of another network, the returned fields do not fit.
     """
     shapes = {name: np.shape(value) for name, value in weights.items()}
-    rises = {int(found[1]): found[2] for found in map(_RISE.match, weights) if found}
+    upsampling = {int(found[1]): found[2] for found in map(_UPSAMPLING.match, weights) if found}
     count = layouts.count(weights, 'output_blocks.{}.')
-    per_level = min(rises, default=max(count, 2) - 1) + 1
+    per_level = min(upsampling, default=max(count, 2) - 1) + 1
     widths = [shapes.get(f'output_blocks.{i}.0.out_layers.3.bias', (1,))[0] for i in range(0, count, per_level)][::-1]
     levels = {len(widths) - 1 - i // per_level for i in range(count) if f'output_blocks.{i}.1.qkv.bias' in shapes}
     channels = shapes.get('input_blocks.0.0.bias', (1,))[0]
     step = shapes.get('middle_block.0.emb_layers.1.bias', (0,))[0]
     network = {'channels': channels, 'multipliers': tuple(width // channels for width in widths) or (1,),
                'blocks': per_level - 1, 'attention': tuple(2**level for level in sorted(levels)),
-               'scale_shift': bool(widths) and step == 2 * widths[-1], 'resample_blocks': 'in_layers' in rises.values()}
+               'scale_shift': bool(widths) and step == 2 * widths[-1],
+               'resample_blocks': 'in_layers' in upsampling.values()}
     try:
         UNetConfig(**network)
-    except ValueError:  # of no such network
+    except ValueError:  # weights of another network
         network = dataclasses.asdict(UNetConfig())
     return {'network': network}
 
@@ -63,7 +64,7 @@ def entries(fields: Mapping[str, Any]) -> list[Entry]:
     for level in reversed(range(len(multipliers))):
         for i in range(blocks + 1):
             theirs = f'output_blocks.{number}'
-            found += _stage(network, f'up{number}', theirs, level, True)  # what is joined always has other channels
+            found += _stage(network, f'up{number}', theirs, level, True)  # concatenation always changes the channels
             if level and i == blocks:
                 theirs = f'{theirs}.{2 if 2**level in network["attention"] else 1}'
                 found += (_res((*ROOT, f'rise{number}'), theirs, False) if resample_blocks else

@@ -1,4 +1,4 @@
-"""DR-DiffuSE: the names in the authors' checkpoints (judiebig/DR-DiffuSE, `model_state_dict`)."""
+"""DR-DiffuSE: names in the authors' checkpoints (judiebig/DR-DiffuSE, `model_state_dict`)."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -25,16 +25,16 @@ def denoiser(two_branch: bool) -> list[Entry]:
 
 
 def model(kinds: Sequence[str]) -> dict[str, Any]:
-    """The fields of the system that these kinds of checkpoints make together, with the released code's guidance.
+    """The fields of the system that these kinds of checkpoints form, with the released code's guidance.
 
     Raises:
-      UserError: they do not make one.
+      UserError: they do not form a system.
     """
     denoisers = [kind for kind in kinds if kind in ('dr-diffuse-diffuse', 'dr-diffuse-diffusec')]
     has_c_gen, refines = 'dr-diffuse-base' in kinds, 'dr-diffuse-refiner' in kinds
     if len(denoisers) > 1 or refines and not denoisers:
         raise UserError(f'{" and ".join(kinds)} do not make an enhancer: expected dr-diffuse-base (c_gen), or one of '
-                        'dr-diffuse-diffuse and dr-diffuse-diffusec with or without it, and dr-diffuse-refiner on top')
+                        'dr-diffuse-diffuse and dr-diffuse-diffusec, with or without base and refiner')
     if not denoisers:
         return {'stage': 'c_gen'}
     return {'stage': 'refiner' if refines else 'diffusion', 'denoiser': denoisers[0].removeprefix('dr-diffuse-'),

@@ -1,4 +1,4 @@
-"""Tables from torch's names and layouts to ours, and their application in one pass with all errors listed together."""
+"""Tables from torch's names and layouts to ours, and conversions by these tables, which report all errors at once."""
 
 import collections
 import dataclasses
@@ -14,14 +14,14 @@ from jax_diffse.errors import UserError
 
 Path = tuple[str, ...]  # in a variables tree: ('params', 'c_gen', 'encoder', ..., 'kernel')
 
-# What torch saves that is not a weight: counters of batch normalisation (they matter only without a fixed momentum),
-# and the constants of DCCRN's transforms.
+# Entries that are not weights: counters of batch normalisation (used only without a fixed momentum) and constants of
+# DCCRN's transforms.
 IGNORED = re.compile(r'.*num_batches_tracked|i?stft\..*')
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How one array is laid out in torch: our axes are torch's in the order `axes`, without `squeezed` leading ones."""
+    """The layout of an array in torch: our axes are torch's in the order `axes`, without the first `squeezed` ones."""
 
     axes: tuple[int, ...]
     squeezed: int = 0
@@ -34,19 +34,19 @@ class Layout:
         return x.reshape((1,) * self.squeezed + x.shape).transpose(np.argsort(self.axes))
 
     def torch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Torch's shape of an array that has `shape` here."""
+        """The shape in torch of an array that has `shape` here."""
         shape = (1,) * self.squeezed + shape
         return tuple(shape[i] for i in np.argsort(self.axes))
 
 
 VECTOR = Layout((0,))
 DENSE = Layout((1, 0))  # [out, in]
-SCALAR = Layout((0,), squeezed=1)  # [1]: PReLU's one slope
+SCALAR = Layout((0,), squeezed=1)  # [1]: PReLU's slope
 CONV_1D = Layout((2, 1, 0))  # [out, in, k]
 CONV_TRANSPOSE_1D = Layout((2, 0, 1))  # [in, out, k]
 CONV_2D = Layout((2, 3, 1, 0))  # [out, in, kt, kf]
 CONV_TRANSPOSE_2D = Layout((2, 3, 0, 1))  # [in, out, kt, kf]
-# The same, frequency before time.
+# Frequency before time: [out, in, kf, kt] and [in, out, kf, kt].
 CONV_2D_BY_FREQUENCY = Layout((3, 2, 1, 0))
 CONV_TRANSPOSE_2D_BY_FREQUENCY = Layout((3, 2, 0, 1))
 # Convolutions of kernel size 1, which are dense layers here.
@@ -57,34 +57,34 @@ DENSE_TRANSPOSE_2D = Layout((2, 3, 0, 1), squeezed=2)
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One array: its path in our variables, its name in torch's state dict, its layout there."""
+    """One array: its path in our variables, and its name and layout in torch's state dict."""
 
     path: Path
     name: str
     layout: Layout = VECTOR
-    place: int | None = None  # along the leading axis of our array, where that holds several of torch's
+    place: int | None = None  # index in the leading axis of our array, if that stacks several of torch's
 
 
 def conv(path: Path, name: str, layout: Layout) -> list[Entry]:
-    """Kernel and bias of a convolution or dense layer; paths start below the collection."""
+    """Entries of the kernel and bias of a convolution or dense layer; `path` starts below the collection."""
     return [Entry(('params', *path, 'kernel'), f'{name}.weight', layout),
             Entry(('params', *path, 'bias'), f'{name}.bias')]
 
 
 def batch_norm(path: Path, name: str) -> list[Entry]:
-    """Gain, bias and running statistics."""
+    """Entries of the scale, bias and running statistics of batch normalisation."""
     return [Entry(('params', *path, 'scale'), f'{name}.weight'), Entry(('params', *path, 'bias'), f'{name}.bias'),
             Entry(('batch_stats', *path, 'mean'), f'{name}.running_mean'),
             Entry(('batch_stats', *path, 'var'), f'{name}.running_var')]
 
 
 def prelu(path: Path, name: str) -> list[Entry]:
-    """The slope."""
+    """The entry of the slope of a PReLU."""
     return [Entry(('params', *path, 'slope'), f'{name}.weight', SCALAR)]
 
 
 def count(weights: Mapping[str, Any], pattern: str) -> int:
-    """How many of the numbered names there are."""
+    """Counts the layers whose names start with `pattern`, numbered from 0."""
     total = 0
     while any(name.startswith(pattern.format(total)) for name in weights):
         total += 1
@@ -95,15 +95,15 @@ def convert(entries: Iterable[Entry], state_dict: Mapping[str, Any], shapes) -> 
     """Fills a variables tree from a state dict.
 
     Args:
-      entries: the table; must cover the tree.
+      entries: the table; it must cover the tree.
       state_dict: torch's names -> tensors or NumPy arrays.
-      shapes: a variables tree of the arrays or shapes to be filled.
+      shapes: a variables tree of arrays or shapes, to be filled.
 
     Returns:
       A tree like `shapes`, of float32 NumPy arrays.
 
     Raises:
-      UserError: names every entry that is missing, not expected, of another shape or not finite.
+      UserError: entries are missing, not expected, of another shape or not finite; names all of them.
     """
     table = collections.defaultdict(list)
     for entry in entries:
@@ -119,7 +119,7 @@ def convert(entries: Iterable[Entry], state_dict: Mapping[str, Any], shapes) -> 
                       if not IGNORED.fullmatch(name)})
     broken = [name for name in expected if not np.isfinite(_to_numpy(state_dict[name])).all()]
     if broken:
-        raise UserError(f'weights that are NaN or infinite: {", ".join(broken)}; expected those of a sound training')
+        raise UserError(f'weights that are NaN or infinite: {", ".join(broken)}; expected finite weights')
     filled = {}
     for path, group in table.items():
         arrays = [entry.layout.from_torch(_to_numpy(state_dict[entry.name])) for entry in group]
@@ -128,7 +128,7 @@ def convert(entries: Iterable[Entry], state_dict: Mapping[str, Any], shapes) -> 
 
 
 def to_torch(entries: Iterable[Entry], variables) -> dict[str, np.ndarray]:
-    """The inverse of `convert`, for what `variables` holds: torch's names -> arrays in torch's layout."""
+    """The inverse of `convert` for the entries in `variables`: torch's names -> arrays in torch's layout."""
     flat = traverse_util.flatten_dict(jax.device_get(variables))
     return {entry.name: entry.layout.to_torch(_own(np.asarray(flat[entry.path]), entry))
             for entry in entries if entry.path in flat}

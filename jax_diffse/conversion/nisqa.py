@@ -1,4 +1,4 @@
-"""NISQA: the names in the authors' checkpoints (gabrielmittag/NISQA, `model_state_dict`), and which file is which."""
+"""NISQA: names in the authors' checkpoints (gabrielmittag/NISQA, `model_state_dict`), and the files by hash."""
 
 import hashlib
 import os
@@ -21,10 +21,10 @@ KNOWN = {
 
 
 def identify(path: str | os.PathLike) -> str:
-    """Which model a released file holds, told from its SHA-256.
+    """Identifies the model in a released file by its SHA-256.
 
     Raises:
-      UserError: the file cannot be read, or is none of the released ones.
+      UserError: the file cannot be read, or is not one of the released files.
     """
     try:
         found = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
@@ -40,14 +40,14 @@ def variables(model: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Converts a state dict; torch itself is not needed.
 
     Args:
-      model: of `evaluation.nisqa.MODELS`.
+      model: a key of `metrics.nisqa.MODELS`.
       state_dict: torch's names -> tensors or NumPy arrays in torch's layout.
 
     Returns:
       The variables of the network, float32 NumPy arrays: `{'params': tree, 'batch_stats': tree}`.
 
     Raises:
-      UserError: weights that do not fit: every missing, extra or misshapen entry is named.
+      UserError: weights that do not fit; names every missing, extra or misshapen entry.
     """
     return layouts.convert(entries(MODELS[model]), state_dict, shapes(MODELS[model]))
 

@@ -1,4 +1,4 @@
-"""SEGAN: the names in the notebook's checkpoints (Stefano-Previti/Diffusion_Based_Generative_Refiner)."""
+"""SEGAN: names in the notebook's checkpoints (Stefano-Previti/Diffusion_Based_Generative_Refiner)."""
 
 import itertools
 from collections.abc import Mapping
@@ -13,18 +13,21 @@ from jax_diffse.networks.segan import CHANNELS
 
 
 def model(weights: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The fields of the system that a generator, with or without its discriminator, belongs to: kind -> weights.
+    """The fields of the system that a generator, with or without its discriminator, belongs to.
+
+    Args:
+      weights: kind -> state dict.
 
     Raises:
       UserError: there is no generator.
     """
     if 'segan' not in weights:
-        raise UserError(f'{", ".join(weights)} enhances nothing by itself: expected segan=FILE, the generator, as well')
+        raise UserError(f'{", ".join(weights)} cannot enhance alone; add the generator, segan=FILE')
     return fields(weights['segan'], 'enc') | {'adversary': 'segan-discriminator' in weights}
 
 
 def fields(weights: Mapping[str, Any], layer: str) -> dict[str, Any]:
-    """The fields of the system that a network belongs to whose layers are called LAYER1, LAYER2 ..."""
+    """The fields of the system that a network with layers LAYER1, LAYER2 ... belongs to."""
     biases = (weights.get(f'{layer}{i}.bias') for i in itertools.count(1))
     found = itertools.takewhile(lambda bias: bias is not None, biases)
     channels = tuple(int(np.prod(np.shape(bias))) for bias in found)

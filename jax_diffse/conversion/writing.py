@@ -1,4 +1,4 @@
-"""Converted checkpoints, written as a run or as the weights of a metric."""
+"""Converts checkpoints and writes them as a run or as the weights of a metric."""
 
 import dataclasses
 import os
@@ -24,17 +24,17 @@ def to_run(paths: Mapping[str, str | os.PathLike], workdir: str | os.PathLike,
     Args:
       paths: kind (a key of `conversion.KINDS`) -> the authors' file.
       workdir: folder of the run to write.
-      model: fields of config.model that the weights cannot tell.
+      model: fields of config.model that the weights do not determine.
 
     Raises:
-      UserError: a file that cannot be read or converted, kinds that do not make a system together, or a workdir that
-        holds a run already.
+      UserError: a file that cannot be read or converted, kinds that do not form a system, or a workdir that holds a
+        run already.
     """
     weights = {kind: conversion.read_state_dict(path, conversion.kind_of(kind).entry) for kind, path in paths.items()}
     system, fields = conversion.describe(weights)
     config = ConfigDict({'system': system, 'model': dataclasses.asdict(systems.build(system, fields))})
     override(config.model, model or {})
-    systems.build(system, config.model)  # refuses values that do not fit
+    systems.build(system, config.model)  # checks the overridden values
     variables: dict = {'params': {}, 'batch_stats': {}}
     for kind, path in paths.items():
         try:
@@ -47,10 +47,10 @@ def to_run(paths: Mapping[str, str | os.PathLike], workdir: str | os.PathLike,
 
 
 def to_cache(paths: Sequence[str | os.PathLike]) -> Iterator[tuple[str | os.PathLike, str, pathlib.Path]]:
-    """Converts released files of NISQA into the cache folder -> file, model and written file of each.
+    """Converts released files of NISQA into the cache folder; yields the file, model and written file of each.
 
     Raises:
-      UserError: a file that cannot be read or is not one of NISQA's.
+      UserError: a file that cannot be read, or that is not one of the released files.
     """
     for path, model in [(path, nisqa.identify(path)) for path in paths]:
         yield path, model, metric.save(model, nisqa.variables(model, conversion.read_state_dict(path)))

@@ -1,4 +1,4 @@
-"""Trained runs: the folders that training and conversion write, and that everything else loads."""
+"""Trained runs: the folders that training and conversion write and all other commands load."""
 
 from jax_diffse.runs.history import versions
 from jax_diffse.runs.run import Run, history_of, load, save, with_model

@@ -1,4 +1,4 @@
-"""Whether a checkpoint is still what was written: SHA-256 of its files, as `sha256sum` writes and checks them."""
+"""Detects damaged checkpoints by the SHA-256 of their files, in the format of `sha256sum`."""
 
 import hashlib
 import pathlib
@@ -9,10 +9,10 @@ SUMS = 'SHA256SUMS'
 
 
 def damage(path: pathlib.Path) -> str:
-    """How a checkpoint's files differ from their checksums, or ''."""
+    """Describes how a checkpoint's files differ from their checksums; '' if they do not."""
     try:
         lines = (path / SUMS).read_text(encoding='ascii').splitlines()
-    except FileNotFoundError:  # of an earlier version
+    except FileNotFoundError:  # earlier versions wrote no checksums
         return ''
     except (OSError, ValueError) as error:
         return f'{SUMS}: {error}'
@@ -20,19 +20,19 @@ def damage(path: pathlib.Path) -> str:
         expected, _, name = line.partition('  ')
         try:
             if _sum(path / name) != expected:
-                return f'{name} is not what was written'
+                return f'{name} does not match its checksum'
         except OSError as error:
             return f'{name}: {error.strerror}'
     return '' if lines else f'{SUMS} is empty'
 
 
 def write(path: pathlib.Path) -> None:
-    """Adds the file of checksums to a checkpoint whose items are written.
+    """Adds the file of checksums to a checkpoint after its items are written.
 
     Raises:
-      OSError: it cannot be written.
+      OSError: the file cannot be written.
     """
-    # What lies outside the items, Orbax writes to later.
+    # Only files of items, as Orbax writes to the others later.
     names = sorted(file.relative_to(path).as_posix() for file in path.glob('*/**/*')
                    if file.is_file() and file.name != 'commit_success.txt')
     with files.atomic_write(path / SUMS) as partial:

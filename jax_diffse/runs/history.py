@@ -1,4 +1,4 @@
-"""How a run came to be: what its checkpoints keep, so that it can be made again."""
+"""The record of a training, which checkpoints keep so that the run can be reproduced."""
 
 import datetime
 import functools
@@ -14,12 +14,12 @@ from jax_diffse import launch
 
 
 class History:
-    """The record of a training, of all calls that it took.
+    """The record of a training over all its calls.
 
     Args:
-      earlier: what the latest checkpoint has, where a run goes on; else {}.
-      data: what it is trained on, in words.
-      source: the record of the run that it starts from; {} where there is none.
+      earlier: the record in the latest checkpoint if the run resumes, else {}.
+      data: a description of the training data.
+      source: the record of the run that this one starts from, or {}.
     """
 
     def __init__(self, earlier: Mapping[str, Any], data: str, source: Mapping[str, Any]):
@@ -33,7 +33,7 @@ class History:
         }
 
     def record(self) -> dict[str, Any]:
-        """As JSON has it: 'commands' and 'commits' in order, 'date' of the start, 'seconds' so far, 'data', 'from'."""
+        """The record for JSON: 'commands' and 'commits' in order, 'date' of the start, 'seconds', 'data', 'from'."""
         return {**self._record, 'seconds': self._before + time.perf_counter() - self._begun}
 
 
@@ -43,7 +43,7 @@ def _joined(known: list[str], new: str) -> list[str]:
 
 @functools.cache
 def commit() -> str:
-    """The commit of the clone that this package runs from, with '-dirty' where files were changed; '' elsewhere."""
+    """The commit of the clone that this package runs from, with '-dirty' after local changes; '' without a clone."""
     root = pathlib.Path(__file__).resolve().parents[2]
     if not (root / '.git').exists():
         return ''
@@ -56,12 +56,12 @@ def commit() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that can change a result."""
+    """The versions of Python and of the libraries that can change a result."""
     names = ('jax_diffse', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
     found = {'python': platform.python_version()}
     for name in names:
         try:
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # run from a clone that was not installed
+        except metadata.PackageNotFoundError:  # runs from a clone without installation
             found[name] = 'not installed'
     return found

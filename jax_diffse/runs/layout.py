@@ -1,9 +1,9 @@
-"""The folder of a run: its checkpoints, and what each says of itself.
+"""The folder of a run: its checkpoints and their metadata.
 
-`WORKDIR/checkpoints/STEP/` holds four items: `variables`, `ema` (averaged weights of the trained groups, where kept),
-`optimizer` (what only training needs) and `meta` (JSON: resolved config, software versions, sample rate, history).
-Orbax writes each step under a temporary name and renames it when it is complete; a file of checksums tells whether it
-was damaged later.
+`WORKDIR/checkpoints/STEP/` holds four items: `variables`, `ema` (averaged weights of the trained groups, if any),
+`optimizer` (state that only training needs) and `meta` (JSON: resolved config, software versions, sample rate,
+history). Orbax writes each step under a temporary name and renames it when it is complete; a file of checksums reveals
+later damage.
 """
 
 import math
@@ -22,14 +22,14 @@ from jax_diffse import files, systems
 from jax_diffse.errors import UserError
 from jax_diffse.runs.history import versions
 
-absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax raises its errors and also logs pages about them
+absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax raises its errors and also logs them at length
 
-FORMAT = 2  # of this layout; raised when it changes
-RENAMED = {'jitter': 'noise_scale', 'deviation': 'sigma_hat'}  # keys of config.model, since format 1
+FORMAT = 2  # version of this layout
+RENAMED = {'jitter': 'noise_scale', 'deviation': 'sigma_hat'}  # keys of config.model, renamed since format 1
 
 
 def directory(workdir: str | os.PathLike) -> pathlib.Path:
-    """The folder of the checkpoints."""
+    """The folder of a run's checkpoints."""
     return pathlib.Path(files.given(workdir)).absolute() / 'checkpoints'
 
 
@@ -41,7 +41,7 @@ def steps(checkpoints: pathlib.Path) -> list[int]:
 
 
 def read_json(path: pathlib.Path, item: str) -> dict[str, Any]:
-    """The JSON item 'meta' or 'metrics' of a checkpoint."""
+    """Reads the JSON item 'meta' or 'metrics' of a checkpoint."""
     alone = this_process_only()
     handler = ocp.JsonCheckpointHandler(item if item == 'metrics' else None, multiprocessing_options=alone)
     with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
@@ -71,20 +71,20 @@ def validation_loss(path: pathlib.Path) -> float:
 
 
 def new_meta(config: ml_collections.ConfigDict, sample_rate: int, history: Mapping[str, Any]) -> dict[str, Any]:
-    """What a new checkpoint says of itself."""
+    """The metadata of a new checkpoint."""
     return {'format': FORMAT, 'config': config.to_dict(), 'versions': versions(), 'sample_rate': sample_rate,
             'history': dict(history)}
 
 
 def meta(path: pathlib.Path, workdir: str | os.PathLike) -> dict[str, Any]:
-    """What a checkpoint says of itself: 'config', 'versions', 'sample_rate' and 'history'.
+    """Reads the metadata of a checkpoint: 'config', 'versions', 'sample_rate' and 'history'.
 
     Args:
-      path: of the checkpoint.
-      workdir: of its run, for messages.
+      path: the checkpoint.
+      workdir: the run, for messages.
 
     Raises:
-      UserError: it is missing, damaged, or written by a newer version.
+      UserError: they are missing, damaged, or written by a newer version.
     """
     try:
         found = {'history': {}, **read_json(path, 'meta')}
@@ -92,17 +92,17 @@ def meta(path: pathlib.Path, workdir: str | os.PathLike) -> dict[str, Any]:
         if found['format'] < 2:
             found['config']['model'] = {RENAMED.get(key, key): value for key, value in model.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f'{workdir}: the meta of its checkpoint of step {path.name} is missing or damaged '
+        raise UserError(f'{workdir}: the metadata of its checkpoint of step {path.name} are missing or damaged '
                         f'({type(error).__name__}: {error}); try another step, or train or convert again') from error
     if newer:
         raise UserError(f'{workdir}: written by a newer jax_diffse (format {found["format"]}, this one reads up to '
                         f'{FORMAT}); upgrade jax_diffse')
     if system not in systems.SYSTEMS:
-        raise UserError(f'{workdir}: a run of the system {system!r}, which this jax_diffse does not have')
+        raise UserError(f'{workdir}: a run of the system {system!r}, which this jax_diffse lacks; upgrade jax_diffse')
     return found
 
 
 def does_not_fit(workdir: str | os.PathLike, step: int | str, error: Exception) -> UserError:
-    """The error for a checkpoint whose arrays differ from those of its config's system."""
+    """Makes the error for a checkpoint whose arrays do not fit the system of its config."""
     return UserError(f'{workdir}: the checkpoint of step {step} does not fit its config ({reason(error)}); another '
-                     'version of jax_diffse may have written it: use that one, or train or convert again')
+                     'version of jax_diffse may have written it: use that version, or train or convert again')

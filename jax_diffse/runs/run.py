@@ -1,4 +1,4 @@
-"""A trained run: loading, changing and saving it."""
+"""Loads, changes and saves trained runs."""
 
 import dataclasses
 import hashlib
@@ -24,28 +24,28 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A trained enhancer."""
+    """A trained system with its variables and config."""
 
     system: System
-    variables: Variables  # averaged weights where the run kept them
+    variables: Variables  # with averaged weights, if the run has them
     config: ml_collections.ConfigDict
     step: int
     hash: str  # hexadecimal SHA-256 of the variables
     workdir: pathlib.Path
-    history: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of its training, see `runs.history.History`
+    history: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the training, see `runs.history.History`
 
 
 def save(workdir, config: ml_collections.ConfigDict, variables: Variables, step: int = 0) -> None:
-    """Writes variables that were not trained here as a run that `load` accepts.
+    """Writes variables from elsewhere, such as converted ones, as a run that `load` accepts.
 
     Raises:
-      UserError: `workdir` holds checkpoints already, or cannot be made.
+      UserError: `workdir` holds checkpoints already, or cannot be created.
     """
     system = systems.build(config.system, config.model)
     if layout.steps(layout.directory(workdir)):
         raise UserError(f'{workdir}: holds checkpoints already, choose another --workdir')
     try:
-        layout.directory(workdir).mkdir(parents=True, exist_ok=True)  # it is there where an earlier call was cut off
+        layout.directory(workdir).mkdir(parents=True, exist_ok=True)  # an interrupted call may have created it
     except OSError as error:
         raise UserError(f'{workdir}: cannot create the folder of the run ({error.strerror})') from error
     options = ocp.CheckpointManagerOptions(cleanup_tmp_directories=True)
@@ -57,38 +57,38 @@ def save(workdir, config: ml_collections.ConfigDict, variables: Variables, step:
 
 
 def load(workdir, *, step: int | str = 'best', model: Mapping[str, Any] | None = None) -> Run:
-    """Loads an enhancer from a run; nothing but the workdir is needed.
+    """Loads a run from its folder.
 
     Args:
-      workdir: what training or conversion wrote.
-      step: 'best' (lowest validation loss; the latest where none was validated), 'latest' or a number.
-      model: fields of config.model to use in place of the run's own, of the sampler, say.
+      workdir: the folder that training or conversion wrote.
+      step: 'best' (lowest validation loss; the latest checkpoint if none was validated), 'latest' or a number.
+      model: fields of config.model to override, such as those of the sampler.
 
     Raises:
       UserError: no such run or step, or a checkpoint that this version cannot read.
     """
     directory = layout.directory(workdir)
     if not os.path.isdir(directory):
-        raise UserError(f'{workdir}: not a run (it has no checkpoints folder); train and convert make runs')
+        raise UserError(f'{workdir}: not a run (it has no checkpoints folder); train and convert create runs')
     candidates = _candidates(directory, step, workdir)
     for number in candidates:
         reason = checksums.damage(directory / str(number))
         if not reason:
             break
         if number == candidates[-1]:
-            raise UserError(f'{workdir}: the checkpoint of step {number} is damaged, or training replaced it just now: '
+            raise UserError(f'{workdir}: the checkpoint of step {number} is damaged, or training replaced it just now; '
                             f'try again, or another step ({reason})')
-        log.warning('%s: the checkpoint of step %d is damaged (%s); another one is used', workdir, number, reason)
+        log.warning('%s: the checkpoint of step %d is damaged (%s); using another one', workdir, number, reason)
     try:
         return _load(directory / str(number), workdir, model or {})
     except UserError:
         raise
-    except Exception as error:  # without checksums, Orbax and TensorStore stumble over damage in any way
+    except Exception as error:  # Orbax and TensorStore raise many kinds if there are no checksums
         raise layout.does_not_fit(workdir, number, error) from error
 
 
 def history_of(workdir) -> dict[str, Any]:
-    """The record of the training of a run, see `runs.history.History`; {} where it has none.
+    """The record of a run's training, see `runs.history.History`; {} if it has none.
 
     Raises:
       UserError: no such run.
@@ -108,22 +108,22 @@ def _load(path: pathlib.Path, workdir, model) -> Run:
 
 
 def with_model(run: Run, model: Mapping[str, Any]) -> Run:
-    """The run with other fields of config.model, of its sampler, say; dotted keys as in `override`.
+    """Returns the run with changed fields of config.model, such as those of its sampler; dotted keys as in `override`.
 
     Raises:
-      UserError: a field that the system lacks, a value that it refuses, or one that its trained weights do not fit.
+      UserError: a field that the system lacks, a value that it refuses, or one that the trained weights do not fit.
     """
     config = ml_collections.ConfigDict(run.config.to_dict())
     override(config.model, model)
     system = systems.build(config.system, config.model)
     if shapes(system) != shapes(run.system):
-        raise UserError(f'{run.workdir}: {", ".join(model)}: changes the network, whose weights are trained; expected '
-                        'a key of its sampler, or another run')
+        raise UserError(f'{run.workdir}: {", ".join(model)}: does not fit the trained weights; change keys of the '
+                        'sampler, or use another run')
     return dataclasses.replace(run, system=system, config=config.lock())
 
 
 def _candidates(directory: pathlib.Path, step: int | str, workdir) -> list[int]:
-    """The step that is asked for, and those that take its place where it cannot be read."""
+    """The requested step, followed by substitutes in case it is damaged."""
     steps = layout.steps(directory)
     if not steps:
         raise UserError(f'{workdir}: holds no finished checkpoint')
@@ -132,12 +132,12 @@ def _candidates(directory: pathlib.Path, step: int | str, workdir) -> list[int]:
     if step == 'best':
         return sorted(steps, key=lambda number: (layout.validation_loss(directory / str(number)), -number))
     if step not in steps:
-        raise UserError(f'{workdir}: no checkpoint of step {step}, there are {", ".join(map(str, sorted(steps)))}')
+        raise UserError(f'{workdir}: no checkpoint of step {step}; available: {", ".join(map(str, sorted(steps)))}')
     return [step]
 
 
 def _restore_variables(path: pathlib.Path, system: System) -> Variables:
-    # Onto one local device, whatever the number of devices it was trained on.
+    # On one local device, independent of the devices of the training.
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes(system))
     with ocp.StandardCheckpointer(multiprocessing_options=layout.this_process_only()) as checkpointer:
@@ -149,7 +149,7 @@ def _restore_variables(path: pathlib.Path, system: System) -> Variables:
 
 
 def _restore_arrays(checkpointer, path: pathlib.Path, abstract):
-    """Arrays that have the shapes of `abstract`; a ValueError says which do not (Orbax would add pages to it)."""
+    """Restores arrays with the shapes of `abstract`; a ValueError names one that differs (Orbax's fills pages)."""
     found = _named_shapes(checkpointer.metadata(path).item_metadata.tree)
     wanted = _named_shapes(abstract)
     if found != wanted:

@@ -1,4 +1,4 @@
-"""A training as a config describes it: one run, or stages that build on one another."""
+"""Trains a config: one run, or a chain of stages that build on each other."""
 
 import os
 import pathlib
@@ -28,14 +28,14 @@ def train(config, workdir: str | os.PathLike, *, change_config: bool = False) ->
 
 
 def _train_chain(config, workdir, change_config: bool) -> dict[str, dict[str, float]]:
-    """Trains the stages `config.chain`; `config.stages` holds what each changes in the rest of the config.
+    """Trains the stages `config.chain`; `config.stages` holds the changes of each stage to the rest of the config.
 
-    Each starts from the best checkpoint of the stage before it, the first from `config.init_from`, if that is set. The
-    last stage's run is `workdir` itself, the others' are `workdir/STAGE`. A stage that is interrupted or reaches its
+    Each stage starts from the best checkpoint of the previous one, the first from `config.init_from` if set. The run of
+    the last stage is `workdir`, those of the others are `workdir/STAGE`. A stage that is interrupted or reaches its
     time limit ends the call; the next call resumes there.
     """
     workdir, results = pathlib.Path(files.given(workdir)), {}
-    configs = {name: stage_config(config, name) for name in config.chain}  # a mistake in a late one ends it here
+    configs = {name: stage_config(config, name) for name in config.chain}  # finds mistakes in late stages early
     init_from = config.init_from
     for i, (name, stage) in enumerate(configs.items(), start=1):
         folder, stage.init_from = workdir if i == len(configs) else workdir / name, init_from

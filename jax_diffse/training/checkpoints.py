@@ -1,4 +1,4 @@
-"""Writes the checkpoints of a training, and restores them to continue it; see `runs/layout.py` for the files."""
+"""Writes the checkpoints of a training and restores them on resumption; see `runs/layout.py` for the files."""
 
 import contextlib
 import logging
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 class Checkpoints:
     """Writes and restores the checkpoints of one run; keeps the latest two and the best by validation loss.
 
-    Damaged ones are moved to `WORKDIR/damaged`, with a warning.
+    Damaged checkpoints are moved to `WORKDIR/damaged`, with a warning.
 
     Raises:
-      UserError: there are checkpoints, but none can be read.
+      UserError: all checkpoints are damaged.
     """
 
     def __init__(self, workdir, config: ml_collections.ConfigDict, sample_rate: int):
@@ -40,7 +40,7 @@ class Checkpoints:
             multihost_utils.sync_global_devices('checkpoints')
         keep = preservation_policy.AnyPreservationPolicy([
             preservation_policy.LatestN(2),
-            # Orbax keeps the highest; a checkpoint without a validation loss is only ever the latest.
+            # Orbax keeps the highest, hence `reverse`. Without a validation loss, only the latest checkpoints are kept.
             preservation_policy.BestN(get_metric_fn=lambda metrics: metrics['validation_loss'], reverse=True, n=1,
                                       keep_checkpoints_without_metrics=False)])
         options = ocp.CheckpointManagerOptions(
@@ -51,21 +51,21 @@ class Checkpoints:
 
     @property
     def latest_step(self) -> int | None:
-        """The step of the latest checkpoint, one that is being written included."""
+        """The step of the latest checkpoint, including one that is being written."""
         return self._manager.latest_step()
 
     @property
     def has_validation_loss(self) -> bool:
-        """Whether the latest checkpoint was saved with one."""
+        """Whether the latest checkpoint has a validation loss."""
         return self._manager.metrics(self.latest_step) is not None
 
     def save(self, state, validation_loss: float | None = None, history: Mapping[str, Any] | None = None) -> None:
-        """Starts writing a `TrainState`, and the record of the training, in the background.
+        """Starts writing a `TrainState` and the record of the training, in the background.
 
-        Where its step is saved already, it is replaced if only now there is a validation loss.
+        An existing checkpoint of the same step is replaced only if there is a validation loss now.
 
         Raises:
-          NoRoomError: this one, or the one before, cannot be written.
+          NoRoomError: this checkpoint or the previous one cannot be written.
         """
         step = int(state.step)
         meta = layout.new_meta(self._config, self._sample_rate, history or {})
@@ -84,10 +84,10 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
     def restore(self, state):
-        """The latest `TrainState`, in the structure and on the devices of `state`.
+        """Restores the latest `TrainState`, with the structure and devices of `state`.
 
         Raises:
-          UserError: it is of another structure.
+          UserError: its structure differs.
         """
         items = {'variables': ocp.args.StandardRestore(state.variables),
                  'optimizer': ocp.args.StandardRestore(_optimizer_item(state))}
@@ -101,21 +101,21 @@ class Checkpoints:
                              ema=restored['ema'] if state.ema else state.ema)
 
     def meta(self) -> dict[str, Any]:
-        """What the latest checkpoint says of itself: 'config', and 'history' of the training."""
+        """The metadata of the latest checkpoint, with 'config' and the 'history' of the training."""
         return layout.meta(layout.directory(self._workdir) / str(self.latest_step), self._workdir)
 
     def close(self) -> None:
-        """Returns when everything is on disk.
+        """Waits until everything is on disk.
 
         Raises:
-          NoRoomError: the last one cannot be written.
+          NoRoomError: the last checkpoint cannot be written.
         """
         with self._writing():
             self._manager.close()
         sys.unraisablehook = self._unraisablehook
 
     def _finished(self) -> None:
-        """Orbax calls it when all is written, before it gives the folder its name."""
+        """Adds the checksums; Orbax calls this after writing all items, before it renames the folder."""
         if jax.process_index() == 0:
             written, = layout.directory(self._workdir).glob(f'{self._saving}.*')
             checksums.write(written)
@@ -128,7 +128,7 @@ class Checkpoints:
             kept = layout.steps(layout.directory(self._workdir))
             last = f'that of step {kept[0]} is kept' if kept else 'there is no earlier one'
             raise NoRoomError(f'{self._workdir}: the checkpoint of step {self._saving} cannot be written '
-                              f'({layout.reason(error)}); {last}, the same command continues') from error
+                              f'({layout.reason(error)}); {last}, rerun the command to resume') from error
 
 
 def _set_damaged_aside(workdir: pathlib.Path) -> None:
@@ -136,18 +136,18 @@ def _set_damaged_aside(workdir: pathlib.Path) -> None:
     steps = layout.steps(directory)
     damaged = {step: reason for step in steps if (reason := checksums.damage(directory / str(step)))}
     if damaged and len(damaged) == len(steps):
-        raise UserError(f'{workdir}: none of its checkpoints can be read (step {steps[0]}: {damaged[steps[0]]}); put '
-                        'one back from a copy, or start again in another --workdir')
+        raise UserError(f'{workdir}: none of its checkpoints can be read (step {steps[0]}: {damaged[steps[0]]}); '
+                        'restore one from a copy, or start again in another --workdir')
     for step, reason in damaged.items():
         aside = workdir / 'damaged' / f'{step}-{time.time_ns()}'
         aside.parent.mkdir(exist_ok=True)
         os.rename(directory / str(step), aside)
-        log.warning('%s: the checkpoint of step %d is damaged (%s) and was moved to %s; another one is used', workdir,
+        log.warning('%s: the checkpoint of step %d is damaged (%s) and was moved to %s; using another one', workdir,
                     step, reason, aside)
 
 
 def _pass_over_late_callbacks(previous):
-    """A `sys.unraisablehook`: of writes that go on after one has failed, TensorStore prints a traceback each."""
+    """A `sys.unraisablehook` that drops TensorStore's tracebacks of writes that continue after a failed one."""
     def hook(unraisable):
         if not (isinstance(unraisable.exc_value, RuntimeError) and 'Event loop' in str(unraisable.exc_value)):
             previous(unraisable)

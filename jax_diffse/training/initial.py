@@ -1,4 +1,4 @@
-"""Variables that a run starts from: drawn, or taken over from an earlier run."""
+"""Initial variables of a run: random, or from an earlier run."""
 
 import jax
 import jax.numpy as jnp
@@ -9,24 +9,25 @@ from jax_diffse.systems.base import System, Variables, shapes
 
 
 def initial_variables(system: System, key: jax.Array, init_from: str = '') -> Variables:
-    """The variables before the first step.
+    """Returns the variables before the first step.
 
-    Groups that the run `init_from` has too, or has an origin for (`System.origins`), are taken from its best
-    checkpoint; the others are drawn. Frozen groups must be found there: a system does not learn from drawn ones.
+    Groups that the run `init_from` has, or has an origin for (`System.origins`), come from its best checkpoint; the
+    others are random. Frozen groups must come from a run, because they are not trained.
 
     Raises:
-      UserError: no `init_from` for a system with frozen groups, it is not a run, lacks one of them or does not fit.
+      UserError: no `init_from` for a system with frozen groups, or an `init_from` that is not a run, lacks a frozen
+        group or does not fit.
     """
     expected = shapes(system)
     frozen = [group for group in expected['params'] if group not in system.losses]
     if not init_from:
         if frozen:
             raise UserError(f'config.init_from: this stage builds on trained {" and ".join(frozen)}: name the run of '
-                            'the stage before it')
+                            'the previous stage')
         return system.init(key)
     run = runs.load(init_from)
     if run.system.front_end != system.front_end:
-        raise UserError(f'config.init_from={init_from}: was trained on {run.system.front_end}, this config asks for '
+        raise UserError(f'config.init_from={init_from}: was trained on {run.system.front_end}, but this config expects '
                         f'{system.front_end}')
     known = run.variables['params']
     origins = {group: next((name for name in system.origins.get(group, (group,)) if name in known), None)
@@ -34,18 +35,18 @@ def initial_variables(system: System, key: jax.Array, init_from: str = '') -> Va
     missing = [group for group in frozen if origins[group] is None]
     if missing:
         raise UserError(f'config.init_from={init_from}: holds {", ".join(known)}, but this stage needs '
-                        f'{" and ".join(missing)} as well: name the run of the stage before it')
-    variables = system.init(key) if None in origins.values() else expected  # drawing takes seconds
-    return {collection: {group: _taken(run, collection, origins[group], tree) for group, tree in groups.items()}
+                        f'{" and ".join(missing)} as well: name the run of the previous stage')
+    variables = system.init(key) if None in origins.values() else expected  # initialisation takes seconds
+    return {collection: {group: _take(run, collection, origins[group], tree) for group, tree in groups.items()}
             for collection, groups in variables.items()}
 
 
-def _taken(run, collection, origin, drawn):
+def _take(run, collection, origin, initial):
     if origin is None:
-        return drawn
+        return initial
     found = run.variables[collection][origin]
-    sizes = [jax.tree.map(lambda x: x.shape, tree) for tree in (found, drawn)]
+    sizes = [jax.tree.map(lambda x: x.shape, tree) for tree in (found, initial)]
     if sizes[0] != sizes[1]:
-        raise UserError(f'config.init_from={run.workdir}: its {origin} is of another size or kind than config.model '
-                        f'asks for; it was trained with {run.config.model.to_json()}')
-    return jax.tree.map(jnp.copy, found)  # two groups may come from one
+        raise UserError(f'config.init_from={run.workdir}: the size or kind of its {origin} differs from config.model; '
+                        f'it was trained with {run.config.model.to_json()}')
+    return jax.tree.map(jnp.copy, found)  # two groups may have one origin

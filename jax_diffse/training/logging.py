@@ -1,4 +1,4 @@
-"""Where a run's numbers go: the terminal, TensorBoard, `log.jsonl` and, where asked, Weights & Biases."""
+"""Logs a run to the terminal, TensorBoard, `log.jsonl` and, on request, Weights & Biases."""
 
 import json
 import pathlib
@@ -11,7 +11,7 @@ import rich.progress
 
 
 class Clock:
-    """Counts examples per second of training, with evaluation and saving left out."""
+    """Measures examples per second of training, without evaluation and saving."""
 
     def __init__(self):
         self._seconds, self._examples, self._started = 0.0, 0, None
@@ -38,7 +38,7 @@ class Clock:
 class Logger:
     """Writes scalars, audio and spectrograms of a run; only the first process writes.
 
-    Scalars are appended to `WORKDIR/log.jsonl` as well, so that a curve can be read without TensorBoard.
+    Scalars also go to `WORKDIR/log.jsonl`, so that curves can be read without TensorBoard.
     """
 
     def __init__(self, workdir, config, *, total_steps: int, first_step: int = 0, enabled: bool = True,
@@ -64,7 +64,7 @@ class Logger:
     def _start_wandb(project, workdir, config):
         if not project:
             return None
-        import wandb  # an extra: only imported where a project is named
+        import wandb  # an optional dependency
 
         return wandb.init(project=project, dir=str(workdir), config=config.to_dict(), resume='allow')
 

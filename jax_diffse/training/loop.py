@@ -1,4 +1,4 @@
-"""The training loop: it knows `System` and nothing else of a paper."""
+"""The training loop, which depends on nothing that is specific to a system."""
 
 import contextlib
 import pathlib
@@ -25,8 +25,8 @@ def train(config, workdir, *, change_config: bool = False) -> dict[str, float]:
       change_config: resume although the run was made with another config.
 
     Returns:
-      `step`, `validation_loss` (the last one), `best_validation_loss`, and `finished`: false where the same call would
-      go on.
+      `step`, `validation_loss` (the last one), `best_validation_loss`, and `finished`: false if the same call would
+      resume the run.
 
     Raises:
       UserError: a mistake in the config, another process trains in `workdir`, a checkpoint cannot be saved, or the loss
@@ -38,61 +38,61 @@ def train(config, workdir, *, change_config: bool = False) -> dict[str, float]:
 
 
 def _loop(training: Training) -> dict[str, float]:
-    settings, mapping, logger = training.asked.train, training.asked.mapping, training.logger
+    settings, mapping, logger = training.spec.train, training.spec.mapping, training.logger
     checkpoints, stop, state = training.checkpoints, training.stop, training.state
     validate, batches, step = Validation(training), training.train_batches(), int(state.step)
-    logger.message(f'{training.asked.workdir}: {len(training.train_source)} training and '
+    logger.message(f'{training.spec.workdir}: {len(training.train_source)} training and '
                    f'{len(training.validation_source)} validation utterances, {len(mapping.devices)} device(s), from '
                    f'step {step} to {settings.steps}')
     if training.changes:
-        logger.message(f'{training.asked.workdir}: the config was changed: {training.changes}')
+        logger.message(f'{training.spec.workdir}: the config was changed: {training.changes}')
 
     def is_due(every):
         return step % every == 0 or step == settings.steps
 
     clock, pending, validation_loss, stopped = Clock(), [], float('nan'), _no_new_best(state, settings)
-    # A run that was stopped during a validation was saved before it.
-    unjudged = training.resumed and is_due(settings.eval_every) and not checkpoints.has_validation_loss
+    # A run that was stopped during a validation was saved without its validation loss.
+    must_validate = training.resumed and is_due(settings.eval_every) and not checkpoints.has_validation_loss
     clock.start()
-    while not stopped and (unjudged or step < settings.steps):
-        if not unjudged:
+    while not stopped and (must_validate or step < settings.steps):
+        if not must_validate:
             state, metrics = training.train_step(state, mapping.shard(next(batches)))
             step += 1
             pending.append((step, metrics))
             clock.count(settings.batch_size)
             logger.progress(step)
-            unjudged, stopped = is_due(settings.eval_every), stop.due()
-            if unjudged or stopped or is_due(settings.log_every) or is_due(settings.save_every):
+            must_validate, stopped = is_due(settings.eval_every), stop.reason()
+            if must_validate or stopped or is_due(settings.log_every) or is_due(settings.save_every):
                 values = _fetch(pending, checkpoints.latest_step)
             if is_due(settings.log_every):
                 values['examples_per_second'] = clock.rate()
                 logger.scalars(step, values, '  '.join(f'{k} {v:.4g}' for k, v in values.items()))
         clock.stop()
         loss = None
-        if unjudged and not stop.at_once:
+        if must_validate and not stop.immediate:
             state, loss = validate(state, step)
         if loss is not None:
-            unjudged, validation_loss = False, loss
+            must_validate, validation_loss = False, loss
             stopped = stopped or _no_new_best(state, settings)
-        stopped = stopped or (stop.at_once and stop.due())
+        stopped = stopped or (stop.immediate and stop.reason())
         if loss is not None or stopped or is_due(settings.save_every):
             checkpoints.save(state, loss, training.history.record())
         clock.start()
     checkpoints.close()
-    logger.message(f'{training.asked.workdir}: at step {step}' + (f' ({stopped})' if stopped else ''))
+    logger.message(f'{training.spec.workdir}: at step {step}' + (f' ({stopped})' if stopped else ''))
     logger.close()
     return {'step': step, 'validation_loss': validation_loss, 'best_validation_loss': float(state.best),
-            'finished': not stop.at_once and (step >= settings.steps or bool(_no_new_best(state, settings)))}
+            'finished': not stop.immediate and (step >= settings.steps or bool(_no_new_best(state, settings)))}
 
 
 def _no_new_best(state, settings: TrainConfig) -> str:
-    """Why validation ends the run, or nothing."""
+    """The reason for early stopping, or ''."""
     stale = settings.early_stop and int(state.stale) >= settings.early_stop
     return f'no new best in {settings.early_stop} validations' if stale else ''
 
 
 def _fetch(pending: list, kept: int | None) -> dict[str, float]:
-    """Fetches the metrics of all steps since the last call; their means, or an error naming a step."""
+    """Fetches the metrics of all steps since the last call, checks them and returns their means."""
     steps = [(step, {k: float(v) for k, v in metrics.items()}) for step, metrics in jax.device_get(pending)]
     pending.clear()
     for step, metrics in steps:

@@ -1,7 +1,8 @@
 """Maps a per-replica step over all devices, in one place.
 
-A step is written for one replica, with `AXIS` bound: `step(state, batch) -> (state, metrics)`, the batch its share,
-state and metrics equal on all replicas. `shard_map` over a one-axis mesh and `pmap` give the same run.
+A step is written for one replica, with `AXIS` bound: `step(state, batch) -> (state, metrics)`. The batch is the
+replica's share; state and metrics are equal on all replicas. `shard_map` over a one-axis mesh and `pmap` give equal
+results.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ MAPPERS = ('shard_map', 'pmap')
 
 
 class Parallel:
-    """Devices, and how data and steps get onto them."""
+    """The devices, and the placement of data and steps on them."""
 
     def __init__(self, mapper: str = 'shard_map', devices: list[jax.Device] | None = None):
         if mapper not in MAPPERS:
@@ -31,25 +32,25 @@ class Parallel:
         self._local_devices = sum(device.process_index == jax.process_index() for device in self.devices)
 
     def connect(self) -> None:
-        """Connects all processes to one another; call it while they are in step, before one of them compiles.
+        """Connects all processes to each other; call it while they are in step, before one of them compiles.
 
-        On CPUs, processes wait 30 s for one another when they first use a group of devices together, afterwards half
-        an hour (XLA's limits). One process may compile for minutes what another finds in its cache.
+        On CPUs, XLA lets processes wait 30 s for each other at the first use of a group of devices, later half an hour.
+        Without this call, one process may compile for minutes while another has the program in its cache.
         """
         if jax.process_count() > 1:
-            multihost_utils.sync_global_devices('connect')  # the groups that JAX and Orbax synchronise with
+            multihost_utils.sync_global_devices('connect')  # the group of devices that JAX and Orbax use
             count = self.map(lambda _, ones: jax.lax.psum(ones.sum(), AXIS))
             jax.block_until_ready(count((), self.shard(np.ones(self._local_devices, np.float32))))
 
     def check_batch_size(self, batch_size: int, accumulate: int = 1) -> None:
-        """Raises a UserError unless the global batch falls into equal parts."""
+        """Raises a UserError unless the global batch is divisible by devices and accumulation steps."""
         parts = len(self.devices) * accumulate
         if batch_size % parts:
             raise UserError(f'config.train.batch_size: {batch_size} is not a multiple of {parts} '
                             f'({len(self.devices)} devices x {accumulate} accumulation steps)')
 
     def replicate(self, tree):
-        """Places host or device arrays, equal in every process, on all devices."""
+        """Replicates host or device arrays, which are equal in every process, on all devices."""
         return jax.tree.map(
             lambda x: jax.make_array_from_process_local_data(self._replicated, np.asarray(x), np.shape(x)), tree)
 
@@ -72,11 +73,11 @@ class Parallel:
         return jax.jit(mapped, donate_argnums=donated)
 
     def _global(self, tree):
-        """Makes what `pmap` returns, arrays on this process's devices, arrays on all devices, which Orbax can save."""
+        """Turns the arrays of `pmap`, on this process's devices, into global arrays, which Orbax can save."""
         return jax.tree.map(lambda x: jax.make_array_from_single_device_arrays(
             x.shape, self._replicated, [shard.data for shard in x.addressable_shards]), tree)
 
 
 def wait_for_each_step() -> None:
-    """Makes dispatch synchronous on CPUs, where steps in flight together fight for the same cores and memory."""
+    """Makes dispatch synchronous on CPUs, where concurrent steps compete for cores and memory."""
     jax.config.update('jax_cpu_enable_async_dispatch', False)

@@ -1,4 +1,4 @@
-"""The sections `train`, `log` and `parallel` of a config, checked."""
+"""The sections `train`, `log` and `parallel` of a config, with checks."""
 
 import dataclasses
 import math
@@ -8,26 +8,26 @@ from jax_diffse.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How long a run trains and on what; one validation is one pass over the validation split."""
+    """Length, batches and validations of a training; a validation is one pass over the validation split."""
 
     steps: int
     batch_size: int  # global: over all devices and accumulation steps
     crop_seconds: float = 3.0
     accumulate: int = 1  # parts that a batch is split into, to save memory
-    ema_decay: float = 0.0  # of the averaged weights that are evaluated and used; 0: none are kept
+    ema_decay: float = 0.0  # of averaged weights, which are used for evaluation; 0: no averaging
     eval_every: int = 1000
-    eval_seconds: float = 0.0  # validation utterances are cut to this; 0: whole
+    eval_seconds: float = 0.0  # validation utterances are cut to this length; 0: not cut
     save_every: int = 1000
     log_every: int = 50
     early_stop: int = 0  # validations without a new best before the run ends; 0: never
-    max_minutes: float = 0.0  # of this call; the run can be resumed; 0: no limit
+    max_minutes: float = 0.0  # time limit of a call, after which the run can be resumed; 0: no limit
     seed: int = 0
 
     def __post_init__(self):
         for name in ('steps', 'batch_size', 'accumulate', 'eval_every', 'save_every', 'log_every'):
             self._require(name, getattr(self, name) >= 1, '1 or more')
         self._require('crop_seconds', 0 < self.crop_seconds < math.inf, 'positive')
-        self._require('eval_seconds', 0 <= self.eval_seconds < math.inf, '0 (whole) or more')
+        self._require('eval_seconds', 0 <= self.eval_seconds < math.inf, '0 (not cut) or more')
         self._require('ema_decay', 0 <= self.ema_decay < 1, 'in [0, 1)')
         self._require('early_stop', self.early_stop >= 0, '0 (never) or more')
         self._require('max_minutes', self.max_minutes >= 0, '0 (no limit) or more')
@@ -40,7 +40,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LogConfig:
-    """What is logged besides losses."""
+    """Logging besides losses."""
 
     audio_examples: int = 2  # validation utterances whose audio and spectrograms are logged
     wandb_project: str = ''  # '': no Weights & Biases

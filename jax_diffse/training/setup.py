@@ -1,4 +1,4 @@
-"""A training before its first step: what was asked, the data, the state and the compiled steps."""
+"""Sets up a training: its checked config, data, state and steps."""
 
 import contextlib
 import dataclasses
@@ -24,14 +24,14 @@ from jax_diffse.training.logging import Logger
 from jax_diffse.training.settings import LogConfig, ParallelConfig, TrainConfig
 from jax_diffse.training.stopping import Stop
 
-# Keys that may change between a run and its continuation.
+# Keys that may change when a run is resumed.
 FREE_KEYS = ('train.steps', 'train.log_every', 'train.save_every', 'train.max_minutes', 'train.early_stop', 'parallel',
              'log')
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """What the config asks for, checked."""
+class TrainingSpec:
+    """A checked config, with the objects that it describes."""
 
     config: ml_collections.ConfigDict
     workdir: pathlib.Path
@@ -44,11 +44,11 @@ class Asked:
     system: System
 
     @classmethod
-    def of(cls, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> 'Asked':
+    def of(cls, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> 'TrainingSpec':
         """Checks the config and connects to the devices.
 
         Raises:
-          UserError: a value that is not taken.
+          UserError: an invalid value.
         """
         train = from_config_dict(TrainConfig, config.train, 'config.train')
         log = from_config_dict(LogConfig, config.log, 'config.log')
@@ -67,19 +67,19 @@ class Training:
     """A training that is ready for its first step.
 
     Attributes:
-      asked: what the config asks for.
-      stop: notes why the run should end.
+      spec: the checked config.
+      stop: tells whether the run should end.
       train_source, validation_source: the utterances.
       checkpoints: of the run.
       resumed: whether the run had a checkpoint.
-      changes: how the config differs from that of the resumed run, in words.
-      history: how the run came to be.
+      changes: the changes to the config of the resumed run, in words.
+      history: the record of the training.
       state: before the first step of this call, on the devices.
-      train_step: (state, batch) -> (state, metrics), compiled when called first.
+      train_step: (state, batch) -> (state, metrics), compiled on first call.
       logger: of the run.
     """
 
-    asked: Asked
+    spec: TrainingSpec
     stop: Stop
     train_source: Source
     validation_source: Source
@@ -92,24 +92,24 @@ class Training:
     logger: Logger
 
     def train_batches(self) -> Iterator[dict[str, np.ndarray]]:
-        """This process's share of the training batches, from the next step on, without end."""
+        """This process's share of the training batches, from the next step on; infinite."""
         from jax_diffse.data import pipeline  # imports TensorFlow
 
-        settings, system = self.asked.train, self.asked.system
+        settings, system = self.spec.train, self.spec.system
         return pipeline.train_batches(
             self.train_source, system.front_end, batch_size=settings.batch_size, seed=settings.seed,
             start_step=int(self.state.step), num_samples=round(settings.crop_seconds * system.sample_rate),
             process=_process())
 
     def validation_batches(self) -> Iterator[dict[str, np.ndarray]]:
-        """This process's share of the validation batches; they end early if the run is to stop at once."""
+        """This process's share of the validation batches; ends early if the run must stop immediately."""
         from jax_diffse.data import pipeline
 
-        settings, system = self.asked.train, self.asked.system
+        settings, system = self.spec.train, self.spec.system
         limit = round(settings.eval_seconds * system.sample_rate) or None
         for batch in pipeline.eval_batches(self.validation_source, system.front_end, batch_size=settings.batch_size,
                                            max_samples=limit, process=_process()):
-            if self.stop.asked():
+            if self.stop.requested():
                 return
             yield batch
 
@@ -122,64 +122,64 @@ def _process():
 
 def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, change_config: bool,
            stack: contextlib.ExitStack) -> Training:
-    """Makes a training of a config, or continues the one in `workdir`; `stack` holds what has to be closed.
+    """Sets up the training of a config, or resumes the one in `workdir`; `stack` closes its resources.
 
     Raises:
       UserError: see `loop.train`.
     """
     parallel.wait_for_each_step()
-    asked = Asked.of(config, workdir)
-    stop = stack.enter_context(Stop(asked.train.max_minutes))
-    train_source, validation_source = _open_data(asked)
+    spec = TrainingSpec.of(config, workdir)
+    stop = stack.enter_context(Stop(spec.train.max_minutes))
+    train_source, validation_source = _open_data(spec)
     primary = jax.process_index() == 0
     _make_workdir(workdir)
     if primary:
         stack.enter_context(files.locked(workdir / '.lock', str(workdir)))
-    checkpoints = Checkpoints(workdir, config, asked.system.sample_rate)
+    checkpoints = Checkpoints(workdir, config, spec.system.sample_rate)
     resumed = checkpoints.latest_step is not None
     if resumed:
-        state, changes, earlier = _resume(asked, checkpoints, change_config)
+        state, changes, earlier = _resume(spec, checkpoints, change_config)
         source = {}
     else:
-        state, changes, earlier = _start(asked), '', {}
-        source = runs.history_of(asked.init_from) if asked.init_from else {}
-    history = History(earlier, f'{asked.data.describe("train")}; {len(train_source)} utterances', source)
+        state, changes, earlier = _start(spec), '', {}
+        source = runs.history_of(spec.init_from) if spec.init_from else {}
+    history = History(earlier, f'{spec.data.describe("train")}; {len(train_source)} utterances', source)
     if primary:
         files.write_text(workdir / 'config.json', to_json(config))
-    logger = Logger(workdir, config, total_steps=asked.train.steps, first_step=int(state.step), enabled=primary,
-                    wandb_project=asked.log.wandb_project)
-    stack.callback(logger.free_terminal)  # whatever ends the run
-    train_step = asked.mapping.map(state_lib.make_train_step(
-        asked.system, asked.optimizer, steps=asked.train.steps, seed=asked.train.seed,
-        ema_decay=asked.train.ema_decay, accumulate=asked.train.accumulate), donate=True)
-    return Training(asked, stop, train_source, validation_source, checkpoints, resumed, changes, history,
-                    asked.mapping.replicate(state), train_step, logger)
+    logger = Logger(workdir, config, total_steps=spec.train.steps, first_step=int(state.step), enabled=primary,
+                    wandb_project=spec.log.wandb_project)
+    stack.callback(logger.free_terminal)
+    train_step = spec.mapping.map(state_lib.make_train_step(
+        spec.system, spec.optimizer, steps=spec.train.steps, seed=spec.train.seed,
+        ema_decay=spec.train.ema_decay, accumulate=spec.train.accumulate), donate=True)
+    return Training(spec, stop, train_source, validation_source, checkpoints, resumed, changes, history,
+                    spec.mapping.replicate(state), train_step, logger)
 
 
-def _open_data(asked: Asked) -> tuple[Source, Source]:
-    train_source = data.open_source(asked.data, 'train')
-    validation_source = data.open_source(asked.data, 'validation')
-    if train_source.sample_rate != asked.system.sample_rate:
+def _open_data(spec: TrainingSpec) -> tuple[Source, Source]:
+    train_source = data.open_source(spec.data, 'train')
+    validation_source = data.open_source(spec.data, 'validation')
+    if train_source.sample_rate != spec.system.sample_rate:
         raise UserError(f'the data are at {train_source.sample_rate} Hz (config.data.sample_rate), expected the '
-                        f'{asked.system.sample_rate} Hz of the system')
+                        f'{spec.system.sample_rate} Hz of the system')
     return train_source, validation_source
 
 
-def _start(asked: Asked):
+def _start(spec: TrainingSpec):
     """The state of a new run."""
-    variables = initial_variables(asked.system, jax.random.key(asked.train.seed), asked.init_from)
-    return state_lib.create(asked.system, asked.optimizer, asked.train.ema_decay, variables)
+    variables = initial_variables(spec.system, jax.random.key(spec.train.seed), spec.init_from)
+    return state_lib.create(spec.system, spec.optimizer, spec.train.ema_decay, variables)
 
 
-def _resume(asked: Asked, checkpoints: Checkpoints, change_config: bool):
-    """The state of the latest checkpoint, how the config has changed since, and the history until then."""
+def _resume(spec: TrainingSpec, checkpoints: Checkpoints, change_config: bool):
+    """Returns the state of the latest checkpoint, the changes of the config since then, and the history until then."""
     meta = checkpoints.meta()
-    changes = _changes(meta['config'], asked.config.to_dict())
+    changes = _changes(meta['config'], spec.config.to_dict())
     if changes and not change_config:
-        raise UserError(f'{asked.workdir}: holds a run with another config ({changes}); use the old values or another '
-                        '--workdir, or go on with the new ones: --change-config')
-    variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes(asked.system))
-    empty = state_lib.create(asked.system, asked.optimizer, asked.train.ema_decay, variables)
+        raise UserError(f'{spec.workdir}: holds a run with another config ({changes}); use the old values or another '
+                        '--workdir, or resume with the new ones: --change-config')
+    variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes(spec.system))
+    empty = state_lib.create(spec.system, spec.optimizer, spec.train.ema_decay, variables)
     return checkpoints.restore(empty), changes, meta['history']
 
 
@@ -191,7 +191,7 @@ def _make_workdir(workdir: pathlib.Path) -> None:
 
 
 def _changes(saved: dict, given: dict) -> str:
-    """The keys whose values differ between two configs, with these values, or ''."""
+    """The keys whose values differ between two configs, with both values, or ''."""
     def flat(tree, prefix=''):
         for key, value in tree.items():
             if isinstance(value, dict):

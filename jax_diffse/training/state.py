@@ -1,4 +1,4 @@
-"""Optimiser, train state and the steps for one replica."""
+"""The optimiser, the train state and the steps for one replica."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from jax_diffse.systems.base import System, Variables
 from jax_diffse.training.parallel import AXIS
 
 DECAYS = ('plateau', 'cosine', 'constant')
-SMALLEST_FALL = 1e-8  # of the learning rate by the plateau rule (torch's `eps`); it stays rather than fall by less
+SMALLEST_FALL = 1e-8  # the plateau rule ignores smaller reductions of the learning rate (torch's `eps`)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +27,10 @@ class OptimizerConfig:
     clip_norm: float = 0.0  # of the gradient of each group; 0: no clipping
     decay: str = 'plateau'  # 'plateau': lower when validation stops improving; 'cosine': to zero at the last step
     warmup_steps: int = 0
-    plateau_patience: int = 3  # validations without improvement that are tolerated: the next one lowers the rate
-    plateau_threshold: float = 1e-4  # improvement: a loss below the best one by more than this share of it
-    plateau_factor: float = 0.5  # that the rate is multiplied by
-    plateau_min_rate: float = 0.0  # below which it does not fall
+    plateau_patience: int = 3  # tolerated validations without improvement; the next one lowers the rate
+    plateau_threshold: float = 1e-4  # relative reduction of the best loss that counts as an improvement
+    plateau_factor: float = 0.5  # multiplies the rate
+    plateau_min_rate: float = 0.0  # lower limit of the rate
 
     def __post_init__(self):
         if self.decay not in DECAYS:
@@ -45,16 +45,16 @@ class OptimizerConfig:
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Everything but the learning rate, which the train step multiplies in."""
+    """Returns the optimiser without the learning rate, which the train step applies."""
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     return optax.chain(*clip, _coupled_l2(config.l2), optax.scale_by_adam())
 
 
 def _coupled_l2(l2: float) -> optax.GradientTransformation:
-    """Adds l2 * parameter to the gradient, but not to one that is zero throughout.
+    """Adds l2 * parameter to every gradient that is not all zero.
 
-    That is the gradient of a parameter that the loss does not depend on; torch's Adam leaves it alone, while Adam
-    would make full steps of the smallest decay.
+    A parameter that the loss does not depend on has a zero gradient; torch's Adam skips it, while Adam would turn the
+    smallest decay into full steps.
     """
     def decayed(gradient, parameter):
         return gradient + jnp.where(jnp.any(gradient != 0), l2, 0.0) * parameter
@@ -63,7 +63,7 @@ def _coupled_l2(l2: float) -> optax.GradientTransformation:
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Learning rate over steps, before the plateau rule."""
+    """The learning rate over steps, before the plateau rule."""
     if config.decay == 'cosine':
         after = optax.cosine_decay_schedule(config.learning_rate, max(steps - config.warmup_steps, 1))
     else:
@@ -75,10 +75,10 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def lower_on_plateau(plateau: optax.contrib.ReduceLROnPlateauState, loss: float, config: OptimizerConfig):
-    """The plateau rule's state after one more validation: that of torch's ReduceLROnPlateau in its mode 'min'.
+    """Updates the plateau state after a validation, as torch's ReduceLROnPlateau does in its mode 'min'.
 
-    The rate falls after more than `plateau_patience` validations without improvement. Optax's own rule falls one
-    validation earlier, and has no `SMALLEST_FALL`; its state is kept, so that earlier checkpoints can be resumed.
+    The rate falls after more than `plateau_patience` validations without improvement. Optax's own rule lowers the rate
+    one validation earlier and has no `SMALLEST_FALL`; its state is used for compatibility with earlier checkpoints.
     """
     loss, best = float(np.float32(loss)), float(plateau.best_value)
     better = loss < best * (1 - config.plateau_threshold)
@@ -92,13 +92,13 @@ def lower_on_plateau(plateau: optax.contrib.ReduceLROnPlateauState, loss: float,
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """All that a run needs to go on, besides its config."""
+    """The state that a run resumes from, besides its config."""
 
     step: jax.Array
     params: Any  # {group: tree}
     batch_stats: Any  # {group: tree}
     opt_state: Any  # {trained group: state}
-    ema: Any  # {trained group: tree}, or {} where none is kept
+    ema: Any  # {trained group: tree}, or {} without averaging
     plateau: Any
     best: jax.Array  # lowest validation loss so far
     stale: jax.Array  # validations since then
@@ -109,7 +109,7 @@ class TrainState(flax.struct.PyTreeNode):
 
     @property
     def averaged(self):
-        """The variables with averaged weights, where they are kept."""
+        """The variables with averaged weights, if averaging is on."""
         return {**self.variables, 'params': {**self.params, **self.ema}}
 
 
@@ -130,8 +130,8 @@ def make_train_step(system: System, config: OptimizerConfig, *, steps: int, seed
     """Builds `step(state, batch) -> (state, metrics)` for one replica of the mapped axis.
 
     Each group of `system.losses` is updated in order, with gradients of the weighted mean over the global batch.
-    Metrics are scalars: per group the loss, the norms of gradient and update and the system's own, and the rate.
-    A non-finite loss or gradient leaves the state as it was, so that what is saved stays sound.
+    Metrics are scalars: the learning rate and, per group, the loss, the norms of gradient and update, and the system's
+    own metrics. A non-finite loss or gradient leaves the state unchanged, so that saved checkpoints stay valid.
     """
     optimizer, schedule = make_optimizer(config), make_schedule(config, steps)
     root = jax.random.key(seed)
@@ -151,7 +151,7 @@ def make_train_step(system: System, config: OptimizerConfig, *, steps: int, seed
             metrics[f'{group}/gradient_norm'] = optax.tree.norm(gradient)
             metrics[f'{group}/update_norm'] = optax.tree.norm(update)
         if ema_decay:
-            # Short runs are not held back by the initial weights: the decay grows with the step.
+            # The decay grows with the step, so that initial weights do not dominate short runs.
             decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
             trained = {group: new.params[group] for group in new.ema}
             new = new.replace(ema=jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, new.ema, trained))
@@ -163,20 +163,20 @@ def make_train_step(system: System, config: OptimizerConfig, *, steps: int, seed
 
 
 def example_keys(key: jax.Array, count: int) -> jax.Array:
-    """Keys `[count]` of this replica's examples, by their position in the global batch."""
+    """Keys `[count]` of this replica's examples, derived from their position in the global batch."""
     positions = jax.lax.axis_index(AXIS) * count + jnp.arange(count)
     return jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)
 
 
 def group_gradient(loss_fn, group, variables, batch, keys, accumulate):
-    """Gradient of the weighted mean loss over the global batch with respect to one group's parameters.
+    """Computes the gradient of the weighted mean loss over the global batch for one group's parameters.
 
     Args:
-      accumulate: the replica's examples are taken in so many parts, one after the other, to save memory; batch
-        statistics are then those of the parts.
+      accumulate: number of parts that the replica's examples are split into, to save memory; batch statistics are then
+        those of the parts.
 
     Returns:
-      gradient, batch statistics, {'loss': mean, ...}; the same on all replicas.
+      gradient, batch statistics, {'loss': mean, ...}; equal on all replicas.
     """
     params = variables['params']
 
@@ -201,7 +201,7 @@ def group_gradient(loss_fn, group, variables, batch, keys, accumulate):
 
 
 def accumulate_parts(part, batch_stats, parts):
-    """Runs `part` over the leading axis of `parts`, carrying batch statistics and summing the rest."""
+    """Scans `part` over the leading axis of `parts`; carries batch statistics and sums the rest."""
     first = jax.tree.map(lambda x: x[0], parts)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(part, batch_stats, first)[1])
 
@@ -216,7 +216,8 @@ def accumulate_parts(part, batch_stats, parts):
 def make_eval_step(system: System, seed: int) -> Callable:
     """Builds `step(variables, batch) -> {name: (weighted sum, weight)}` for one replica, without any update.
 
-    Names are those of the train step's losses and the system's metrics. Noise depends only on the example's index.
+    The names are those of the train step's losses and of the system's metrics. Noise depends only on the example's
+    index.
     """
     root = jax.random.key(seed)
 
@@ -246,6 +247,6 @@ def check_finite(metrics: dict[str, float], step: int, kept: int | None) -> None
     """Raises a UserError that names the step where a loss or norm stopped being finite."""
     bad = [name for name, value in metrics.items() if not abs(value) < float('inf')]
     if bad:
-        last = 'no checkpoint had been saved' if kept is None else f'the checkpoint of step {kept} is kept'
+        last = 'no checkpoint was saved' if kept is None else f'the checkpoint of step {kept} is kept'
         raise UserError(f'{bad[0]} is {metrics[bad[0]]} at step {step}: training stopped, {last}; '
                         'try a lower config.optimizer.learning_rate or config.optimizer.clip_norm=1')

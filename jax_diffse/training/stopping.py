@@ -1,4 +1,4 @@
-"""Why a run ends before its last step: SIGTERM and the time limit, agreed on by all processes."""
+"""Stops a run early, at SIGTERM or the time limit, at the same step in all processes."""
 
 import os
 import signal
@@ -7,22 +7,22 @@ import time
 import jax
 from jax.experimental import multihost_utils
 
-AGAIN = 'the same command continues'
-_asked = 0  # how often this process asked the others, which must be equal in all of them
+RESUME = 'rerun the command to resume'
+_sync_points = 0  # passed by this process so far; must be equal in all processes
 
 
 class Stop:
-    """Notes SIGTERM, which schedulers send before they end a job, while it is entered.
+    """A context manager that handles SIGTERM, which schedulers send before they end a job, and the time limit.
 
-    With several processes, JAX notes it, whichever of them it reaches, and has all stop at the same question; the time
-    limit is then a SIGTERM to oneself.
+    With several processes, JAX handles SIGTERM to any of them and stops all at the same sync point. At the time limit,
+    a process then sends SIGTERM to itself.
 
     Args:
-      minutes: the time limit; 0: none.
+      minutes: the time limit; 0: no limit.
     """
 
     def __init__(self, minutes: float = 0.0):
-        self.at_once = False  # SIGTERM has come: there may be no time for a validation
+        self.immediate = False  # after SIGTERM, as there may be no time for a validation
         self._signalled = self._sent = False
         self._minutes = minutes
         self._deadline = time.monotonic() + 60 * (minutes or float('inf'))
@@ -32,7 +32,7 @@ class Stop:
         if jax.process_count() == 1:
             try:
                 self._previous = signal.signal(signal.SIGTERM, self._note)
-            except ValueError:  # not in the main thread: signals are somebody else's
+            except ValueError:  # signals can only be handled in the main thread
                 pass
         return self
 
@@ -43,24 +43,24 @@ class Stop:
     def _note(self, signum, frame) -> None:
         self._signalled = True
 
-    def due(self) -> str:
-        """Why the run should end after this step, or ''."""
+    def reason(self) -> str:
+        """The reason to end the run after this step, or ''."""
         late = time.monotonic() > self._deadline
         if jax.process_count() > 1 and late and not self._sent:
             self._sent = True
             os.kill(os.getpid(), signal.SIGTERM)
-        if self.asked():
-            return f'asked to stop{" or out of time" * (jax.process_count() > 1)}; {AGAIN}'
+        if self.requested():
+            return f'asked to stop{" or out of time" * (jax.process_count() > 1)}; {RESUME}'
         if late and jax.process_count() == 1:
-            return f'the {self._minutes:g} minutes are over; {AGAIN}'
+            return f'the time limit of {self._minutes:g} minutes is over; {RESUME}'
         return ''
 
-    def asked(self) -> bool:
-        """Whether SIGTERM has come; all processes must ask equally often."""
-        global _asked
+    def requested(self) -> bool:
+        """Whether SIGTERM has come; all processes must call this equally often."""
+        global _sync_points
         if jax.process_count() > 1:
-            _asked += 1
-            self.at_once |= multihost_utils.reached_preemption_sync_point(_asked)
+            _sync_points += 1
+            self.immediate |= multihost_utils.reached_preemption_sync_point(_sync_points)
         else:
-            self.at_once = self._signalled
-        return self.at_once
+            self.immediate = self._signalled
+        return self.immediate

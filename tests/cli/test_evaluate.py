@@ -238,7 +238,7 @@ def test_main_evaluates_one_setting_with_a_seed_as_ever(folders, monkeypatch):
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['--steps', '1,2', '--save-audio'], '--save-audio: is for one setting'),
-    (['--compare', 'toy', 'before', '--steps', '3'], '--compare: does not go together'),
+    (['--compare', 'toy', 'before', '--steps', '3'], '--compare: cannot be combined'),
     (['--compare', 'toy@six', 'before'], "toy@six: 'six' has no value"),
     (['--compare', 'before@steps=3', 'toy'], 'before: does not sample'),
     (['--compare', 'toy', 'toy'], 'toy, 3 steps: given twice'),

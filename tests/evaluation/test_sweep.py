@@ -134,7 +134,7 @@ def test_keys_of_the_sampler_are_those_of_the_chosen_one(variant, key):
 @pytest.mark.parametrize(('steps', 'values', 'message'), [
     ((0,), {}, 'steps=0: '),
     ((11,), {}, 'steps=11: '),
-    ((None,), {'network.components': ['2']}, 'runs/real: network.components: changes the network'),
+    ((None,), {'network.components': ['2']}, 'runs/real: network.components: does not fit the trained weights'),
     ((None,), {'sampler.nonsense': ['2']}, 'config.model.nonsense'),
     ((None,), {'temperature': ['-1']}, 'temperature'),
 ])

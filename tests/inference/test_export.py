@@ -228,7 +228,7 @@ def test_rows_are_drawn_for_as_chunks():
     (['--chunk-seconds', '-1'], '--chunk-seconds=-1: expected'),
     (['--chunk-seconds', 'nan'], '--chunk-seconds=nan: expected'),
     (['--batch', '0'], '--batch=0: expected at least 1'),
-    (['--checkpoint', '4'], 'no checkpoint of step 4, there are 3'),
+    (['--checkpoint', '4'], 'no checkpoint of step 4; available: 3'),
     (['--model', 'channel=3'], 'config.model.channel: unknown key'),
     (['--preceding', 'RUN'], 'refines nothing'),
 ])

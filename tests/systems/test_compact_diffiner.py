@@ -67,10 +67,10 @@ def test_released_refinement_is_of_padded_segments(variables):
         spec, estimate = (jnp.pad(stft(x[None], 512, 256)[:, :, 1:], ((0, 0), (0, 63), (0, 0), (0, 0)))
                           for x in (noisy, processed))
         draw = ddpm.frame_draws(key[None], (128, 256, 2))
+        sigma_hat = jnp.sqrt(jnp.clip(jnp.sum((spec - estimate)**2, -1, keepdims=True), 1e-5, 97))
         refined = notebook.sample(
             lambda x, t: RELEASED.unet.apply({'params': variables['params']['prior']}, x, t), draw(5, ddrm.START),
-            schedule, estimate, jnp.sqrt(jnp.clip(jnp.sum((spec - estimate)**2, -1, keepdims=True), 1e-5, 97)),
-            0.6, 0.8, draw)
+            schedule, ddrm.Observation(estimate, sigma_hat), ddrm.Diffiner(0.6, 0.8), draw)
         return istft(jnp.pad(refined, ((0, 0), (0, 0), (1, 0), (0, 0))), 256)[0]
 
     for i, length in enumerate((16_384, 30_000 - 16_384)):

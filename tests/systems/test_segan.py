@@ -289,5 +289,5 @@ def test_bfloat16_is_close():
 
 
 def test_a_discriminator_alone_is_no_enhancer():
-    with pytest.raises(UserError, match='segan-discriminator enhances nothing by itself: expected segan=FILE'):
+    with pytest.raises(UserError, match='segan-discriminator cannot enhance alone; add the generator, segan=FILE'):
         conversion.describe({'segan-discriminator': {}})

@@ -127,8 +127,8 @@ def test_without_an_earlier_run_frozen_groups_are_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(('system', 'message'), [
-    (Trainable(width=5), 'its toy is of another size or kind than config.model asks for.*"width": 4'),
-    (Trainable(front_end=FrontEnd(compression='cubic')), 'was trained on .*this config asks for'),
+    (Trainable(width=5), 'the size or kind of its toy differs from config.model.*"width": 4'),
+    (Trainable(front_end=FrontEnd(compression='cubic')), 'was trained on .*this config expects'),
 ])
 def test_a_run_that_does_not_fit_is_refused(whole, system, message):
     with pytest.raises(UserError, match=message):
