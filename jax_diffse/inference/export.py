@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax_diffse import files, platforms
 from jax_diffse.errors import UserError
 from jax_diffse.inference.enhancer import check_preceding, check_steps
-from jax_diffse.inference.programs import enhance_chunks
+from jax_diffse.inference.programs import Rows, enhance_chunks
 from jax_diffse.runs import Run
 from jax_diffse.spectral import mask_frames
 from jax_diffse.systems.base import Refiner
@@ -74,7 +74,8 @@ def _function(run: Run, preceding: Run | None, steps: int | None) -> Callable[..
         seeds = jnp.stack([jnp.broadcast_to(seed, rows.shape), zeros, zeros, rows], axis=1)
 
         def enhanced(run, processed=None, steps=None):
-            stages = enhance_chunks(run.system, run.variables, noisy, num_samples, level, seeds, processed, steps)
+            chunks = Rows(noisy, num_samples, level, seeds, processed)
+            stages = enhance_chunks(run.system, run.variables, chunks, steps)
             return list(stages.values())[-1]
 
         if preceding is not None:

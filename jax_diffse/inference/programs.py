@@ -111,7 +111,7 @@ class Programs:
             system, started = self.run.system, time.perf_counter()
 
             def program(variables, noisy, num_samples, level, seeds, processed):
-                found = enhance_chunks(system, variables, noisy, num_samples, level, seeds, processed, steps)
+                found = enhance_chunks(system, variables, Rows(noisy, num_samples, level, seeds, processed), steps)
                 self.stages = tuple(found)  # jit would sort the keys of a returned dict
                 return jnp.stack(list(found.values())[0 if all_stages else -1:])
 
@@ -126,26 +126,31 @@ class Programs:
         return self.compiled[kind]
 
 
-def enhance_chunks(system: System, variables: Variables, noisy: jax.Array, num_samples: jax.Array, level: jax.Array,
-                   seeds: jax.Array, processed: jax.Array | None, steps: int | None) -> dict[str, jax.Array]:
+class Rows(NamedTuple):
+    """Chunks of recordings as a program takes them."""
+
+    noisy: jax.Array  # [B, N], zero beyond num_samples
+    num_samples: jax.Array  # [B]
+    level: jax.Array  # [B], root mean square of the whole recording that a chunk belongs to
+    seeds: jax.Array  # [B, 4] uint32, for the random draws: seed, hash of the utterance's id, channel and chunk
+    processed: jax.Array | None = None  # [B, N], for refiners
+
+
+def enhance_chunks(system: System, variables: Variables, rows: Rows, steps: int | None) -> dict[str, jax.Array]:
     """Applies `System.enhance_stages` to chunks of recordings; digital silence stays silent.
 
     Args:
       system, variables: of the run.
-      noisy: `[B, N]`, zero beyond `num_samples`.
-      num_samples: `[B]`.
-      level: `[B]`, root mean square of the whole recording that a chunk belongs to.
-      seeds: `[B, 4]` uint32, which determine the random draws: seed, hash of the utterance's id, channel and chunk.
-      processed: `[B, N]`, for refiners.
+      rows: the chunks.
       steps: sampling steps, for systems that sample.
 
     Returns:
       Stage -> `[B, N]`, in the system's order.
     """
-    found = system.enhance_stages(variables, noisy, num_samples, jax.vmap(_key)(seeds),
-                                  gain=system.gain(level[:, None], jnp.ones(len(noisy))), steps=steps,
-                                  processed=processed)
-    sound = jnp.any(noisy != 0, axis=1, keepdims=True)
+    gain = system.gain(rows.level[:, None], jnp.ones(len(rows.noisy)))
+    found = system.enhance_stages(variables, rows.noisy, rows.num_samples, jax.vmap(_key)(rows.seeds), gain=gain,
+                                  steps=steps, processed=rows.processed)
+    sound = jnp.any(rows.noisy != 0, axis=1, keepdims=True)
     return {stage: jnp.where(sound, waveform, 0.0) for stage, waveform in found.items()}
 
 
