@@ -1,11 +1,11 @@
-"""Settings of every test, made before JAX is imported: the CPU with four simulated devices."""
+"""Settings of all tests, made before JAX is imported: the CPU with four simulated devices."""
 
 import os
 import tempfile
 from importlib import metadata
 
-# Most of the time goes into compilation. XLA's older way to emit loops takes a third of the time of the newer one. By
-# release of jaxlib, as XLA ends the process at a flag that it does not know.
+# Compilation takes most of the time. XLA's older loop emitter takes a third of the time of the newer one. The
+# flag depends on the release of jaxlib, as XLA aborts at an unknown one.
 COMPILED_FASTER = ['--xla_backend_optimization_level=0']
 if metadata.version('jaxlib').startswith('0.10.'):
     COMPILED_FASTER += ['--xla_cpu_use_fusion_emitters=false', '--xla_cpu_parallel_codegen_split_count=1']
@@ -18,8 +18,8 @@ os.environ['CUDA_VISIBLE_DEVICES'] = ''  # for TensorFlow, which only some tests
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ['MPLBACKEND'] = 'Agg'
 os.environ.setdefault('GLIBC_TUNABLES', '')  # entry points that tests run in this process must not restart it
-# Entry points must not use or fill the user's cache. Tests compile many a program anew that another one had: all
-# processes of a session find them here, and no later one.
+# Entry points must not use or fill the user's cache. All processes of a session share this cache, as tests compile many
+# equal programs.
 if 'PYTEST_XDIST_WORKER' not in os.environ:
     PROGRAMS = tempfile.TemporaryDirectory(prefix='jax_diffse_tests_')  # removed when this process ends
     os.environ['JAX_DIFFSE_CACHE'] = os.environ['JAX_COMPILATION_CACHE_DIR'] = PROGRAMS.name
@@ -28,22 +28,22 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-# Many steps in flight on few cores starve the simulated devices' collectives.
+# Many concurrent steps on few cores starve the simulated devices' collectives.
 jax.config.update('jax_cpu_enable_async_dispatch', False)
-# A vector that silently lines up with the wrong axis is an error.
+# Implicit rank promotion, which may align a vector with the wrong axis, is an error.
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
 @pytest.fixture(autouse=True, scope='module')
 def _forget_programs():
-    """Compiled programs of all modules together would take gigabytes."""
+    """Drops compiled programs after each module, as those of all modules would take gigabytes."""
     yield
     jax.clear_caches()
 
 
 @pytest.fixture(scope='module')
 def drawn_once():
-    """Spectrograms of one size are all the same picture, where a test makes pages and does not look at the pictures.
+    """Draws all spectrograms of one size alike, for tests of pages that do not check the images.
 
     Drawing them takes longer than all else that these tests do.
     """

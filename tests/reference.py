@@ -1,4 +1,4 @@
-"""What the authors' PyTorch code computes, and how close is close enough.
+"""Reference values of the authors' PyTorch code, and the tolerances.
 
 Fixtures are `.npz` files with outputs only; their weights and inputs follow from a formula over NumPy's legacy random
 streams, evaluated here. The folder is `tests/fixtures`, or the environment variable JAX_DIFFSE_FIXTURES.

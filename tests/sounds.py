@@ -1,4 +1,4 @@
-"""Sound files with oddities that recorders, encoders and downloads leave, and readers that share no code with ours."""
+"""Sound files with the oddities of recorders, encoders and downloads, and readers that share no code with ours."""
 
 import shutil
 import struct

@@ -66,7 +66,7 @@ def test_train_load_and_evaluate(corpus, tmp_path, monkeypatch):
     assert (tmp_path / 'report' / 'index.html').is_file()
 
 
-def test_load_hands_on_what_it_is_given(monkeypatch):
+def test_load_passes_its_arguments_on(monkeypatch):
     noisy = np.random.default_rng(0).standard_normal(100).astype(np.float32)
     monkeypatch.setattr(runs, 'load', lambda run, step='best', model=None: toys.run(toys.Stepped()))
     assert_allclose(jax_diffse.load('run', steps=4)(noisy, 16_000), noisy / 4, atol=1e-6)

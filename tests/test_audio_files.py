@@ -34,7 +34,7 @@ def test_all_that_libsndfile_reads_is_found_and_the_rest_is_counted(tmp_path, ca
         'for sound), 1 without an extension (not taken for sound)']
 
 
-def test_nothing_is_said_where_nothing_is_left_out(tmp_path, capsys):
+def test_nothing_is_printed_if_no_file_is_skipped(tmp_path, capsys):
     _make(tmp_path, 'b.wav')
     assert _names(tmp_path) == ['b.wav']
     assert not capsys.readouterr().out

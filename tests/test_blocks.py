@@ -1,4 +1,4 @@
-"""A function of blocks as one of long signals."""
+"""Functions of blocks, applied to long signals."""
 
 import jax
 import jax.numpy as jnp
@@ -61,14 +61,14 @@ def test_examples_do_not_depend_on_their_neighbours():
     np.testing.assert_allclose(estimate(summed, other)[1], estimate(summed, x)[1], atol=1e-5)
 
 
-def test_blocks_without_overlap_stand_side_by_side():
+def test_blocks_without_overlap_are_concatenated():
     x = signals(16)
     run = jax.jit(blockwise(summed, jnp.full(3, 16), SIZE, 0))
     expected = np.cumsum(x.reshape(3, 2, 8, 2), axis=2).reshape(x.shape)
     np.testing.assert_allclose(run(x, jnp.zeros(3)), expected, atol=1e-5)
 
 
-def test_frames_that_blocks_do_not_make_up_are_refused():
+def test_numbers_of_frames_that_blocks_cannot_have_are_refused():
     with pytest.raises(ValueError, match='17 frames are not those of whole blocks of 8 that share 3'):
         estimate(pointwise, signals(17))
 

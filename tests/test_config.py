@@ -1,4 +1,4 @@
-"""Configs: where they are found, what the command line may say, and what the files in configs/ say of their papers."""
+"""Configs: their location, command-line overrides, and the facts of papers in configs/."""
 
 import pathlib
 import shutil
@@ -89,7 +89,7 @@ def test_overriding_a_model():
             config.override(model, {key: value})
 
 
-def test_stages_take_over_what_is_given_for_the_chain():
+def test_stages_inherit_overrides_of_the_chain():
     """What a stage does not change itself, it has from the rest; what is given for one stage stays there."""
     loaded = config.load('dr_diffuse', ['--config.train.batch_size=3', '--config.data.train.speech=x',
                                         '--config.stages.refiner.train.steps=7'])
@@ -143,14 +143,14 @@ def test_mistakes_are_one_line_that_names_them(name, overrides, message):
     ('compact_diffiner_short:relu', 'compact_diffiner:relu,folders,short'),
     ('diffgmm_short:k5', 'diffgmm:k5,folders,small,short'),
     ('diffgmm_birds', 'diffgmm:birds')])
-def test_earlier_names_are_answered_with_the_present_one(earlier, present):
+def test_an_earlier_name_of_a_config_names_the_new_one(earlier, present):
     with pytest.raises(UserError) as error:
         config.load(earlier)
     assert str(error.value) == f'--config={earlier}: is now {present}'
     config.load(present)
 
 
-def test_every_earlier_name_has_a_present_one():
+def test_every_earlier_name_has_a_new_name():
     for name in config.RENAMED.values():
         config.load(name)
 
@@ -161,7 +161,7 @@ def test_a_path_is_the_same_config_as_its_name(path, monkeypatch):
     assert config.load(f'{path}:si_snr+lms,small') == config.load('dccrn:small,si_snr+lms')
 
 
-def test_a_file_of_one_s_own_is_a_config(tmp_path):
+def test_a_user_file_is_a_config(tmp_path):
     (tmp_path / 'mine.py').write_text(
         'from jax_diffse.config import load\n\n\ndef get_config():\n    config = load("dccrn:small").unlock()\n'
         '    config.train.steps = 3\n    return config.lock()\n')
@@ -182,12 +182,12 @@ def test_an_installed_package_has_the_configs_within_it(tmp_path):
     assert done.stdout.split() == [listed.name for listed in config.available()], done.stderr
 
 
-def test_all_configs_are_listed_with_what_they_are():
+def test_all_configs_are_listed_with_their_titles():
     listed = {found.name: found for found in config.available()}
     assert set(listed) == {path.stem for path in (ROOT / 'configs').glob('[!_]*.py')}
     assert listed['segan'].title.startswith('SEGAN, scaled down')
     assert listed['segan'].variants['adversary'] == {
-        'no_adversary': 'the L1 distance alone, without a discriminator'}
+        'no_adversary': 'only the L1 distance, without a discriminator'}
     assert listed['dccrn'].defaults == {'loss': 'si_snr', 'data': 'folders'}
 
 

@@ -1,4 +1,4 @@
-"""Files whose headers lie about their length, were cut off or joined; the right values come from how they were made."""
+"""Files with wrong lengths in their headers, truncated and joined files; their construction gives the right values."""
 
 import logging
 import struct

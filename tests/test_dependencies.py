@@ -1,4 +1,4 @@
-"""What is installed, what that is allowed to be, and what talks to the network."""
+"""The installed packages, the allowed versions, and uses of the network."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""The pages in docs/: their code runs, and the names, files, flags and keys in them exist."""
+"""The pages in docs/: their code runs, and their names, files, flags and keys exist."""
 
 import importlib
 import importlib.util

@@ -42,13 +42,13 @@ def test_an_interrupt_is_status_130(capfd, monkeypatch):
     assert capfd.readouterr().err == 'interrupted\n'
 
 
-def test_a_mistake_of_the_program_keeps_its_traceback():
+def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         errors.exit_with(lambda: 1 // 0)
 
 
 @pytest.mark.parametrize('platforms', ['cuda', 'tpu', 'abacus'])
-def test_devices_that_are_not_there_are_one_line(platforms):
+def test_missing_devices_are_reported_in_one_line(platforms):
     code = 'import jax; from jax_diffse import errors; errors.exit_with(lambda: print(jax.numpy.ones(3)))'
     done = subprocess.run([sys.executable, '-c', code], env={**os.environ, 'JAX_PLATFORMS': platforms},
                           capture_output=True, text=True)
@@ -58,6 +58,6 @@ def test_devices_that_are_not_there_are_one_line(platforms):
     assert 'Traceback' not in done.stderr
 
 
-def test_other_mistakes_keep_their_traceback_where_there_are_devices():
+def test_other_errors_keep_their_traceback_if_devices_exist():
     with pytest.raises(AssertionError, match='mine'):
         errors.exit_with(lambda: _raise(AssertionError('mine')))

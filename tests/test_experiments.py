@@ -1,4 +1,4 @@
-"""The files in configs/: all combinations of their variants build, and a variant changes what its group may change."""
+"""The files in configs/: all combinations of variants build, and a variant only changes the keys of its group."""
 
 import functools
 import itertools
@@ -67,7 +67,7 @@ def test_variants_of_two_groups_combine(name, first, second):
 
 
 @pytest.mark.parametrize('name', LISTED)
-def test_a_group_changes_its_own_sections_alone(name):
+def test_a_group_changes_only_its_own_sections(name):
     for group, allowed in ALLOWED.items():
         for variant in LISTED[name].variants.get(group, ()):
             changed = [key for key in changes(name, variant) if not key.startswith(allowed)]
@@ -81,7 +81,7 @@ def test_a_group_changes_its_own_sections_alone(name):
 
 @pytest.mark.parametrize(('name', 'first', 'second'), [
     pair for pair in PAIRS if 'stage' not in pair.values])  # which takes its changes out of `stages`
-def test_a_variant_does_the_same_whatever_else_is_chosen(name, first, second):
+def test_variants_are_independent(name, first, second):
     """The group that is applied later wins where both have a say."""
     for other, variant in itertools.product(LISTED[name].variants[first], LISTED[name].variants[second]):
         if second == 'faithfulness' or 'quick' in (other, variant):

@@ -1,4 +1,4 @@
-"""Ctrl-C where Python does not react to it: the main thread is in C code, as while XLA compiles."""
+"""Ctrl-C while the main thread is in C code, such as XLA's compiler, and Python does not react."""
 
 import os
 import pathlib
@@ -12,14 +12,14 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform == 'win32', reason='signals are those of POSIX')
 ROOT = pathlib.Path(__file__).parents[1]
-LONG = 1000  # seconds; what is to be cut off takes so long, and would print that it was not
+LONG = 1000  # seconds of work that an interrupt must cut off; it would print at its end
 # `block` is to Python what a compilation is: the main thread is away, without the GIL, and no signal fetches it.
 HEAD = f"""
 import ctypes, os, pathlib, signal, sys, time
 import numpy as np
 from jax_diffse import errors, files, interrupts
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started the tests in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)  # even if a shell started the tests in the background
 
 def block(seconds={LONG}):
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
@@ -36,7 +36,7 @@ def interrupt(code: str, *words, again: bool = False, group: bool = False) -> tu
     Returns:
       Exit status, standard output and error.
     """
-    with tempfile.TemporaryFile('w+') as errors:  # not a pipe, which processes that are left behind keep open
+    with tempfile.TemporaryFile('w+') as errors:  # not a pipe, which orphans would keep open
         process = subprocess.Popen([sys.executable, '-c', HEAD + code, *map(str, words)], cwd=ROOT, text=True,
                                    stdout=subprocess.PIPE, stderr=errors, start_new_session=True)
         lines = iter(process.stdout.readline, '')
@@ -49,7 +49,7 @@ def interrupt(code: str, *words, again: bool = False, group: bool = False) -> tu
 def _send(process, again: bool, group: bool) -> bool:
     (os.killpg if group else os.kill)(process.pid, signal.SIGINT)
     while again and process.poll() is None:
-        time.sleep(0.05)  # a signal that has not been taken yet is not sent twice
+        time.sleep(0.05)  # a pending signal is not queued twice
         process.send_signal(signal.SIGINT)
     return True
 
@@ -60,7 +60,7 @@ def test_a_blocked_command_ends_in_one_line(again, patience):
     assert interrupt(code, again=again) == (130, '', 'interrupted\n')
 
 
-def test_one_that_can_end_by_itself_does():
+def test_a_command_that_can_end_by_itself_does():
     code = """
 def main():
     try:
@@ -75,7 +75,7 @@ errors.exit_with(main)
     assert interrupt(code) == (130, 'tidied up\n', 'interrupted\n')
 
 
-def test_what_hangs_at_exit_does_not_keep_it():
+def test_a_hang_at_exit_does_not_keep_a_command_alive():
     code = f"""
 import atexit, threading
 interrupts.PATIENCE_SECONDS = {LONG}
@@ -91,7 +91,7 @@ errors.exit_with(main)
     assert interrupt(code) == (130, 'printed\n', 'interrupted\n')
 
 
-def test_one_that_is_done_ends_at_once():
+def test_a_finished_command_ends_at_once():
     code = f"""
 import atexit
 interrupts.PATIENCE_SECONDS = {LONG}
@@ -105,7 +105,7 @@ errors.exit_with(lambda: None)
     assert interrupt(code) == (130, '', 'interrupted\n')
 
 
-def test_one_that_swallows_the_interrupt_or_hangs_while_it_tidies_up_is_ended_all_the_same():
+def test_a_command_that_swallows_the_interrupt_or_hangs_in_cleanup_is_killed():
     code = """
 interrupts.PATIENCE_SECONDS = 0.1
 def main():
@@ -137,7 +137,7 @@ errors.exit_with(main)
     assert interrupt(code) == (130, '', 'interrupted\n')
 
 
-def test_a_file_that_is_not_whole_is_not_left_behind(tmp_path):
+def test_an_interrupt_leaves_no_partial_file(tmp_path):
     code = """
 interrupts.PATIENCE_SECONDS = 0.1
 def main():
@@ -154,7 +154,7 @@ errors.exit_with(main)
 
 
 @pytest.mark.parametrize('group', [True, False], ids=['from a terminal', 'the process alone'])
-def test_scoring_processes_end_too_and_say_nothing(group):
+def test_scoring_processes_end_silently(group):
     code = """
 from jax_diffse.metrics import Pool
 interrupts.PATIENCE_SECONDS = 0.5
@@ -186,7 +186,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def test_an_interrupt_that_is_ignored_stays_so():
+def test_an_ignored_interrupt_stays_ignored():
     """As of commands that a shell runs in the background, with nohup, say."""
     code = """
 signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""The restart of the entry points, observed from outside."""
+"""The restart of the entry points, observed from another process."""
 
 import os
 import pathlib
@@ -23,7 +23,7 @@ def without_the_programs_of_the_tests(monkeypatch):
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='glibc is on Linux only')
 @pytest.mark.parametrize('own, expected', [(None, 'glibc.malloc.hugetlb=1'), ('', ''), ('a.b.c=1', 'a.b.c=1')])
-def test_restart_keeps_process_arguments_and_the_users_setting(own, expected):
+def test_the_restart_keeps_process_arguments_and_the_users_setting(own, expected):
     env = {name: value for name, value in os.environ.items() if name != 'GLIBC_TUNABLES'}
     env |= {} if own is None else {'GLIBC_TUNABLES': own}
     with subprocess.Popen([sys.executable, '-c', SCRIPT, 'a b', '--c'], cwd=ROOT, env=env, text=True,
@@ -36,7 +36,7 @@ def test_restart_keeps_process_arguments_and_the_users_setting(own, expected):
     ('0.10.2', None, launch.THREADED_CONVOLUTIONS['0.10']),
     ('0.10.2', '--a=1', f'--a=1 {launch.THREADED_CONVOLUTIONS["0.10"]}'),
     ('0.10.2', '--xla_cpu_experimental_ynn_fusion_type=x', '--xla_cpu_experimental_ynn_fusion_type=x'),
-    ('0.12.0', '--a=1', '--a=1'),  # where the flag may not be known
+    ('0.12.0', '--a=1', '--a=1'),  # jaxlib may not know the flag
 ])
 def test_the_flag_for_convolutions_is_given_where_it_is_known(monkeypatch, version, own, expected):
     monkeypatch.setenv('GLIBC_TUNABLES', '')  # no restart
@@ -87,7 +87,7 @@ def test_user_errors_of_the_scripts_are_one_line_and_status_2(tmp_path):
     ({'JAX_DIFFSE_CACHE': ''}, None),
     ({'JAX_COMPILATION_CACHE_DIR': 'theirs'}, 'theirs'),
 ])
-def test_where_programs_are_kept(tmp_path, env, expected):
+def test_the_folder_of_compiled_programs(tmp_path, env, expected):
     env = {name: str(tmp_path / value) if value not in launch.OFF else value for name, value in env.items()}
     base = {name: value for name, value in os.environ.items()
             if name not in ('JAX_DIFFSE_CACHE', 'XDG_CACHE_HOME', 'JAX_COMPILATION_CACHE_DIR')}
@@ -98,7 +98,7 @@ def test_where_programs_are_kept(tmp_path, env, expected):
     assert done.stdout.strip() == str(expected and tmp_path / expected) and not done.stderr
 
 
-def test_a_cache_that_cannot_be_written_is_said_and_stops_nothing(tmp_path):
+def test_an_unwritable_cache_is_reported_and_the_command_continues(tmp_path):
     (tmp_path / 'file').write_text('')
     script = "from jax_diffse import launch\nlaunch.tune()\nprint('on')"
     done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, text=True, capture_output=True,
@@ -106,7 +106,7 @@ def test_a_cache_that_cannot_be_written_is_said_and_stops_nothing(tmp_path):
     assert done.stdout == 'on\n' and done.stderr.count('\n') == 1 and 'JAX_DIFFSE_CACHE' in done.stderr
 
 
-def test_programs_are_found_again_by_another_process(tmp_path):
+def test_another_process_finds_compiled_programs(tmp_path):
     script = ('from jax_diffse import launch\nlaunch.tune()\nimport jax, jax.numpy as jnp\n'
               "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)\n"
               "hits = []\njax.monitoring.register_event_listener(lambda name, **_: hits.append(name))\n"
@@ -118,7 +118,7 @@ def test_programs_are_found_again_by_another_process(tmp_path):
     assert found == ['False\n', 'True\n']
 
 
-def test_the_programs_used_longest_ago_go_first(tmp_path):
+def test_the_least_recently_used_programs_are_deleted_first(tmp_path):
     for age, name in enumerate(('new', 'middle', 'old')):
         (tmp_path / name).write_bytes(b'x' * 100)
         os.utime(tmp_path / name, (1e9 - age, 1e9 - age))

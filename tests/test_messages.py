@@ -60,7 +60,7 @@ def test_flags_in_messages_exist_in_the_command_at_hand(path, commands):
         for flag in FLAG.findall(re.sub(OF_ANOTHER, '', message)):
             known = flag.startswith('--config') or flag in OTHERS
             assert known or all(flag in _flags(command) for command in commands), message
-        for command, flag in re.findall(OF_ANOTHER, message):  # of another command, which is named
+        for command, flag in re.findall(OF_ANOTHER, message):  # flags of another command, which the message names
             assert flag in _flags(command), message
 
 

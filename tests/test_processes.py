@@ -1,4 +1,4 @@
-"""What one of several processes says when it cannot go on. That they work together is in tests/faults."""
+"""The messages of one of several processes when it fails. tests/faults tests their cooperation."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ import pytest
 
 from jax_diffse import processes
 
-# As JAX 0.10.2 words it: a first meeting that took too long, a killed process, a barrier that one of two did not reach.
+# Messages of JAX 0.10.2: a connection that took too long, a killed process, a barrier that one of two did not reach.
 LATE = ('UNKNOWN: Gloo context initialization failed: DEADLINE_EXCEEDED: GetKeyValue() timed out with key: '
         "cpu:gloo/0,1/2 and duration: 29.99s [type.googleapis.com/tensorflow.CoordinationServiceError='']")
 ENDED = ('UNKNOWN: Gloo all-reduce failed: [external/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer '
@@ -36,7 +36,7 @@ def run(monkeypatch, error: Exception) -> int:
 
 @pytest.mark.parametrize(('words', 'said'), [(LATE, 'may still be at work'), (BARRIER, 'may still be at work'),
                                              (ENDED, 'another one ended, most likely')])
-def test_what_another_process_did_is_one_line(monkeypatch, capsys, words, said):
+def test_the_failure_of_another_process_is_one_line(monkeypatch, capsys, words, said):
     assert run(monkeypatch, jax.errors.JaxRuntimeError(words)) == 1
     line, = capsys.readouterr().err.splitlines()
     assert line.startswith(f'error: process 0 cannot go on ({words.splitlines()[0]}): ') and said in line
@@ -44,6 +44,6 @@ def test_what_another_process_did_is_one_line(monkeypatch, capsys, words, said):
 
 
 @pytest.mark.parametrize('error', [jax.errors.JaxRuntimeError(OWN), RuntimeError('mine'), ZeroDivisionError('Gloo')])
-def test_no_other_process_is_blamed_for_an_error_of_its_own(monkeypatch, capsys, error):
+def test_an_own_error_is_not_blamed_on_another_process(monkeypatch, capsys, error):
     assert run(monkeypatch, error) == 1
     assert f'{type(error).__name__}: {error}' in capsys.readouterr().err.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""Nothing that a command needs wants a home folder or site-packages that can be written."""
+"""Commands run without a writable home folder and site-packages."""
 
 import os
 import pathlib
@@ -39,7 +39,7 @@ def _read_only(command: str) -> list[str]:
 
 @pytest.mark.skipif(not shutil.which('unshare') or os.geteuid() != 0 or subprocess.run(
     [*_read_only('true'), '', '/usr'], capture_output=True).returncode != 0, reason='only root can mount')
-def test_commands_resample_and_rate_without_a_place_to_write():
+def test_commands_run_without_writable_folders():
     site = sysconfig.get_path('purelib')
     env = {name: value for name, value in os.environ.items() if name not in ('NUMBA_CACHE_DIR', 'JAX_DIFFSE_CACHE')}
     env |= {'HOME': '/dev/null', 'XDG_CACHE_HOME': '/dev/null/cache', 'GLIBC_TUNABLES': ''}

@@ -1,4 +1,4 @@
-"""docs/results.md is what its script makes of the stored summaries, and the script keeps what it should."""
+"""docs/results.md equals the output of its script, and the script stores the right facts."""
 
 import json
 import math
@@ -99,7 +99,7 @@ def test_folders_of_a_machine_are_not_kept(store):
     assert not (store / 'store' / 'other.json').exists()
 
 
-def test_something_else_is_refused(tmp_path):
+def test_a_folder_without_a_report_is_refused(tmp_path):
     with pytest.raises(UserError, match='holds neither'):
         results.add(tmp_path, 'name', '')
 

@@ -1,4 +1,4 @@
-"""The rooms of the package: imports point downwards only, and TensorFlow and torch stay where they belong."""
+"""The rooms of the package: imports point downwards, and TensorFlow and torch are only imported in their rooms."""
 
 import ast
 import pathlib
@@ -38,7 +38,7 @@ def test_imports_point_downwards():
     for name, path in modules().items():
         room = name.partition('.')[0]
         if room in ('', '__main__'):
-            continue  # the front door, which leads to all of them
+            continue  # the public API, which imports from all rooms
         for imported in imports(path):
             if imported.startswith('jax_diffse.'):
                 other = imported.split('.')[1]

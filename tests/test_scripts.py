@@ -10,7 +10,7 @@ import pytest
 from tests.faults.processes import environment, lines, write_pairs
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Two tasks on one node, with what SLURM tells them.
+# Two tasks on one node, with the variables that SLURM sets.
 SRUN = """#!/bin/bash
 [ "$1" = --kill-on-bad-exit=1 ] && shift
 export SLURM_JOB_ID=$$ SLURM_STEP_NODELIST=localhost SLURM_NTASKS=2 SLURM_STEP_NUM_NODES=1
@@ -52,7 +52,7 @@ def test_every_host_of_a_pod_gets_the_command_word_by_word(tmp_path, cache, told
         rf'--command=cd jax_diffse && {told}.venv/bin/python train.py --distributed --workdir /nfs/my\ runs/a']
 
 
-def test_words_that_are_missing_are_named(tmp_path):
+def test_missing_arguments_are_named(tmp_path):
     for script in ('slurm.sh', 'tpu_pod.sh'):
         done = subprocess.run(['bash', f'scripts/{script}'], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 2 and done.stderr.startswith('usage: ')

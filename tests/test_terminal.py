@@ -1,4 +1,4 @@
-"""Output goes to pipes that close, terminals without letters and full disks; what a command does goes on."""
+"""Commands continue if their output goes to closed pipes, terminals with few characters or full disks."""
 
 import os
 import pathlib
@@ -33,13 +33,13 @@ def _run(tmp_path, shell: str = '', **env: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize('shell', [
     '| head -1', '| true', '2>&1 | head -1', '>&-', '2>&-', '>&- 2>&-', '> /dev/full', '2> /dev/full', '> /dev/null'])
-def test_work_goes_on_whatever_becomes_of_what_is_printed(tmp_path, shell):
+def test_work_continues_if_printing_fails(tmp_path, shell):
     done = _run(tmp_path, f'{shell}; exit ${{PIPESTATUS[0]}}')
     assert (tmp_path / 'done').read_text() == 'all done' and done.returncode == 0
     assert b'Traceback' not in done.stderr and b'Exception' not in done.stderr
 
 
-def test_a_full_disk_is_said_once(tmp_path):
+def test_a_full_disk_is_reported_once(tmp_path):
     done = _run(tmp_path, '> /dev/full')
     assert done.stderr.count(b'what is printed is lost (No space left on device); the work goes on') == 1
 
@@ -54,7 +54,7 @@ def test_characters_that_the_encoding_lacks_are_escaped(tmp_path, env):
         assert last.endswith(b'e \\u2191 \\u9332\\u97f3 \\udcff') and last.startswith(b'gr')
 
 
-def test_a_terminal_is_still_one(tmp_path):
+def test_a_terminal_is_still_recognised(tmp_path):
     script = 'import sys\nfrom jax_diffse import terminal\nterminal.prepare()\nprint(sys.stdout.isatty())'
     code = f'import pty, sys; pty.spawn([sys.executable, "-c", {script!r}])'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)

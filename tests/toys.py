@@ -1,4 +1,4 @@
-"""Systems small enough to know what comes out."""
+"""Toy systems with known outputs."""
 
 import dataclasses
 import pathlib
@@ -74,7 +74,7 @@ class Constant(Toy):
 
 
 class Staged(Toy):
-    """Three stages, not in alphabetical order: half the signal, that filtered, and that with a draw added."""
+    """Three stages, not in alphabetical order: half the signal, the same filtered, and the latter plus noise."""
 
     def estimates(self, x, key, steps):
         half = 0.5 * x
@@ -83,7 +83,7 @@ class Staged(Toy):
 
 
 class Stepped(base.Sampling, Toy):
-    """Divides by the number of steps, of which it takes at most ten."""
+    """Divides by the number of steps, which is at most ten."""
 
     default_steps = 3
 
@@ -104,7 +104,7 @@ class Refiner(base.Sampling, base.Refiner, Toy):
         return jnp.zeros((len(key), num_samples))
 
     def check_steps(self, steps):
-        """Whatever it is."""
+        """Accepts any number of steps."""
 
     def _stages(self, variables, noisy, num_samples, key, gain, steps, processed):
         return {'refined': mask_frames(0.5 * noisy + 0.25 * processed, num_samples)}

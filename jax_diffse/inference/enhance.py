@@ -19,7 +19,7 @@ from jax_diffse.inference.setting import Setting
 
 @dataclasses.dataclass(frozen=True)
 class EnhanceOptions:
-    """How files are enhanced.
+    """Inputs and settings of an enhancement of files.
 
     Attributes:
       noisy, processed: for a refiner: noisy recordings, and another enhancer's output for them. Two files, or two

@@ -48,6 +48,6 @@ class LogConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ParallelConfig:
-    """How steps are mapped over devices."""
+    """The mapping of steps over devices."""
 
     mapper: str = 'shard_map'  # or 'pmap'

@@ -1,4 +1,4 @@
-"""Writes docs/bad_input.md: what the commands say to the cases of `tests/bad_input/cases.py`.
+"""Runs the cases of `tests/bad_input/cases.py` and writes docs/bad_input.md.
 
     python -m tests.bad_input
 """

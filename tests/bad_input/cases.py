@@ -1,4 +1,4 @@
-"""The table: what users get wrong, and input that looks wrong and is not. What `runs/` holds: `world.TOYS`."""
+"""The table of cases: user mistakes, and unusual input that is valid. `runs/` holds `world.TOYS`."""
 
 import io
 import json
@@ -19,11 +19,11 @@ from tests.bad_input.world import Case, cut, data, empty_folder, fifo, link, met
 NAN, INF = float('nan'), float('inf')
 
 
-# ------------------------------------------------------------------------------------------------- what is looked at
+# ---------------------------------------------------------------------------------------------------------- checks
 
 
 def kept(given: str, result: str) -> tuple[np.ndarray, np.ndarray]:
-    """The samples `[N, C]` of a file and of what was made of it, which is finite and of the same kind and length."""
+    """The samples `[N, C]` of a file and of its result; checks that the result is finite, of equal kind and length."""
     of = [soundfile.info(path) for path in (given, result)]
     kinds = [(found.samplerate, found.frames, found.channels, found.format, found.subtype) for found in of]
     assert kinds[0] == kinds[1], given
@@ -33,7 +33,7 @@ def kept(given: str, result: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def halved(folder: str = 'out', given: str = 'in') -> None:
-    """Every file has a result of its kind and length that is half as loud, whatever its name, rate and encoding."""
+    """Checks that every file has a result of its kind and length that is half as loud."""
     paths = [path for path in sorted(pathlib.Path(given).rglob('*')) if path.is_file()]
     assert paths
     for path in paths:
@@ -52,7 +52,7 @@ def trained() -> None:
     assert runs.load('runs/new').step == 2
 
 
-# --------------------------------------------------------------------------------------------------- what is made
+# ---------------------------------------------------------------------------------------------------------- inputs
 
 
 class Payload:
@@ -63,7 +63,7 @@ class Payload:
 
 
 def torch_file(path: str, weights=None, **options):
-    """What torch.save makes of weights."""
+    """Writes weights with torch.save."""
     def make():
         import torch
 
@@ -74,7 +74,7 @@ def torch_file(path: str, weights=None, **options):
 
 
 def segan_file(path: str, value: float = 0.0, bare: bool = False):
-    """A generator as its notebook saves it, or its state dict alone."""
+    """Writes a generator as its notebook saves it, or only its state dict."""
     def make():
         import torch
 
@@ -93,7 +93,7 @@ def segan_file(path: str, value: float = 0.0, bare: bool = False):
 
 
 def add_member(path: str, name: str):
-    """Adds a member to a zip archive, as torch.save makes them."""
+    """Adds a member to a zip archive, the format of torch.save."""
     def make():
         with zipfile.ZipFile(path, 'a') as archive:
             archive.writestr(name, b'outside')
@@ -106,7 +106,7 @@ def pickled(path: str):
 
 
 def zipped_payload(path: str):
-    """As torch.save would write it."""
+    """Writes the payload with torch.save."""
     def make():
         import torch
 
@@ -125,7 +125,7 @@ def mp3(path: str):
 
 
 def at_home() -> None:
-    """Makes the folder of the case the home folder; the environment is put back behind the case."""
+    """Makes the folder of the case the home folder; the environment is restored after the case."""
     os.environ['HOME'] = os.getcwd()
 
 
@@ -134,7 +134,7 @@ def halved_file(path: str):
 
 
 def joined(path: str, *rates: int):
-    """One Ogg file behind the other."""
+    """Writes Ogg files joined end to end."""
     def make():
         whole = io.BytesIO()
         for rate in rates:
@@ -176,7 +176,7 @@ def good_file(given: str, *make, comes: str = 'enhanced', command: str = f'{ENHA
 
 FILES = [
     bad_file('no such file', wav('in/b.wav'), 'no such file'),
-    bad_file('a file of no bytes', data('in/a.wav', b''), 'the file is empty'),
+    bad_file('an empty file', data('in/a.wav', b''), 'the file is empty'),
     bad_file('a header without samples', wav('in/a.wav', np.zeros(0)), 'no samples', leaves=('out',)),
     bad_file('a wav that was cut off', several(A, cut('in/a.wav', 1000)), 'cut off, 478 of 1600 samples'),
     bad_file('a flac that was cut off', several(wav('in/a.flac', sound(16_000)), cut('in/a.flac', 5000)),
@@ -204,7 +204,7 @@ FILES = [
     bad_file('infinity among the samples', wav('in/a.wav', [0.1, INF, 0.1], subtype='DOUBLE'),
              'holds samples that are NaN or inf',
              leaves=('out',)),
-    bad_file('a file that may not be read', A, r'cannot be read \(Permission denied\)', locked='in/a.wav'),
+    bad_file('a file without read permission', A, r'cannot be read \(Permission denied\)', locked='in/a.wav'),
     bad_file('a link to itself', link('in/a.wav', 'a.wav'), 'a link that leads to no file'),
     bad_file('a link to nothing', link('in/a.wav', 'gone.wav'), 'a link that leads to no file'),
     bad_file('a named pipe, which nothing is written to', fifo('in/a.wav'), 'not a file'),
@@ -266,13 +266,13 @@ GOOD_FILES = [
          lambda: [kept('in/a.wav', 'out/a.wav'), lacks('out/far')]),
     Case('a link to another folder', f'{ENHANCE} in', (wav('far/b.wav'), A, link('in/far', '../far')), 0,
          'enhanced: links are followed', lambda: [kept('in/a.wav', 'out/a.wav'), kept('far/b.wav', 'out/far/b.wav')]),
-    good_file('a result that is there already', A, wav('out/a.wav', np.zeros(9)), comes='enhanced: it is replaced',
+    good_file('an existing result', A, wav('out/a.wav', np.zeros(9)), comes='enhanced: it is replaced',
               replaces=('out/a.wav',)),
 ]
 
 
 def whole(path: str) -> None:
-    """It holds the sound of `A`, half as loud, and its header says so."""
+    """Checks that the file holds the sound of `A`, half as loud, with a correct header."""
     np.testing.assert_allclose(soundfile.read(path)[0], 0.5 * sound()[:, 0], atol=1e-4)
 
 
@@ -281,7 +281,7 @@ def lacks(path: str) -> None:
 
 
 def tell_no_length(path: str, size: bytes = b'\xff' * 4) -> None:
-    """Writes what programs that write to a pipe, or were ended, leave in place of lengths."""
+    """Replaces the lengths by the values that programs leave if they write to a pipe or are killed."""
     with open(path, 'r+b') as file:
         for place in (4, 40):
             file.seek(place)
@@ -306,9 +306,9 @@ OUTPUTS = [
     Case('an output that is a link to the input', f'{ENHANCE} in/a.wav', (A, link('out/a.wav', '../in/a.wav')), 2,
          'out/a.wav: would overwrite the input'),
     Case('a loop of links as the output', f'{ENHANCE} in', (A, link('out', 'out')), 2, 'out.*: cannot be written'),
-    Case('an output that may not be written to', f'{ENHANCE} in', (A, empty_folder('out')), 2,
+    Case('an output folder without write permission', f'{ENHANCE} in', (A, empty_folder('out')), 2,
          'out/a.wav: cannot be written .*Permission denied', locked='out'),
-    Case('a disk that is full', f'{ENHANCE} in/a.wav', (wav('in/a.wav', sound(200_000)),), 2,
+    Case('a full disk', f'{ENHANCE} in/a.wav', (wav('in/a.wav', sound(200_000)),), 2,
          'out/a.wav: cannot be written .*is the disk full', leaves=('out',), room=300_000),
     Case('a folder in the place of a result', f'{ENHANCE} in/a.wav', (A, data('out/a.wav/x', b'x')), 2,
          'out/a.wav: cannot be written|out/a.wav: is a folder'),
@@ -318,20 +318,20 @@ OUTPUTS = [
 ]
 FLAGS = [
     Case('no --output', 'jax-diffse enhance --workdir runs/half in', (A,), 2, '--output'),
-    Case('a flag that does not exist', f'{ENHANCE} --strenght 1 in', (A,), 2, '--strenght'),
+    Case('an unknown flag', f'{ENHANCE} --strenght 1 in', (A,), 2, '--strenght'),
     Case('a strength of 2', f'{ENHANCE} --strength 2 in', (A,), 2, '--strength=2: expected a number from 0 to 1'),
     Case('a strength in words', f'{ENHANCE} --strength full in', (A,), 2, "--strength: invalid float value: 'full'"),
-    Case('a strength that is no number', f'{ENHANCE} --strength nan in', (A,), 2, '--strength=nan'),
+    Case('a strength that is not a number', f'{ENHANCE} --strength nan in', (A,), 2, '--strength=nan'),
     Case('steps in words', f'{ENHANCE} --steps abc in', (A,), 2, "--steps: invalid int value: 'abc'"),
     Case('steps for a system that does not sample', f'{ENHANCE} --steps 6 in', (A,), 2, 'steps=6: Half does not'),
     Case('no steps', 'jax-diffse enhance --workdir runs/sampler --output out --steps 0 in', (A,), 2,
          'steps=0: takes 1 to 10'),
-    Case('chunks of no length', f'{ENHANCE} --chunk-seconds 0 in', (A,), 2,
+    Case('chunks of length 0', f'{ENHANCE} --chunk-seconds 0 in', (A,), 2,
          'chunk_seconds=0: expected a number of at least 1'),
     Case('endless chunks', f'{ENHANCE} --chunk-seconds inf in', (A,), 2, 'chunk_seconds=inf: expected a number'),
     Case('a checkpoint in words', f'{ENHANCE} --checkpoint newest in', (A,), 2,
          "--checkpoint: expected 'best', 'latest' or the number"),
-    Case('a checkpoint that is not there', f'{ENHANCE} --checkpoint 7 in', (A,), 2, 'no checkpoint of step 7'),
+    Case('a missing checkpoint', f'{ENHANCE} --checkpoint 7 in', (A,), 2, 'no checkpoint of step 7'),
     Case('a key that the system lacks', 'jax-diffse enhance --workdir runs/toy --output out --model widht=3 in', (A,),
          2,
          'config.model.widht: unknown key, expected one of stage, width'),
@@ -341,7 +341,7 @@ FLAGS = [
     Case('--stream with a system that cannot', f'{ENHANCE} --stream in', (A,), 2, 'Half needs the whole recording'),
 ]
 RUNS = [
-    Case('a run that is not there', 'jax-diffse enhance --workdir runs/gone --output out in', (A,), 2,
+    Case('a missing run', 'jax-diffse enhance --workdir runs/gone --output out in', (A,), 2,
          'runs/gone: not a run', process=True),
     Case('a file in place of a run', 'jax-diffse enhance --workdir in/a.wav --output out in', (A,), 2,
          'in/a.wav: not a run'),
@@ -356,17 +356,17 @@ RUNS = [
     Case('a checkpoint with the config of another system', f'{ENHANCE} in',
          (A, meta('runs/half', lambda meta: meta | {'config': {'system': 'toy', 'model': {}}})), 2,
          'runs/half: the checkpoint of step 0 does not fit its config'),
-    Case('a checkpoint that says nothing of its config', f'{ENHANCE} in',
+    Case('a checkpoint without its config', f'{ENHANCE} in',
          (A, meta('runs/half', lambda meta: {'format': 1})), 2, 'runs/half: .*step 0'),
     Case('a checkpoint whose config is cut off', f'{ENHANCE} in',
          (A, meta('runs/half', lambda meta: json.dumps(meta)[:50])), 2, 'runs/half: .*step 0'),
     Case('a checkpoint whose weights are cut off', f'{ENHANCE} in',
          (A, cut('runs/half/checkpoints/0/variables/manifest.ocdbt', 60)), 2, 'runs/half: the checkpoint of step 0'),
-    Case('a run that refines, given nothing to refine', f'{REFINE} in', (A,), 2,
+    Case('a refiner without an input to refine', f'{REFINE} in', (A,), 2,
          'runs/prior: Prior refines the output of another enhancer'),
-    Case('a run that enhances, given something to refine', f'{ENHANCE} --preceding runs/prior in', (A,), 2,
+    Case('an input to refine for a run that is not a refiner', f'{ENHANCE} --preceding runs/prior in', (A,), 2,
          'runs/half: Half enhances noisy speech by itself'),
-    Case('a preceding run that refines itself', f'{REFINE} --preceding runs/prior in', (A,), 2,
+    Case('a preceding run that is a refiner itself', f'{REFINE} --preceding runs/prior in', (A,), 2,
          'runs/prior: refines the output of another enhancer itself'),
     Case('a preceding run of another rate', f'{REFINE} --preceding runs/eight in', (A,), 2,
          'runs/eight: works at 8000 Hz'),
@@ -395,7 +395,7 @@ def bad_pair(given: str, make, line: str, **more) -> Case:
 
 
 def renamed_pairs(clean: str, noisy: str):
-    """Pairs whose names are in these normal forms."""
+    """Makes pairs whose names are in these normal forms."""
     def make():
         for folders, form in ((('clean', 'others'), clean), (('others', 'noisy'), noisy)):
             pairs(*folders, names=[unicodedata.normalize(form, name) for name in ('größe', '가수')])()
@@ -404,13 +404,13 @@ def renamed_pairs(clean: str, noisy: str):
 
 
 def saved(count: int) -> None:
-    """So many files were saved, all of them readable."""
+    """Checks that `count` files were saved and are readable."""
     paths = list(pathlib.Path('report/audio').rglob('*.wav'))
     assert len(paths) == count and all(soundfile.info(path).frames == 8000 for path in paths)
 
 
 def of_a_builder(run: str):
-    """Makes it a run on a data set of TFDS."""
+    """Turns a run into one on a data set of TFDS."""
     config = {'config': {'system': 'half', 'model': {}, 'data': {'name': 'voicebank_demand/28spk'}}}
     return meta(run, lambda meta: meta | config)
 
@@ -421,7 +421,7 @@ EVALUATIONS = [
          (pairs(names=('größe 日本/a b', '-x')), wav('clean/-x.wav', sound(8000), subtype='PCM_24'),
           wav('noisy/-x.wav', np.clip(sound(8000, level=3), -1, 1), subtype='PCM_U8')), 0, 'a report', reported),
     Case('a cache with records that are damaged', f'{EVALUATE} --cache kept',
-         (pairs(), lambda: spoil_cache('kept')), 0, 'a report, of what was measured again', reported,
+         (pairs(), lambda: spoil_cache('kept')), 0, 'a report; damaged records are measured again', reported,
          replaces=('kept/*.json',)),
     Case('no such folder', EVALUATE, (pairs('speech'),), 2, 'clean: no such directory'),
     Case('--clean without --noisy', f'{BARE} --clean clean', (pairs(),), 2, '--clean given, expected --clean and'),
@@ -440,19 +440,19 @@ EVALUATIONS = [
              'clean/c.wav: a link that leads to no file'),
     Case('an empty folder', EVALUATE, (empty_folder('clean'), empty_folder('noisy')), 2, 'clean: no audio files'),
     Case('an output that is a file', EVALUATE, (pairs(), data('report', b'precious')), 2,
-         'report: cannot be made a folder'),
+         'report: cannot create the report folder'),
     Case('a cache that is a file', f'{EVALUATE} --cache kept', (pairs(), data('kept', b'precious')), 2,
          'kept.*: cannot be written', leaves=('report',)),
     Case('saved audio that would overwrite the noisy files',
          f'{BARE} --clean clean --noisy report/audio/enhanced --save-audio',
          (pairs('clean', 'report/audio/enhanced'),), 2, 'report/audio/enhanced: lies in report/audio'),
-    Case('a metric that does not exist', f'{EVALUATE} --metrics pesk', (pairs(),), 2, "metric 'pesk' does not exist"),
+    Case('an unknown metric', f'{EVALUATE} --metrics pesk', (pairs(),), 2, "metric 'pesk' does not exist"),
     Case('no metric', f"{EVALUATE} --metrics ''", (pairs(),), 2, 'metric'),
     Case('a limit of 0', f'{EVALUATE} --limit 0', (pairs(),), 2, 'limit=0: expected 1 or more'),
     Case('a limit in words', f'{EVALUATE} --limit few', (pairs(),), 2, "--limit: invalid int value: 'few'"),
-    Case('fewer than no workers', f'{EVALUATE} --workers -1', (pairs(),), 2, 'workers is -1, expected 0',
+    Case('a negative number of workers', f'{EVALUATE} --workers -1', (pairs(),), 2, 'workers is -1, expected 0',
          leaves=('report',)),
-    Case('a seed below 0', f'{EVALUATE} --seeds -1', (pairs(),), 2, 'seed -1: expected a number from 0'),
+    Case('a negative seed', f'{EVALUATE} --seeds -1', (pairs(),), 2, 'seed -1: expected a number from 0'),
     Case('a seed in words', f'{EVALUATE} --seeds some', (pairs(),), 2,
          "--seeds: expected whole numbers, .* got 'some'"),
     Case('steps in words', f'{EVALUATE} --steps 1,two', (pairs(),), 2,
@@ -460,38 +460,41 @@ EVALUATIONS = [
     Case('steps for a system that does not sample', f'{EVALUATE} --steps 6', (pairs(),), 2,
          'runs/half: does not sample'),
     Case('levels in words', f'{MIX} --snr-db loud', (pairs(),), 2, "--snr-db: expected numbers, .* got 'loud'"),
-    Case('a level that is no number', f'{MIX} --snr-db nan', (pairs(),), 2,
+    Case('a level that is not a number', f'{MIX} --snr-db nan', (pairs(),), 2,
          'test_snr_db .*expected one or more numbers'),
-    Case('levels for pairs', f'{EVALUATE} --snr-db 5', (pairs(),), 2, '--snr-db given'),
+    Case('levels for pairs', f'{EVALUATE} --snr-db 5', (pairs(),), 2, '--snr-db needs --speech and --noise'),
     Case('clips of 10 ms', f'{MIX} --clip-seconds 0.01', (pairs(),), 2, '--clip-seconds'),
     Case('data at another rate, resampled', f'{EVALUATE} --resample',
          (pairs(), wav('noisy/a.wav', sound(22_050, rate=44_100), rate=44_100)), 0, 'a report', reported),
     Case('names in two normal forms of Unicode', EVALUATE, (renamed_pairs('NFC', 'NFD'),), 0, 'a report', reported),
     Case('a name of 40 letters that take three bytes, and saved audio', f'{EVALUATE} --save-audio',
          (pairs(names=('録音' * 20, '録音' * 41)),), 0, 'a report, and the audio', lambda: (reported(), saved(2))),
-    Case('--resample where there are no folders', f'{BARE} --resample', (of_a_builder('runs/half'),), 2,
-         '--resample: is for folders, but runs/half'),
+    Case('--resample without folders', f'{BARE} --resample', (of_a_builder('runs/half'),), 2,
+         '--resample is for folders, but runs/half'),
     Case('a split of folders', f'{EVALUATE} --split test', (pairs(),), 2, '--split=test given with --clean'),
     Case('a run and a comparison', f'{EVALUATE} --compare a b', (pairs(),), 2, 'either --workdir or --compare'),
     Case('a setting without value', EVALUATE.replace('--workdir runs/half', '--compare runs/half@six runs/half'),
          (pairs(),), 2, "runs/half@six: 'six' has no value"),
-    Case('a preceding run that refines itself',
+    Case('a preceding run that is a refiner itself',
          EVALUATE.replace('half', 'prior') + ' --preceding runs/prior', (pairs(),), 2,
          'runs/prior: refines the output of another enhancer itself'),
-    Case('processed files that are not there', EVALUATE.replace('half', 'prior') + ' --processed made',
+    Case('missing processed files', EVALUATE.replace('half', 'prior') + ' --processed made',
          (pairs(), wav('made/a.wav', sound(8000))), 2, 'made/b.wav: no such file'),
-    Case('a run that is not there', EVALUATE.replace('half', 'gone'), (pairs(),), 2, 'runs/gone: not a run'),
+    Case('a missing run', EVALUATE.replace('half', 'gone'), (pairs(),), 2, 'runs/gone: not a run'),
 ]
 
 
 def spoil_cache(folder: str) -> None:
-    """Evaluates, then damages every record in another way."""
+    """Evaluates, then damages every record in a different way."""
     from jax_diffse.data import DataConfig, open_source
     from jax_diffse.data.config import Folders
     from jax_diffse.evaluation.evaluate import evaluate
+    from jax_diffse.evaluation.options import EvaluationOptions, EvaluationSet
+    from jax_diffse.inference.setting import Setting
 
     source = open_source(DataConfig(test=Folders('clean', 'noisy')), 'test')
-    evaluate(runs.load('runs/half'), source, 'first', metrics=['si_sdr'], workers=0, cache=folder)
+    options = EvaluationOptions(metrics=['si_sdr'], workers=0, cache=folder)
+    evaluate(Setting(runs.load('runs/half')), EvaluationSet(source), 'first', options)
     texts = ('', '{"scores":', '[]', '{"scores": {"noisy": 3}}')
     records = sorted(path for path in pathlib.Path(folder).glob('*/*.json') if path.name != 'setting.json')
     assert len(records) == len(texts)
@@ -533,14 +536,14 @@ TRAININGS = [
     Case('a config that fails', TRAIN, (data('toy.py', b'import nothing_of_the_kind\n'),), 2,
          '--config=toy.py: .*nothing_of_the_kind'),
     Case('a config without get_config', TRAIN, (data('toy.py', b'x = 1\n'),), 2, '--config=toy.py: .*get_config'),
-    Case('a config that is no text', TRAIN, (data('toy.py', bytes(range(256))),), 2, '--config=toy.py: '),
-    Case('a variant that does not exist', REAL.replace('quick', 'quik'), (), 2, "unknown variant 'quik'"),
+    Case('a config that is not text', TRAIN, (data('toy.py', bytes(range(256))),), 2, '--config=toy.py: '),
+    Case('an unknown variant', REAL.replace('quick', 'quik'), (), 2, "unknown variant 'quik'"),
     Case('two variants of one group', REAL.replace('quick', 'quick,small'), (), 2,
          'quick and small: expected one variant of the group size'),
-    Case('a stage that the chain lacks',
+    Case('an unknown stage',
          REAL.replace('dccrn', 'dr_diffuse') + """ --config.chain="('c_gen','finer')\"""", (), 2,
          "config.chain: unknown stage 'finer'"),
-    Case('a flag that does not exist', f'{REAL} --lr 3', (), 2, "unknown argument '--lr'"),
+    Case('an unknown flag', f'{REAL} --lr 3', (), 2, "unknown argument '--lr'"),
     bad_key('a misspelt key', 'train.batchsize=4', "unknown key 'batchsize'. Did you mean .batch_size", REAL),
     bad_key('a misspelt section', 'trian.steps=4', "unknown key 'trian'. Did you mean .train", REAL),
     bad_key('a number in words', 'train.steps=abc', 'steps.*abc', REAL),
@@ -550,34 +553,34 @@ TRAININGS = [
     bad_key('an odd number of channels', 'model.channels=(3,)', 'expected even numbers', REAL),
     bad_key('no layers', 'model.channels=()', 'channels: expected 1 or more', REAL),
     bad_key('layers in words', 'model.channels=wide', 'channels: expected int', REAL),
-    bad_key('a network of no width', 'model.lstm_units=0', 'lstm_units', REAL),
+    bad_key('a network of width 0', 'model.lstm_units=0', 'lstm_units', REAL),
     bad_key('a window shorter than a hop', 'model.window=50', 'window', REAL),
-    bad_key('hops of no length', 'model.hop=0', 'hop', REAL),
-    bad_key('a type of numbers that does not exist', 'model.dtype=float8', 'dtype must be one of', REAL),
+    bad_key('hops of length 0', 'model.hop=0', 'hop', REAL),
+    bad_key('an unknown dtype', 'model.dtype=float8', 'dtype must be one of', REAL),
     bad_key('a batch that the devices cannot share', 'train.batch_size=3', 'batch_size: 3 is not a multiple of 4'),
-    bad_key('an empty batch', 'train.batch_size=0', 'config.train.batch_size: expected 1 or more'),
-    bad_key('a batch below 0', 'train.batch_size=-4', 'config.train.batch_size: expected 1 or more'),
-    bad_key('a batch in no parts', 'train.accumulate=0', 'config.train.accumulate: expected 1 or more'),
-    bad_key('crops of no length', 'train.crop_seconds=0', 'config.train.*crop_seconds'),
-    bad_key('crops that are no number', 'train.crop_seconds=nan', 'config.train.*crop_seconds'),
+    bad_key('an empty batch', 'train.batch_size=0', 'config.train.batch_size must be 1 or more'),
+    bad_key('a negative batch size', 'train.batch_size=-4', 'config.train.batch_size must be 1 or more'),
+    bad_key('a batch in 0 parts', 'train.accumulate=0', 'config.train.accumulate must be 1 or more'),
+    bad_key('crops of length 0', 'train.crop_seconds=0', 'config.train.*crop_seconds'),
+    bad_key('a crop length that is not a number', 'train.crop_seconds=nan', 'config.train.*crop_seconds'),
     bad_key('no validation, written as every 0 steps', 'train.eval_every=0',
-            'config.train.eval_every: expected 1 or more'),
-    bad_key('an average that does not decay', 'train.ema_decay=1.5', 'config.train.*ema_decay'),
+            'config.train.eval_every must be 1 or more'),
+    bad_key('an averaging decay of 1.5', 'train.ema_decay=1.5', 'config.train.*ema_decay'),
     bad_key('a learning rate of NaN', 'optimizer.learning_rate=nan', 'config.optimizer.*learning_rate'),
-    bad_key('a decay that does not exist', 'optimizer.decay=linear', "decay must be one of .* got 'linear'"),
-    bad_key('a mapper that does not exist', 'parallel.mapper=vmap', "unknown mapper 'vmap'"),
+    bad_key('an unknown decay', 'optimizer.decay=linear', "decay must be one of .* got 'linear'"),
+    bad_key('an unknown mapper', 'parallel.mapper=vmap', "unknown mapper 'vmap'"),
     bad_key('a share of 2 held out', 'data.held_out=2.0', 'held_out: expected a share between 0 and 1'),
-    bad_key('levels that are no numbers', "data.snr_db=('low',)", 'snr_db: expected float'),
-    bad_key('a data set that does not exist', 'data.name=voicebank', "no data set 'voicebank'"),
+    bad_key('levels that are not numbers', "data.snr_db=('low',)", 'snr_db: expected float'),
+    bad_key('an unknown data set', 'data.name=voicebank', "no data set 'voicebank'"),
     bad_key('data at another rate than config.data says', 'data.sample_rate=8000',
             'clean/a.wav: 16000 Hz, expected 8000 Hz', lines=9),
-    bad_key('a run to start from that is not there', 'init_from=runs/gone', 'runs/gone: not a run',
+    bad_key('a missing run to start from', 'init_from=runs/gone', 'runs/gone: not a run',
             leaves=('runs', *BEGUN)),
     bad_key('a run of another system to start from', 'init_from=runs/dccrn', 'init_from=runs/dccrn: ',
             leaves=BEGUN),
-    Case('a workdir that is a file', TRAIN, (FOUR, data('runs/new', b'precious')), 2, 'runs/new: cannot be made'),
+    Case('a workdir that is a file', TRAIN, (FOUR, data('runs/new', b'precious')), 2, 'runs/new: cannot be created'),
     Case('a workdir below a file', TRAIN.replace('runs/new', 'file/new'), (FOUR, data('file', b'precious')), 2,
-         'file/new: cannot be made'),
+         'file/new: cannot be created'),
     Case('a workdir with a run of another config', TRAIN.replace('runs/new', 'runs/toy'), (FOUR,), 2,
          'runs/toy: holds a run with another config', leaves=('runs/toy/.lock',)),
     Case('a workdir whose checkpoints folder is a file', TRAIN, (FOUR, data('runs/new/checkpoints', b'precious')), 2,
@@ -586,7 +589,7 @@ TRAININGS = [
          'config.data.train: no folders named'),
     Case('clean speech alone of two', TRAIN.replace('train.noisy=noisy', 'train.noise=noisy'), (FOUR,), 2,
          'config.data.train: clean and noise set'),
-    Case('a folder that is not there', TRAIN.replace('noisy=noisy', 'noisy=gone'), (FOUR,), 2,
+    Case('a missing folder', TRAIN.replace('noisy=noisy', 'noisy=gone'), (FOUR,), 2,
          'gone: no such directory'),
     Case('one pair, of which none can be held out', TRAIN, (pairs(names='a'),), 2, 'none can be held out'),
     bad_data('a file without a partner', wav('noisy/e.wav', sound(8000)), 'noisy/e.wav: unpaired'),
@@ -615,13 +618,14 @@ CONVERSIONS = [
     bad_weights('no such file', several(), '^error: x.pt: cannot be read .*No such file'),
     bad_weights('a named pipe, which nothing is written to', fifo('x.pt'), r'x.pt: cannot be read \(not a file\)'),
     bad_weights('a folder', empty_folder('x.pt'), r'x.pt: cannot be read \(not a file\)'),
-    bad_weights('a file of no bytes', data('x.pt', b''), 'x.pt: not a PyTorch checkpoint'),
+    bad_weights('an empty file', data('x.pt', b''), 'x.pt: not a PyTorch checkpoint'),
     bad_weights('text', data('x.pt', b'once upon a time\n'), 'x.pt: (not a PyTorch|refused)'),
     bad_weights('a wav file', wav('x.pt', format='WAV'), 'x.pt: (not a PyTorch|refused)'),
     bad_weights('arrays of NumPy', lambda: np.savez('x.npz', a=np.zeros(3)), 'x.npz: (not a PyTorch|refused)',
                 name='x.npz'),
     bad_weights('a file that was cut off', not_torch('x.pt'), 'x.pt: not a PyTorch checkpoint, or damaged'),
-    bad_weights('a file that may not be read', segan_file('x.pt'), 'x.pt: cannot be read .*Permission', locked='x.pt'),
+    bad_weights('a file without read permission', segan_file('x.pt'), 'x.pt: cannot be read .*Permission',
+                locked='x.pt'),
     bad_weights('a pickle that would run code', pickled('x.pt'),
                 '^error: x.pt: refused, it is damaged or contains code', process=True),
     bad_weights('a checkpoint that would run code', zipped_payload('x.pt'), 'x.pt: refused, it is damaged or contains'),
@@ -641,7 +645,7 @@ CONVERSIONS = [
     bad_weights('a list', torch_file('x.pt', [1, 2]), 'x.pt: expected a dict'),
     bad_weights('numbers in place of weights', torch_file('x.pt', {'enc1.bias': 3}), 'x.pt: expected a dict'),
     bad_weights('weights that are NaN', segan_file('x.pt', NAN), 'x.pt: weights that are NaN or infinite: prelu'),
-    Case('a kind that does not exist', f'{CONVERT} sagen=x.pt --workdir run', (segan_file('x.pt'),), 2,
+    Case('an unknown kind', f'{CONVERT} sagen=x.pt --workdir run', (segan_file('x.pt'),), 2,
          'sagen=x.pt: expected KIND=FILE, KIND one of'),
     Case('no kind', f'{CONVERT} x.pt --workdir run', (segan_file('x.pt'),), 2, 'x.pt: expected KIND=FILE'),
     Case('a kind twice', f'{CONVERT} segan=x.pt segan=x.pt --workdir run', (segan_file('x.pt'),), 2,
@@ -650,7 +654,7 @@ CONVERSIONS = [
     Case('a workdir that holds a run', f'{CONVERT} segan=x.pt --workdir runs/half', (segan_file('x.pt'),), 2,
          'runs/half: holds checkpoints already'),
     Case('a workdir that is a file', f'{CONVERT} segan=x.pt --workdir run', (segan_file('x.pt'), data('run', b'x')), 2,
-         'run: cannot be made a folder'),
+         'run: cannot create the folder of the run'),
     Case('a key that the system lacks', f'{CONVERT} segan=x.pt --workdir run --model depth=3', (segan_file('x.pt'),),
          2, 'config.model.depth'),
     Case('NISQA from another file', f'{CONVERT} nisqa x.pt', (segan_file('x.pt'),), 2, 'x.pt: has the SHA-256'),
@@ -684,7 +688,7 @@ ADDRESSES = [
 
 
 SECTIONS = {
-    'enhance: the files': FILES, 'enhance: input that works': GOOD_FILES, 'enhance: where results go': OUTPUTS,
-    'enhance: flags': FLAGS, 'enhance: runs, and what they refine': RUNS, 'evaluate': EVALUATIONS,
+    'enhance: the files': FILES, 'enhance: input that works': GOOD_FILES, 'enhance: outputs': OUTPUTS,
+    'enhance: flags': FLAGS, 'enhance: runs and refiners': RUNS, 'evaluate': EVALUATIONS,
     'train': TRAININGS, 'convert': CONVERSIONS, 'Paths': ADDRESSES}
 CASES = [case for cases in SECTIONS.values() for case in cases]

@@ -1,4 +1,4 @@
-"""Every command in docs/bad_input.md does what it says there."""
+"""Tests that every command in docs/bad_input.md does what the page says."""
 
 import fnmatch
 import io
@@ -63,13 +63,13 @@ def test_names_that_look_like_markup_are_shown_on_a_terminal(tmp_path, monkeypat
 
 
 def test_nothing_was_written_outside_of_the_folders(world):
-    """Runs last: of the archives with members that lead there."""
+    """Runs last: archives have members that lead there."""
     assert not list(world.folder.glob('*.txt')) and not list(world.folder.parent.glob('outside.txt'))
 
 
 @pytest.mark.parametrize('rate', [1000, 2000])
 def test_three_hours_take_the_memory_of_minutes(tmp_path, rate):
-    """At 1 kHz, for speed, and at twice that, to be resampled; whole, the file alone would be 43 MB or more."""
+    """At 1 kHz, for speed, and at 2 kHz, for resampling; the file in memory would take 43 MB or more."""
     count, block = 3 * 3600 * rate, np.full(600 * rate, 0.25, np.float32)
     with soundfile.SoundFile(tmp_path / 'a.wav', 'w', rate, 1, 'PCM_16') as file:
         for _ in range(count // len(block)):

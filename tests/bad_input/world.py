@@ -1,4 +1,4 @@
-"""What the cases are made of: files, runs, and commands that are run in this process with all that they left."""
+"""Builds the files and runs of the cases and runs their commands, mostly in this process."""
 
 import contextlib
 import dataclasses
@@ -36,24 +36,24 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 NOBODY = 65534
 RATE = 16_000
 
-Make = Callable[[], object]  # puts something into the current folder
+Make = Callable[[], object]  # creates files in the current folder
 
 
 class Case(NamedTuple):
-    """A command, what it is given, and what is to come of it."""
+    """A command, its input and the expected outcome."""
 
     given: str  # in words
     command: str  # as typed in the folder of the case
     make: tuple[Make, ...]
     status: int
-    line: str  # a regular expression in the one line on standard error; of good input, what comes of it, in words
-    check: Callable[[], None] = lambda: None  # of what good input gave
-    leaves: tuple[str, ...] = ()  # besides what was there, where the command fails
+    line: str  # a regular expression for the line on standard error; for good input, a description of the result
+    check: Callable[[], None] = lambda: None  # checks the result of good input
+    leaves: tuple[str, ...] = ()  # new paths after a failure
     replaces: tuple[str, ...] = ()  # earlier results, as patterns
-    lines: int = 1  # on standard error; more where several files are listed
-    room: int | None = None  # bytes that a file may have, as if the disk were full then
-    locked: str = ''  # what may be neither read nor written
-    process: bool = False  # run in a process of its own
+    lines: int = 1  # number of lines on standard error
+    room: int | None = None  # maximum size of files in bytes, to simulate a full disk
+    locked: str = ''  # a path without permissions
+    process: bool = False  # run in a separate process
 
     @property
     def words(self) -> list[str]:
@@ -61,19 +61,19 @@ class Case(NamedTuple):
 
     @property
     def entry(self) -> str:
-        """The command: 'train', say."""
+        """The name of the command, such as 'train'."""
         return self.words[1]
 
 
 class Unreachable(Exception):
-    """The case cannot be made here."""
+    """The case cannot be built on this machine."""
 
 
 class Outcome(NamedTuple):
-    """What a command did."""
+    """The outcome of a command."""
 
     status: int
-    lines: list[str]  # on standard error, folders of this machine left out
+    lines: list[str]  # on standard error, without the folders of this machine
     before: dict[str, str | bytes]  # path -> bytes of a file, target of a link
     after: dict[str, str | bytes]
 
@@ -83,7 +83,7 @@ class Outcome(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Half(System):
-    """Halves; has a weight, as checkpoints have some."""
+    """Halves the signal; has a weight, as checkpoints need one."""
 
     sample_rate, front_end, losses = RATE, None, MappingProxyType({})
 
@@ -132,7 +132,7 @@ def get_config(variant=''):
 
 
 class World:
-    """Runs and folders for cases, below one folder that is removed in the end."""
+    """Runs and folders for cases, in one folder that is removed at the end."""
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
@@ -146,7 +146,7 @@ class World:
         runs.save(folder / 'runs' / 'dccrn', config, variables)
 
     def outcome(self, case: Case) -> Outcome:
-        """Makes what a case is given and runs its command."""
+        """Builds the input of a case and runs its command."""
         folder = pathlib.Path(tempfile.mkdtemp(dir=self.folder))
         folder.chmod(0o755)
         for name in set(re.findall(r'runs/(\w+)', case.command)):
@@ -179,11 +179,11 @@ def open_world() -> Iterator[World]:
 
 
 def _in_this_process(words: list[str]) -> tuple[int, str]:
-    """Exit status, and what was printed on standard error."""
-    sys.modules.pop('config_config', None)  # what ml_collections calls a config; a new process has no earlier one
+    """Returns the exit status and the standard error."""
+    sys.modules.pop('config_config', None)  # ml_collections' name of an earlier config
     out, err = io.StringIO(), io.StringIO()
     audio_files._say_once.cache_clear()
-    # What entry points set for their process is not for this one: --stream keeps to one core.
+    # Undoes what entry points set for their process: --stream pins it to one core.
     alone = mock.patch.object(os, 'sched_setaffinity', create=True), mock.patch.dict(os.environ)
     with contextlib.ExitStack() as stack:
         for context in (*alone, mock.patch.object(sys, 'argv', words), contextlib.redirect_stdout(out),
@@ -215,7 +215,7 @@ def _room(size: int | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(path: str) -> Iterator[None]:
-    """Takes all rights to a path away; from root with its identity, as rights do not bind it."""
+    """Removes all permissions on a path; root also changes its identity, as permissions do not bind it."""
     if not path:
         yield
         return
@@ -246,17 +246,17 @@ def _snapshot() -> dict[str, str | bytes]:
     return found
 
 
-# -------------------------------------------------------------------------------------------------- what is given
+# ---------------------------------------------------------------------------------------------------------- inputs
 
 
 def sound(n: int = 1600, channels: int = 1, rate: int = RATE, level: float = 0.1) -> np.ndarray:
-    """A tone of 440 Hz `[n, channels]`, of another phase in each."""
+    """A tone of 440 Hz `[n, channels]`, with a different phase in each channel."""
     t = np.arange(n)[:, None] / rate
     return level * np.sin(2 * np.pi * 440 * t + 1 + np.arange(channels))
 
 
 def wav(path: str, samples: np.ndarray | None = None, rate: int = RATE, **kind: str) -> Make:
-    """An audio file; `format` and `subtype` are soundfile's."""
+    """Writes an audio file; `format` and `subtype` are soundfile's."""
     def make():
         make_room(path)
         soundfile.write(path, sound(rate=rate) if samples is None else np.asarray(samples), rate, **kind)
@@ -265,7 +265,7 @@ def wav(path: str, samples: np.ndarray | None = None, rate: int = RATE, **kind: 
 
 
 def data(path: str, content: bytes) -> Make:
-    """A file of these bytes."""
+    """Writes a file of these bytes."""
     def make():
         make_room(path)
         pathlib.Path(path).write_bytes(content)
@@ -274,7 +274,7 @@ def data(path: str, content: bytes) -> Make:
 
 
 def cut(path: str, size: int) -> Make:
-    """Cuts a file that is there to so many bytes."""
+    """Truncates an existing file to this number of bytes."""
     return lambda: os.truncate(path, size)
 
 
@@ -299,12 +299,12 @@ def fifo(path: str) -> Make:
 
 
 def make_room(path: str) -> None:
-    """The folder that a path lies in."""
+    """Creates the parent folder of a path."""
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
 
 
 def pairs(clean: str = 'clean', noisy: str = 'noisy', names=('a', 'b'), n: int = 8000) -> Make:
-    """Two folders of equally named files of half a second."""
+    """Makes two folders whose files, of half a second, have the same names."""
     def make():
         for i, name in enumerate(names):
             rng = np.random.default_rng(i)
@@ -316,7 +316,7 @@ def pairs(clean: str = 'clean', noisy: str = 'noisy', names=('a', 'b'), n: int =
 
 
 def meta(run: str, change: Callable[[dict], object]) -> Make:
-    """Changes what a run's checkpoint says of itself: what `change` returns is written, text as it is."""
+    """Replaces the metadata of a run's checkpoint by what `change` returns; text is written as it is."""
     def make():
         path, = pathlib.Path(run).glob('checkpoints/*/meta/metadata')
         changed = change(json.loads(path.read_text()))

@@ -1,4 +1,4 @@
-"""The benchmark command: what it computes of figures, what it measures of tiny systems, and how its jobs may end."""
+"""The benchmark command: its arithmetic, its measurements of tiny systems, and the failures of its jobs."""
 
 import copy
 import itertools
@@ -90,7 +90,7 @@ def test_unequal_settings_units_and_parts_are_not_compared(tmp_path):
     (json.dumps(made({'value': 1.0})), "'part' is missing"), (json.dumps(made(calibration=0)), 'no numbers'),
     (json.dumps(made(item(1.0) | {'value': 'fast'})), 'no numbers'),
 ])
-def test_something_else_to_compare_with_is_refused_before_anything_is_measured(tmp_path, text, reason):
+def test_an_invalid_reference_is_refused_before_anything_is_measured(tmp_path, text, reason):
     (tmp_path / 'earlier.json').write_text(text, encoding='utf-8')
     with pytest.raises(UserError, match=f'^--against=.*earlier.json: not a whole benchmarks.json.*{reason}'):
         command.main(['--against', str(tmp_path / 'earlier.json'), '--output', str(tmp_path / 'out')])
@@ -125,7 +125,7 @@ def test_tables_have_a_row_per_subject_and_a_column_per_program():
 
 
 def run_with(monkeypatch, tmp_path, outcomes, *flags):
-    """Runs the command on jobs that end as told, by part; the others measure one figure. -> (status, JSON, parts)."""
+    """Runs the command on jobs with the given endings, by part; others measure one figure. -> (status, JSON, parts)."""
     started = []
 
     def start(each):
@@ -139,7 +139,7 @@ def run_with(monkeypatch, tmp_path, outcomes, *flags):
     return status, json.loads((tmp_path / 'benchmarks.json').read_text()), started
 
 
-def test_a_failure_costs_no_others_figures_and_is_the_status(monkeypatch, tmp_path):
+def test_a_failure_keeps_other_figures_and_sets_the_status(monkeypatch, tmp_path):
     outcomes = {'systems segan': job.Outcome([item(7.0, subject='segan')], '', 'killed'),
                 'pipeline': job.Outcome([], 'no TensorFlow', '')}
     status, found, started = run_with(monkeypatch, tmp_path, outcomes, '--systems', 'segan,dccrn')
@@ -156,7 +156,7 @@ def test_synthetic_leaves_out_the_pipeline_which_is_no_failure(monkeypatch, tmp_
     assert status == 0 and started == ['machine', 'losses'] and found['left_out'] == {'pipeline': '--synthetic'}
 
 
-def test_what_was_measured_before_an_interruption_stays(monkeypatch, tmp_path):
+def test_results_before_an_interruption_are_kept(monkeypatch, tmp_path):
     class Interrupted(dict):
         def get(self, name, default):
             if name == 'losses':

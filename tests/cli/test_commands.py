@@ -1,4 +1,4 @@
-"""The front door: `jax-diffse COMMAND`, `python -m jax_diffse COMMAND` and the scripts at the top."""
+"""The command line: `jax-diffse COMMAND`, `python -m jax_diffse COMMAND` and the scripts of a clone."""
 
 import os
 import pathlib
@@ -68,7 +68,7 @@ def test_the_kinds_of_checkpoints_are_those_that_can_be_converted():
 
 
 @pytest.mark.parametrize('words', [['-m', 'jax_diffse', 'enhance'], [str(ROOT / 'enhance.py')]])
-def test_all_doors_lead_to_the_command(words, tmp_path):
+def test_all_entry_points_run_the_command(words, tmp_path):
     done = subprocess.run([sys.executable, *words, '--workdir', 'nowhere', '--output', 'out', 'in.wav'], text=True,
                           capture_output=True, cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(ROOT)})
     assert (done.returncode, done.stdout) == (2, '')
@@ -76,7 +76,7 @@ def test_all_doors_lead_to_the_command(words, tmp_path):
 
 
 def test_parsing_loads_nothing_heavy():
-    """--help and mistakes are answered at once."""
+    """Checks that --help and mistakes need no heavy imports."""
     check = ('import sys\nfrom jax_diffse import cli\n'
              f'for name in {list(cli.COMMANDS)}: cli.parser(name)\n'
              'print(sorted({"jax", "numpy", "tensorflow", "ml_collections", "torch"} & set(sys.modules)))')

@@ -36,7 +36,7 @@ def _main(monkeypatch, *arguments, run=None):
 
 @pytest.fixture
 def folders(tmp_path):
-    """clean/ and noisy/ with two equally named files, and noise/ with two classes."""
+    """Makes clean/ and noisy/ with two files of the same names, and noise/ with two classes."""
     source = ToySource(['a', 'b'], lengths=(8000, 9600))
     for i, name in enumerate(('a', 'b')):
         clean, noisy = source.read(i)
@@ -64,7 +64,7 @@ def test_main_evaluates_paired_folders(folders, monkeypatch, capsys):
     assert str(folders / 'clean') in summary['data'] and str(folders / 'noisy') in summary['data']
 
 
-def test_main_resamples_folders_where_the_config_of_the_run_says_so(folders, monkeypatch):
+def test_main_resamples_folders_if_the_config_of_the_run_says_so(folders, monkeypatch):
     for folder in ('clean', 'noisy'):
         for path in (folders / folder).iterdir():
             soundfile.write(path, np.repeat(soundfile.read(path)[0], 3), 48000)
@@ -78,7 +78,7 @@ def test_main_resamples_folders_where_the_config_of_the_run_says_so(folders, mon
     assert (saved.samplerate, saved.frames) == (16000, 9600)
 
 
-def test_main_refuses_what_has_no_weights_before_it_reads_data(tmp_path, monkeypatch, capsys):
+def test_main_refuses_metrics_without_weights_before_reading_data(tmp_path, monkeypatch, capsys):
     rater.install(monkeypatch, there=())
     assert _main(monkeypatch, '--output', tmp_path / 'out', '--clean', tmp_path / 'gone', '--noisy', tmp_path / 'gone',
                  '--metrics', 'nisqa_tts_mos') == 2
@@ -98,7 +98,7 @@ def test_main_mixes_folders(folders, monkeypatch):
 
 
 def test_main_refines_the_audio_that_an_earlier_evaluation_saved(folders, monkeypatch):
-    """Of mixtures, too, whose ids are no names of files; a run in its place gives the same."""
+    """Also for mixtures, whose ids are not file names; --preceding gives the same result."""
     data = ['--speech', folders / 'clean', '--noise', folders / 'noise', '--snr-db=-2.5', '--metrics', 'si_sdr',
             '--workers', 0]
     assert _main(monkeypatch, '--output', folders / 'first', '--save-audio', *data, run=toy_run(toys.LowPass())) == 0
@@ -117,7 +117,7 @@ def test_main_refines_the_audio_that_an_earlier_evaluation_saved(folders, monkey
     ('prior', ['--processed', 'x', '--preceding', 'before'], ['refines one input']),
     ('toy', ['--processed', 'x'], ['LowPass enhances noisy speech by itself']),
     ('toy', ['--preceding', 'before'], ['LowPass enhances noisy speech by itself'])])
-def test_main_checks_what_is_refined_before_it_reads_data(tmp_path, monkeypatch, capsys, workdir, arguments, words):
+def test_main_checks_refiner_inputs_before_reading_data(tmp_path, monkeypatch, capsys, workdir, arguments, words):
     run = toy_run(toys.Refiner() if workdir == 'prior' else toys.LowPass())
     data = ['--clean', tmp_path / 'not_there', '--noisy', tmp_path / 'not_there']
     assert _main(monkeypatch, '--output', tmp_path / 'out', *data, *arguments, run=run) == 2
@@ -159,13 +159,13 @@ def test_main_mixes_clips_and_knows_the_noise_of_training(folders, monkeypatch, 
     (['--metrics', 'pesq'], ['pesq', 'pesq_wb']),
     ([], ['toy: ', 'no test data', '--clean and --noisy']),
 ])
-def test_main_reports_what_it_was_given_wrong_in_one_line(tmp_path, monkeypatch, capsys, arguments, words):
+def test_main_reports_wrong_arguments_in_one_line(tmp_path, monkeypatch, capsys, arguments, words):
     assert _main(monkeypatch, '--output', tmp_path / 'out', *arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith('error: ') and error.count('\n') == 1 and all(word in error for word in words)
 
 
-def test_main_hands_on_what_replaces_the_model(monkeypatch, capsys):
+def test_main_passes_model_overrides_on(monkeypatch, capsys):
     def load(workdir, step, model):
         raise UserError(repr(model))
 
@@ -199,7 +199,7 @@ assert 'jax' in sys.modules and not {{'tensorflow', 'tensorflow_datasets', 'torc
     assert done.returncode == 0, done.stderr
 
 
-# ---- studies ----
+# ---- sweeps ----
 
 
 def _study(folders, monkeypatch, *arguments, run=None):
@@ -208,7 +208,7 @@ def _study(folders, monkeypatch, *arguments, run=None):
     return strict_json(folders / 'out' / 'sweep.json') if status == 0 else status
 
 
-def test_main_studies_steps_and_seeds(folders, monkeypatch):
+def test_main_sweeps_steps_and_seeds(folders, monkeypatch):
     summary = _study(folders, monkeypatch, '--steps=1,2', '--seeds', '0,7')
     assert [point['sampling_steps'] for point in summary['points']] == [1, 2]
     assert summary['seeds'] == [0, 7] and str(folders / 'clean') in summary['data']
@@ -227,7 +227,7 @@ def test_main_compares_two_settings(folders, monkeypatch):
     assert (found['better'], found['worse'], found['files']) == (0, 2, 2) and found['high'] < 0
 
 
-def test_main_evaluates_one_setting_with_a_seed_as_ever(folders, monkeypatch):
+def test_main_evaluates_one_setting_with_a_seed(folders, monkeypatch):
     assert _main(monkeypatch, '--output', folders / 'out', '--clean', folders / 'clean', '--noisy', folders / 'noisy',
                  '--metrics', 'sdr', '--workers', 0, '--steps', 4, '--seeds', 3, '--cache', folders / 'kept',
                  run=toy_run(toys.Stepped())) == 0
@@ -243,7 +243,7 @@ def test_main_evaluates_one_setting_with_a_seed_as_ever(folders, monkeypatch):
     (['--compare', 'before@steps=3', 'toy'], 'before: does not sample'),
     (['--compare', 'toy', 'toy'], 'toy, 3 steps: given twice'),
     (['--seeds=0,0'], 'seeds 0, 0: expected distinct')])
-def test_main_refuses_studies_that_make_no_sense(folders, monkeypatch, capsys, arguments, message):
+def test_main_refuses_invalid_sweeps(folders, monkeypatch, capsys, arguments, message):
     assert _study(folders, monkeypatch, *arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith(f'error: {message}') and error.count('\n') == 1 and not (folders / 'out').exists()
@@ -251,7 +251,7 @@ def test_main_refuses_studies_that_make_no_sense(folders, monkeypatch, capsys, a
 
 @pytest.mark.parametrize('arguments', [[], ['--workdir', 'a', '--compare', 'b', 'c'],
                                        ['--workdir', 'a', '--sweep', 'x']])
-def test_main_needs_runs_one_way_or_the_other(monkeypatch, capsys, arguments):
+def test_main_needs_either_workdir_or_compare(monkeypatch, capsys, arguments):
     monkeypatch.setattr(sys, 'argv', ['evaluate.py', '--output', 'out', *arguments])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / 'evaluate.py'), run_name='__main__')

@@ -39,7 +39,7 @@ def weights():
 
 
 def write(path, weights, step=7):
-    """The format of the authors' trainers."""
+    """Writes the format of the authors' trainers."""
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
     torch.save({'step': step, 'model_state_dict': tensors, 'optimizer_state_dict': {}}, path)
     return str(path)
@@ -65,7 +65,7 @@ def assert_comes_back(kind, weights):
 
 
 @pytest.mark.parity
-def test_the_other_form_of_a_diffiner_is_told_from_its_weights():
+def test_the_variant_of_a_diffiner_follows_from_its_weights():
     weights = reference.load('diffiner').state_dict('variant.')
     assert_comes_back('diffiner', weights)
     assert conversion.describe({'diffiner': weights}) == ('diffiner', {'network': {
@@ -74,7 +74,7 @@ def test_the_other_form_of_a_diffiner_is_told_from_its_weights():
 
 
 def test_layouts_agree_with_torch():
-    """A kernel's one non-zero tap, as torch counts input, output, time and frequency, is found where ours are."""
+    """A single non-zero tap of a kernel has the same input, output, time and frequency here as in torch."""
     for layout, (out, into) in ((layouts.CONV_2D, (0, 1)), (layouts.CONV_TRANSPOSE_2D, (1, 0))):
         kernel = np.zeros((3, 4, 2, 5))
         kernel[1, 2, 0, 3] = 1
@@ -110,7 +110,7 @@ def test_every_wrong_entry_is_named(weights):
     assert '\n' not in message
 
 
-def test_a_table_of_more_arrays_than_ours_holds_is_refused():
+def test_a_table_with_too_many_arrays_is_refused():
     entries = [layouts.Entry(('params', 'x'), f'x{i}', place=i) for i in range(3)]
     torch_weights = {f'x{i}': np.full(4, i, np.float32) for i in range(3)}
     shape = {'params': {'x': jax.ShapeDtypeStruct((3, 4), np.float32)}}
@@ -155,7 +155,7 @@ def test_several_files_become_one_run(tmp_path):
     (['dr-diffuse-diffuse', KIND], ('diffusion', 'diffuse', 'c_gen')),
     (['dr-diffuse-refiner', 'dr-diffuse-diffusec'], ('refiner', 'diffusec', 'noisy')),
 ])
-def test_what_networks_make_together(kinds, expected):
+def test_the_system_that_networks_form(kinds, expected):
     name, model = conversion.describe({kind: {} for kind in kinds})
     system = DrDiffuse(**model)
     assert name == 'dr_diffuse' and (system.stage, system.denoiser, system.condition) == expected
@@ -163,7 +163,7 @@ def test_what_networks_make_together(kinds, expected):
 
 
 def test_a_released_dccrn_becomes_a_run(tmp_path):
-    """The authors' format, with the constants of their transforms; the configuration follows from the weights."""
+    """In the authors' format, with the constants of their transforms; the weights determine the configuration."""
     weights = weights_of('dccrn') | {'stft.weight': np.zeros((514, 1, 400), np.float32),
                                      'istft.window': np.zeros((1, 400, 1), np.float32)}
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
@@ -176,7 +176,7 @@ def test_a_released_dccrn_becomes_a_run(tmp_path):
 
 
 def test_the_averaged_weights_of_a_released_diffiner_become_a_run(tmp_path):
-    """As their trainer saves them: a bare state dict."""
+    """As the authors' trainer saves them: a bare state dict."""
     weights = weights_of('diffiner')
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
     torch.save(tensors, tmp_path / 'ema_0.9999_000010.pt')

@@ -27,7 +27,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def write(path, model, monkeypatch):
-    """A file in the authors' format, taken for the released one."""
+    """A file in the authors' format that is accepted as the released one."""
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in state_dict(model).items()}
     torch.save({'args': {'ms_n_mels': 48, 'name': model}, 'model_state_dict': tensors}, path)
     monkeypatch.setitem(nisqa.KNOWN, hashlib.sha256(path.read_bytes()).hexdigest(), model)
@@ -81,7 +81,7 @@ def test_an_unknown_file_is_refused_before_anything_is_written(cache, tmp_path, 
     assert not cache.exists()
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r'none.tar: cannot be read \(No such file or directory\)$'):
         command_line(['convert', 'nisqa', str(tmp_path / 'none.tar')])
 

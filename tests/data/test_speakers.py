@@ -1,4 +1,4 @@
-"""The layouts are those of the corpora named, from their READMEs."""
+"""The speakers of corpora; the layouts come from the READMEs of the named corpora."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""The notebook's refinement: against its PyTorch code, from the waveforms on, and its steps by hand."""
+"""The notebook's refinement: against its PyTorch code, from waveforms, and its steps by hand."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""DDIM: its place between ancestral sampling and an ordinary differential equation, and the authors' samples."""
+"""DDIM: its limits, ancestral sampling and the probability-flow equation, and the authors' samples."""
 
 import jax
 import jax.numpy as jnp

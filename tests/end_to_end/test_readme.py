@@ -1,4 +1,4 @@
-"""The README's commands, run as they stand but at `:quick` size, in the order in which they are written."""
+"""Runs the README's commands in their order, at the size `quick`."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def as_quick(words: list[str]) -> list[str]:
 
 def run(commands: list[list[str]], folder: pathlib.Path, data: pathlib.Path) -> None:
     """Runs commands in one process; they must succeed."""
-    # On one device. The commands share most of their programs: each is compiled once, as the session keeps them.
+    # On one device. The commands share most programs, which the session compiles once.
     flags = ' '.join(flag for flag in os.environ['XLA_FLAGS'].split() if '_device_count=' not in flag)
     env = {**os.environ, 'XLA_FLAGS': flags, 'TFDS_DATA_DIR': str(data)}
     done = subprocess.run([sys.executable, ROOT / 'tests' / 'end_to_end' / 'session.py'], cwd=folder, env=env,
@@ -68,7 +68,7 @@ def run(commands: list[list[str]], folder: pathlib.Path, data: pathlib.Path) -> 
 
 @pytest.fixture(scope='module')
 def clone(tmp_path_factory):
-    """A folder that looks like a clone, with what the README supposes a user has."""
+    """A folder like a clone, with the files that the README assumes."""
     folder, rng = tmp_path_factory.mktemp('clone'), np.random.default_rng(0)
     for name in ('train.py', 'evaluate.py', 'enhance.py', 'configs', 'jax_diffse'):
         (folder / name).symlink_to(ROOT / name)

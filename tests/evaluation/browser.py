@@ -1,4 +1,4 @@
-"""Pages driven in headless Chromium: what holds of each of our pages. The fixture `browser` gives the driver."""
+"""Checks of our pages in headless Chromium. The fixture `browser` gives the driver."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 SWITCHES = ('headless', 'no-sandbox', 'disable-gpu', 'disable-dev-shm-usage', 'disable-quic', 'no-first-run',
             'disable-background-networking', 'disable-component-update', 'disable-sync', 'mute-audio',
             'autoplay-policy=no-user-gesture-required',
-            'force-prefers-reduced-motion')  # no smooth scrolling, which moves what is to be clicked
+            'force-prefers-reduced-motion')  # no smooth scrolling, which moves click targets
 MISSING = ('', '–', 'n/a')  # cells without a value
 NUMBER = re.compile(r'[+-]?\d+(\.\d+)?')
 
@@ -32,7 +32,7 @@ def start(profile):
     for switch in (*SWITCHES, f'user-data-dir={profile}'):
         options.add_argument(f'--{switch}')
     options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})
-    # With its path given, Selenium looks for no driver on the network.
+    # With the path of a driver, Selenium does not search the network.
     driver = webdriver.Chrome(options, webdriver.ChromeService(paths['chromedriver']))
     driver.get('about:blank')
     _drain(driver)  # the browser's own first page
@@ -40,7 +40,7 @@ def start(profile):
 
 
 def _drain(driver):
-    """Since the last call: warnings and errors in the console, and the addresses that were asked for."""
+    """Returns the warnings and errors in the console, and the requested addresses, since the last call."""
     console = [entry for entry in driver.get_log('browser') if entry['level'] in ('WARNING', 'SEVERE')]
     events = [json.loads(entry['message'])['message'] for entry in driver.get_log('performance')]
     return console, [event['params']['request']['url'] for event in events
@@ -48,7 +48,7 @@ def _drain(driver):
 
 
 def check_quiet(driver):
-    """Since the page was opened: no warning or error in the console, and no request but for files and data."""
+    """Checks that there was no warning or error in the console and that only files and data were requested."""
     console, asked = _drain(driver)
     assert not console
     assert asked, 'no page was opened'
@@ -56,20 +56,20 @@ def check_quiet(driver):
 
 
 def check_images(driver):
-    """Every picture is decoded."""
+    """Checks that every image is decoded."""
     images = driver.find_elements(By.TAG_NAME, 'img')
     assert images
     for image in images:
-        driver.execute_script('return arguments[0].decode()', image)  # it is rejected where there is no picture
+        driver.execute_script('return arguments[0].decode()', image)  # rejected if there is no image
         assert int(image.get_property('naturalWidth')) > 0, image.get_attribute('alt')
 
 
 def check_players(driver) -> dict[str, float]:
-    """Every player plays, and stops when the next one starts: label -> duration, s."""
+    """Checks that every player plays and stops when the next one starts; label -> duration, s."""
     players = driver.find_elements(By.TAG_NAME, 'audio')
     assert players
     for player, earlier in zip(players, [None, *players]):
-        # Looped, it does not stop by itself. The promise is rejected where there is no sound.
+        # A looped player does not stop by itself. The promise is rejected if there is no sound.
         driver.execute_script('arguments[0].loop = true; return arguments[0].play()', player)
         start = player.get_property('currentTime')
         WebDriverWait(driver, 30).until(lambda _: player.get_property('currentTime') != start)  # noqa: B023
@@ -81,7 +81,7 @@ def check_players(driver) -> dict[str, float]:
 
 
 def check_sorts(driver, table: str):
-    """A table, named by a CSS selector, sorts by each column, up and then down, with every row kept whole."""
+    """Checks that a table (a CSS selector) sorts by each column, up and then down, and keeps its rows."""
     before = rows(driver, table)
     assert len(before) > 1
     for column in range(len(before[0])):
@@ -97,7 +97,7 @@ def check_sorts(driver, table: str):
 
 
 def check_fits(driver, width: int):
-    """The page is not wider than a screen of `width` pixels."""
+    """Checks that the page is not wider than a screen of `width` pixels."""
     size = {'width': width, 'height': 800, 'deviceScaleFactor': 1, 'mobile': False}
     driver.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', size)  # a window has a minimum, this has none
     inner, client, scroll = driver.execute_script(
@@ -108,7 +108,7 @@ def check_fits(driver, width: int):
 
 
 def click_header(driver, table: str, column: int) -> str:
-    """Sorts by a column, as a user does: the direction that the header then names."""
+    """Clicks the header of a column and returns the direction that it then shows."""
     header = driver.find_elements(By.CSS_SELECTOR, f'{table} thead th')[column]
     driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", header)  # not below the sticky bar
     header.find_element(By.TAG_NAME, 'button').click()
@@ -116,7 +116,7 @@ def click_header(driver, table: str, column: int) -> str:
 
 
 def rows(driver, table: str) -> list[list[str]]:
-    """The text that a table's body shows: the first line of each cell, of the rows that are not hidden."""
+    """The visible text of a table's body: the first line of each cell of the rows that are not hidden."""
     text = driver.execute_script("""
         return [...document.querySelector(arguments[0]).tBodies[0].rows].filter(row => row.checkVisibility())
           .map(row => [...row.cells].map(cell => cell.innerText))""", table)
@@ -124,7 +124,7 @@ def rows(driver, table: str) -> list[list[str]]:
 
 
 def _order(text: str):
-    """What text is sorted by: numbers by their value and before words; in words, digits by their value."""
+    """The sort key of a text: numbers by value and before words; digits in words by value."""
     text = text.replace('−', '-')
     if NUMBER.fullmatch(text):
         return 0, float(text)

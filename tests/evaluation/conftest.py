@@ -1,4 +1,4 @@
-"""The browser that drives our pages, and pages that are made in less time."""
+"""The browser of the tests of pages, and a faster way to make pages."""
 
 import pytest
 
@@ -7,7 +7,7 @@ pytest.register_assert_rewrite('tests.evaluation.browser')
 
 @pytest.fixture(scope='module')
 def browser(tmp_path_factory):
-    """A WebDriver of headless Chromium; where there is none, the test is skipped."""
+    """A WebDriver of headless Chromium; skips the test if there is none."""
     from tests.evaluation import browser  # not at the top: the other tests here need no Selenium
 
     driver = browser.start(tmp_path_factory.mktemp('profile'))
@@ -17,7 +17,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def page(browser, report):
-    """The browser with the page of `report`, a module's folder, just opened; whatever a test does, it stays quiet."""
+    """The browser with the page of the module's fixture `report`; checks after the test that it stayed quiet."""
     from tests.evaluation.browser import check_quiet
 
     browser.get((report / 'index.html').as_uri())

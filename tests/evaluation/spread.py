@@ -1,4 +1,4 @@
-"""`evaluate` and `sweep` with their options spread out, for tests."""
+"""`evaluate` and `sweep` with options as keyword arguments, for tests."""
 
 from jax_diffse.evaluation import evaluate as evaluation
 from jax_diffse.evaluation import sweep as sweeping

@@ -1,4 +1,4 @@
-"""The report of an evaluation, as a reader uses it, in headless Chromium. What it must show is in scores.csv."""
+"""The report of an evaluation in headless Chromium, against scores.csv."""
 
 import csv
 import dataclasses
@@ -33,7 +33,7 @@ LENGTHS = (8000, 10000, 12000, 14000, 16000)  # samples: up to one second, which
 
 
 class Source:
-    """Noise in noise; in the silent utterance no metric that compares can be computed."""
+    """Noise in noise; metrics that compare are undefined for the silent utterance."""
 
     sample_rate = 16000
 
@@ -53,7 +53,7 @@ class Source:
 
 @pytest.fixture(scope='module')
 def report(browser, tmp_path_factory):
-    """The folder of a report; where no browser is, none is made."""
+    """The folder of a report, which is only made if there is a browser."""
     folder = tmp_path_factory.mktemp('report')
     run = dataclasses.replace(toys.run(toys.Staged()), config=ConfigDict({'model': {'levels': (0.0, math.nan)}}))
     with pytest.MonkeyPatch.context() as patch:
@@ -64,7 +64,7 @@ def report(browser, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def scores(report):
-    """scores.csv: stage -> file -> metric -> value, NaN where there is none."""
+    """scores.csv: stage -> file -> metric -> value; NaN if undefined."""
     with (report / 'scores.csv').open(newline='') as file:
         lines = list(csv.DictReader(file))
     return {stage: {line['id']: {metric: float(line[metric] or 'nan') for metric in METRICS}

@@ -1,4 +1,4 @@
-"""The page of a sweep, as a reader uses it, in headless Chromium. What it must show is in sweep.csv."""
+"""The page of a sweep in headless Chromium, against sweep.csv."""
 
 import csv
 
@@ -24,7 +24,7 @@ SDR = 4  # its column: run, NFE, stage, RTF, metrics
 
 @pytest.fixture(scope='module')
 def report(browser, tmp_path_factory):
-    """The folder of a sweep over three numbers of steps; where no browser is, none is made."""
+    """The folder of a sweep over three numbers of steps, which is only made if there is a browser."""
     folder = tmp_path_factory.mktemp('sweep')
     sweep(grid([toy_run(toys.Stepped())], (1, 2, 9)), ToySource(list('abc')), folder, metrics=('sdr', 'llr'), workers=0)
     return folder

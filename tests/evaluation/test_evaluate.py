@@ -28,7 +28,7 @@ NAN = math.nan
 
 
 class ToySource:
-    """Modulated noise in white noise; the utterances named in `silent` are all zero."""
+    """Modulated noise in white noise; the utterances in `silent` are all zero."""
 
     sample_rate = 16000
 
@@ -60,7 +60,7 @@ def run_toy(tmp_path, source, **options):
 
 
 def strict_json(path):
-    """JSON as the standard has it: no NaN, no Infinity."""
+    """Parses standard JSON, without NaN and Infinity."""
     def refuse(name):
         raise AssertionError(f'{name} is not JSON')
 
@@ -98,7 +98,7 @@ def test_every_stage_is_scored_shown_and_saved(tmp_path):
     change = scores[:, 3] - scores[:, 2]
     entry = strict_json(tmp_path / 'out' / 'summary.json')['statistics']['drawn']['si_sdr']['against']['filtered']
     assert_allclose(entry['difference'], change.mean(), rtol=1e-9)
-    assert entry['worse'] == np.sum(change < 0) == 3  # a draw beside speech is noise
+    assert entry['worse'] == np.sum(change < 0) == 3  # the draw adds noise to speech
     page = (tmp_path / 'out' / 'index.html').read_text()
     assert all(f'aria-label="a, {name}"' in page for name in ('clean', *stages))
     assert sorted(path.name for path in (tmp_path / 'out' / 'audio').iterdir()) == sorted(stages[1:])
@@ -106,7 +106,7 @@ def test_every_stage_is_scored_shown_and_saved(tmp_path):
     assert_allclose(saved, 0.5 * source.read(1)[1], atol=2**-14)
 
 
-def test_audio_that_cannot_be_saved_costs_no_scores(tmp_path):
+def test_scores_survive_audio_that_cannot_be_saved(tmp_path):
     (tmp_path / 'out' / 'audio' / 'enhanced' / 'b.wav').mkdir(parents=True)  # in the place of a file
     with pytest.raises(UserError, match=r'1 of 3 audio files were not saved \(the report was\): .*b\.wav: cannot be'):
         run_toy(tmp_path, ToySource(['a', 'b', 'c']), save_audio=True)
@@ -132,7 +132,7 @@ def test_file_names_keep_letters_and_encode_what_is_not_safe(utterance, expected
     assert file_name(utterance) == expected
 
 
-def test_a_file_without_scores_stops_nothing_and_is_explained(tmp_path):
+def test_a_file_without_scores_is_explained_and_does_not_stop_the_others(tmp_path):
     run_toy(tmp_path, ToySource(['a', 'mute', 'c'], silent=['mute']))
     summary = strict_json(tmp_path / 'out' / 'summary.json')
     assert summary['statistics']['noisy']['si_sdr']['files'] == 2
@@ -146,13 +146,13 @@ def test_a_file_without_scores_stops_nothing_and_is_explained(tmp_path):
     assert all(math.isnan(float(row['si_sdr'])) and 'si_sdr: ' in row['reasons'] for row in mute)
 
 
-def test_nothing_but_files_without_scores(tmp_path):
+def test_all_files_without_scores(tmp_path):
     run_toy(tmp_path, ToySource(['mute'], silent=['mute']))
     assert strict_json(tmp_path / 'out' / 'summary.json')['statistics']['enhanced']['llr']['mean'] is None
     assert 'No file has' in (tmp_path / 'out' / 'index.html').read_text()
 
 
-def test_summary_says_what_was_run(tmp_path):
+def test_summary_describes_the_run(tmp_path):
     source = ToySource(['a', 'b'])
     run_toy(tmp_path, source)
     summary = strict_json(tmp_path / 'out' / 'summary.json')
@@ -166,7 +166,7 @@ def test_summary_says_what_was_run(tmp_path):
     assert {'reading', 'enhancing', 'compiling', 'scoring', 'report', 'total'} == seconds.keys()
 
 
-def test_outputs_are_whole_and_earlier_ones_replaced(tmp_path):
+def test_outputs_are_complete_and_replace_earlier_ones(tmp_path):
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out' / 'index.html').write_text('old')
     run_toy(tmp_path, ToySource(['a']))
@@ -176,7 +176,7 @@ def test_outputs_are_whole_and_earlier_ones_replaced(tmp_path):
 
 
 @pytest.mark.parametrize(('count', 'labels'), [(1, ['Best']), (2, ['Best', 'Worst']), (4, ['Best', 'Median', 'Worst'])])
-def test_examples_are_the_ends_and_the_middle(tmp_path, count, labels):
+def test_examples_are_the_best_median_and_worst_file(tmp_path, count, labels):
     run_toy(tmp_path, ToySource([f'{i}' for i in range(count)], lengths=(4000,)), metrics=('si_sdr',))
     found = re.findall('<span class="tag">(.*?)</span> (.*?)</h3>', (tmp_path / 'out' / 'index.html').read_text())
     with (tmp_path / 'out' / 'scores.csv').open(newline='') as file:
@@ -207,7 +207,7 @@ def test_saved_audio_is_what_was_scored_and_stays_in_its_folder(tmp_path):
 # ---- metrics that need no reference ----
 
 
-def test_clean_speech_is_rated_along(tmp_path, monkeypatch, capsys):
+def test_clean_speech_is_rated_too(tmp_path, monkeypatch, capsys):
     calls = rater.install(monkeypatch)
     source = ToySource(['a', 'b', 'short'], lengths=(4000, 6000, 900))
     run_toy(tmp_path, source, metrics=('nisqa_v2_mos', 'si_sdr'))
@@ -234,7 +234,7 @@ def test_clean_speech_is_rated_along(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(('rate', 'there', 'added'), [
     (8000, ['nisqa_v2'], [f'nisqa_v2_{name}' for name in ('mos', 'noi', 'dis', 'col', 'loud')]),
     (16000, [], [])])
-def test_the_default_has_all_that_there_is_and_says_once_what_is_missing(tmp_path, monkeypatch, capsys, rate, there,
+def test_the_default_has_all_available_metrics_and_names_missing_weights(tmp_path, monkeypatch, capsys, rate, there,
                                                                          added):
     rater.install(monkeypatch, there)
     source = ToySource(['a'], lengths=(rate,))
@@ -270,7 +270,7 @@ def test_what_cannot_be_evaluated_is_refused(tmp_path, options, words):
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_rate_that_does_not_fit_is_refused(tmp_path):
+def test_a_wrong_sample_rate_is_refused(tmp_path):
     with pytest.raises(UserError, match='16000 Hz.*8000 Hz'):
         evaluate(toy_run(toys.Toy(sample_rate=8000)), ToySource(['a']), tmp_path, metrics=METRICS)
 
@@ -286,7 +286,7 @@ def test_steps_reach_the_system_and_its_refusal_the_user(tmp_path):
 
 @pytest.mark.parametrize(('system', 'steps', 'used'), [
     (toys.Stepped(), None, 3), (toys.Stepped(), 4, 4), (toys.Toy(), None, None)])
-def test_the_steps_that_were_taken_are_on_record(tmp_path, system, steps, used):
+def test_the_number_of_steps_is_recorded(tmp_path, system, steps, used):
     summary = evaluate(toy_run(system), ToySource(['a']), tmp_path, metrics=METRICS, workers=0, steps=steps)
     assert summary['sampling_steps'] == strict_json(tmp_path / 'summary.json')['sampling_steps'] == used
     noted = re.findall(r'^- sampling steps .network evaluations.: (.*)$', (tmp_path / 'summary.md').read_text(), re.M)
@@ -301,7 +301,7 @@ def test_an_output_that_is_a_file_is_refused(tmp_path):
     assert (tmp_path / 'out').read_text() == 'precious'
 
 
-# ---- runs that refine: the toy gives 0.5 noisy + 0.25 processed ----
+# ---- refiners: the toy gives 0.5 noisy + 0.25 processed ----
 
 
 def _refine(tmp_path, source, **options):
@@ -310,7 +310,7 @@ def _refine(tmp_path, source, **options):
 
 
 def _write_processed(folder, source, files):
-    """Writes a quarter of noise for each utterance i to a name, {i: name}, and returns them: {i: samples}."""
+    """Writes noise for utterances to files {i: name} and returns its samples {i: [N]}."""
     written = {}
     for i, name in files.items():
         written[i] = 0.03 * np.random.default_rng(100 + i).standard_normal(source.info(i)['num_samples'])
@@ -339,7 +339,7 @@ def test_processed_files_are_found_by_id_and_shown_as_a_stage(tmp_path):
     assert f'- preceding: {folder}\n' in notes and 'without compilation, without the preceding enhancer' in notes
 
 
-def test_a_preceding_run_is_evaluated_along(tmp_path):
+def test_a_preceding_run_is_evaluated_too(tmp_path):
     source = ToySource(['a', 'b'])
     summary = _refine(tmp_path, source, preceding=toy_run(toys.Stepped()), steps=2)
     before = {name: source.read(i)[1] / 3 for i, name in enumerate('ab')}  # at its own number of steps
@@ -371,21 +371,21 @@ def test_partners_that_do_not_fit_are_listed_in_one_error_or_left_out(tmp_path, 
     assert _saved(tmp_path, 'refined').keys() == {'b', 'f'}
 
 
-def test_the_limit_is_over_those_with_partners(tmp_path):
+def test_the_limit_counts_only_files_with_partners(tmp_path):
     source, folder = ToySource(list('abcdef')), tmp_path / 'made'
     _write_processed(folder, source, {2: 'c.wav', 3: 'd.wav', 4: 'e.wav'})
     _refine(tmp_path, source, processed=folder, skip_bad=True, limit=2)
     assert _saved(tmp_path, 'refined').keys() == {'c', 'd'}
 
 
-def test_no_partner_at_all_is_a_user_error(tmp_path):
+def test_no_matching_partner_is_a_user_error(tmp_path):
     _write_processed(tmp_path / 'made', ToySource(['x']), {0: 'x.wav'})
     with pytest.raises(UserError, match='made: no utterance of the data has a matching file here'):
         _refine(tmp_path, ToySource(['a']), processed=tmp_path / 'made', skip_bad=True)
 
 
 @pytest.mark.parametrize('folder', ['audio', 'audio/refined'])
-def test_what_is_refined_is_not_overwritten_by_saved_audio(tmp_path, folder):
+def test_saved_audio_does_not_overwrite_processed_files(tmp_path, folder):
     source = ToySource(['a'])
     _write_processed(tmp_path / 'out' / folder, source, {0: 'a.wav'})
     with pytest.raises(UserError, match='--save-audio may overwrite'):

@@ -78,7 +78,7 @@ def rendered():
 
 
 def words(html):
-    """The text of a piece of the page, without its tags."""
+    """The text of a part of the page, without tags."""
     return ' '.join(re.sub('<.*?>', ' ', html).split())
 
 
@@ -94,7 +94,7 @@ def decode(uri):
     return head, base64.b64decode(content, validate=True)
 
 
-def test_the_page_needs_nothing_else(rendered):
+def test_the_page_is_self_contained(rendered):
     text, _ = rendered
     without_data = re.sub(r'data:[\w/]+;base64,[\w+/=]+', 'data:', text)
     assert not re.search(r'https?:|//[a-z]|@import|url\(', without_data)
@@ -113,7 +113,7 @@ def test_every_link_has_its_target(rendered):
             assert attributes.get(name) is None or attributes[name] in targets, (tag, attributes)
 
 
-def test_players_hold_every_signal_whole(rendered):
+def test_players_hold_every_signal_in_full(rendered):
     players = Page(rendered[0]).all('audio')
     lengths, labels = [], []
     for player in players:
@@ -161,7 +161,7 @@ def test_hostile_names_stay_text(rendered):
     ({'folder': HOSTILE}, f'{HOSTILE}, not included in the real-time factor'),
     ({'workdir': HOSTILE, 'step': 9, 'hash': 'fedcba'},
      f'{HOSTILE}, step 9, checkpoint fedcba, included in the real-time factor')])
-def test_what_was_refined_is_named(preceding, note):
+def test_the_input_of_a_refiner_is_named(preceding, note):
     found = Page(render(stages=('noisy', 'preceding', 'refined'), preceding=preceding)[0])
     assert f'refining {HOSTILE}' in found.text and note in ' '.join(found.text.split())
 
@@ -195,12 +195,12 @@ def test_more_stages_get_rows_and_players_of_their_own():
 
 
 def table_rows(text, label):
-    """The rows of the table in the region of that name, the first of them its head, as text."""
+    """The rows of the table in the region of that name as text, including the header."""
     table = text[text.index(label):]
     return [words(row) for row in re.findall(r'<tr.*?>(.*?)</tr>', table[:table.index('</table>')], re.DOTALL)]
 
 
-def test_clean_speech_has_a_row_in_what_needs_no_reference():
+def test_clean_speech_has_a_row_in_metrics_without_a_reference():
     clean = [Scores({'nisqa_v2_mos': value}, {}) for value in (4.5, 4.0, 4.4)]
     clean.append(Scores({'nisqa_v2_mos': NAN}, {'nisqa_v2_mos': HOSTILE}))
     text, _ = render(metrics=('nisqa_v2_mos', 'si_sdr'), clean=clean)

@@ -52,7 +52,7 @@ def test_every_stage_is_paired_with_every_earlier_one():
     assert by_hand(np.zeros((1, 3, 2))).pairs == [('enhanced', 'noisy'), ('refined', 'noisy'), ('refined', 'enhanced')]
 
 
-def test_a_metric_that_no_file_has_is_nan_over_none():
+def test_a_metric_without_values_is_nan_over_no_files():
     entry = by_hand([[[NAN, 1], [NAN, 2]]]).statistics()['enhanced']['si_sdr']
     against = entry['against']['noisy']
     assert math.isnan(entry['mean']) and math.isnan(against['difference'])
@@ -81,7 +81,7 @@ def test_many_levels_are_grouped_in_steps():
 def test_files_are_ranked_by_gain_in_the_main_metric():
     values = [[[2, 1], [1, 2]], [[2, 1], [5, NAN]], [[2, 1], [NAN, 1]], [[2, 1], [3, 1]]]
     assert by_hand(values, ('si_sdr', 'llr')).ranked() == [1, 3, 0]
-    with_pesq = by_hand(values, ('llr', 'pesq_wb'))  # pesq_wb goes first, wherever it stands
+    with_pesq = by_hand(values, ('llr', 'pesq_wb'))  # pesq_wb has precedence, at any position
     assert with_pesq.metrics[with_pesq.main_metric()] == 'pesq_wb' and with_pesq.ranked() == [0, 2, 3]
     assert by_hand(values, ('llr', 'si_sdr')).ranked() == [0, 3, 1]  # a lower llr is a gain
     three = [[[0, 1], [9, 1], [1, 1]], [[0, 1], [1, 1], [2, 1]]]
@@ -149,7 +149,7 @@ def test_means_by_noise_kind_and_level():
         'mean': 7.25, 'files': 3, 'against': {'noisy': {'difference': 4.75, 'paired': 3, 'worse': 0}}}
 
 
-def test_no_average_over_levels_of_which_one_is_missing():
+def test_an_average_over_levels_needs_all_levels():
     unseen = by_kind().by_kind()['unseen']['Avg']['statistics']
     assert_allclose(unseen['noisy']['llr']['mean'], 0.65)
     assert math.isnan(unseen['enhanced']['llr']['mean']) and unseen['enhanced']['llr']['files'] == 1
@@ -192,7 +192,7 @@ def with_clean(infos=None):
     return by_hand(values, ('nisqa_v2_mos', 'si_sdr'), infos, clean)
 
 
-def test_statistics_of_clean_speech_are_of_what_needs_no_reference():
+def test_statistics_of_clean_speech_cover_metrics_without_a_reference():
     found = with_clean().statistics()
     assert list(found) == ['clean', 'noisy', 'enhanced']
     assert found['clean'] == {'nisqa_v2_mos': {'mean': 4.25, 'files': 2, 'against': {}}}
@@ -219,7 +219,7 @@ def test_tables_of_means_begin_with_clean_speech():
     assert [row[1] for row in si_sdr[1:]] == ['noisy', 'enhanced', 'enhanced - noisy']  # no row without a number
 
 
-def test_csv_has_clean_speech_with_nothing_where_it_is_the_reference():
+def test_csv_has_clean_speech_with_empty_cells_where_it_is_the_reference():
     rows = list(csv.DictReader(io.StringIO(tables.to_csv(with_clean()))))
     assert [(row['id'], row['stage']) for row in rows] == [
         (name, stage) for name in '012' for stage in ('clean', 'noisy', 'enhanced')]

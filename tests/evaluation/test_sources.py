@@ -1,4 +1,4 @@
-"""The fingerprint of code changes with what can change a result, and with nothing else."""
+"""The fingerprint of code changes if and only if a change can affect results."""
 
 import pytest
 
@@ -53,7 +53,7 @@ def test_only_code_that_can_change_a_result_counts(changed, name, old, new, expe
 
 
 def test_all_rooms_of_a_real_system_are_followed():
-    """Every room named exists, or a renamed one would silently be left out."""
+    """Checks that every room in the list exists, as a renamed one would silently be left out."""
     assert all((sources.PACKAGE / room).is_dir() or (sources.PACKAGE / f'{room}.py').is_file()
                for room in sources.ROOMS)
     assert sources.fingerprint('jax_diffse.systems.dccrn') != sources.fingerprint('jax_diffse.systems.segan')

@@ -62,7 +62,7 @@ def _sdr(source, i, waveform):
 
 
 def _sdrs(source, divisor):
-    """Of noisy / divisor, by the metric itself."""
+    """The SDR of noisy / divisor, computed by the metric."""
     return np.array([_sdr(source, i, source.read(i)[1] / divisor) for i in range(len(source))])
 
 
@@ -112,7 +112,7 @@ def test_differences_are_paired():
 # ---- the grid of settings ----
 
 
-def test_the_grid_is_a_product_and_runs_without_a_sampler_stand_once():
+def test_the_grid_is_a_product_and_runs_without_a_sampler_appear_once():
     config = diffgmm.get_config('quick')
     variants = grid([real_run(config), toy_run(toys.LowPass())], (1, 4),
                     {'temperature': ['0', '0.5'], 'noise_scale': [0.1]})
@@ -153,17 +153,17 @@ def test_nothing_to_vary_is_refused():
     ('runs/a', ('runs/a', {}, None)),
     ('runs/a@steps=6', ('runs/a', {}, 6)),
     ('runs/a@guidance=none,steps=25,x.y=2', ('runs/a', {'guidance': 'none', 'x.y': '2'}, 25))])
-def test_settings_in_words(text, parsed):
+def test_settings_are_parsed(text, parsed):
     assert parse_setting(text) == parsed
 
 
 @pytest.mark.parametrize('text', ['runs/a@six', 'runs/a@steps=six'])
-def test_settings_in_wrong_words(text):
+def test_malformed_settings_are_refused(text):
     with pytest.raises(UserError, match=text):
         parse_setting(text)
 
 
-# ---- what is measured ----
+# ---- measurements ----
 
 
 def test_every_setting_is_measured_on_the_same_files(tmp_path):
@@ -204,7 +204,7 @@ def test_tables_hold_the_numbers(tmp_path):
     assert '## Spread over seeds' in (out / 'sweep.md').read_text()
 
 
-def test_seeds_draw_other_noise_and_the_first_is_that_of_any_other_call(tmp_path):
+def test_seeds_draw_different_noise_and_the_default_seed_is_0(tmp_path):
     noisy = ToySource(['a']).read(0)[1]
     found = [Enhancer(toy_run(Drawn()), seed=seed)(noisy, 16000, utterance='a') for seed in (0, 1, 0)]
     assert_allclose(found[0], found[2])
@@ -212,14 +212,14 @@ def test_seeds_draw_other_noise_and_the_first_is_that_of_any_other_call(tmp_path
     assert_allclose(found[0], Enhancer(toy_run(Drawn()))(noisy, 16000, utterance='a'))
 
 
-def test_systems_that_do_not_sample_run_once_whatever_the_seeds(tmp_path):
+def test_systems_that_do_not_sample_run_once(tmp_path):
     summary = run_sweep(tmp_path, grid([toy_run(Drawn()), named_run(toys.LowPass(), 'low_pass')], (2,)), seeds=(0, 1))
     assert math.isnan(summary['points'][1]['stages']['enhanced']['sdr']['seed_std'])
     assert len([row for row in _rows(tmp_path / 'out' / 'scores.csv') if row['run'] == 'low_pass']) == 3
 
 
 @pytest.mark.parametrize(('seeds', 'message'), [((0, 0), 'seeds 0, 0'), ((-1,), 'seeds -1')])
-def test_seeds_that_make_no_sense(tmp_path, seeds, message):
+def test_invalid_seeds_are_refused(tmp_path, seeds, message):
     with pytest.raises(UserError, match=message):
         run_sweep(tmp_path, grid([toy_run(Drawn())], (2,)), seeds=seeds)
 
@@ -229,7 +229,7 @@ def test_the_same_setting_twice_is_refused(tmp_path):
         run_sweep(tmp_path, grid([toy_run(Drawn())], (2, 2)))
 
 
-def test_what_refines_gets_something_and_others_do_not(tmp_path):
+def test_only_refiners_get_an_input_to_refine(tmp_path):
     variants = grid([named_run(toys.Refiner(), 'prior'), named_run(toys.LowPass(), 'low_pass')])
     source, before = ToySource(list('ab')), toy_run(toys.Stepped())
     summary = run_sweep(tmp_path, variants, source, preceding=before)
@@ -246,7 +246,7 @@ def test_what_refines_gets_something_and_others_do_not(tmp_path):
 
 @pytest.fixture
 def enhanced(monkeypatch):
-    """(seed, ids) of every batch that is really enhanced."""
+    """Records (seed, ids) of every batch that is enhanced and not taken from the cache."""
     calls, original = [], Enhancer.in_batches
 
     def spy(self, waveforms, ids, processed=None):
@@ -288,7 +288,7 @@ def test_another_seed_checkpoint_recording_or_metric_is_measured(tmp_path, enhan
     assert not enhanced
 
 
-def test_what_was_cut_off_goes_on(tmp_path, enhanced, monkeypatch):
+def test_an_interrupted_sweep_resumes(tmp_path, enhanced, monkeypatch):
     source, variants = ToySource(list('abc'), lengths=(4000, 20000, 40000)), grid([toy_run(toys.Stepped())], (2,))
     original, seen = evaluator.scoring.score, []
 

@@ -1,4 +1,4 @@
-"""The drill: `python -m tests.faults` puts faults into runs, prints a table and returns 1 if one was not survived.
+"""The drill: `python -m tests.faults` injects faults into runs, prints a table and returns 1 if one was not survived.
 
 It takes some fifteen minutes on two cores. `--write` puts the table into docs/faults.md.
 """
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def with_table(page: str, found: str) -> str:
-    """The page with another table under `HEADING`, and nothing else changed."""
+    """The page with a new table under `HEADING` and no other change."""
     before, heading, after = page.partition(HEADING)
     return before + heading + re.sub(r'(\|[^\n]*\n)+', lambda _: found, after, count=1)
 

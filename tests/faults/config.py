@@ -1,4 +1,4 @@
-"""Some steps of the toy system on pairs of files: `--config.data.train.clean=CLEAN --config.data.train.noisy=NOISY`"""
+"""A few steps of the toy system on pairs of files: `--config.data.train.clean=CLEAN --config.data.train.noisy=NOISY`"""
 
 from ml_collections import ConfigDict
 

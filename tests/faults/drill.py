@@ -1,4 +1,4 @@
-"""Faults that are put into trainings, evaluations and enhancements, and what is left of these."""
+"""Injects faults into trainings, evaluations and enhancements and checks their outcome."""
 
 import hashlib
 import json
@@ -31,8 +31,8 @@ from tests.faults.processes import (
 )
 
 CONFIG = ROOT / 'tests' / 'faults' / 'config.py'
-# Relative, of losses after 24 steps on other devices. Adam makes a whole step of a gradient that rounds to either side
-# of zero, so that this is more than float32's 6e-8: up to 1.2e-5 was seen; of another seed, 4e-2 and more.
+# Relative difference of losses after 24 steps on other devices. It exceeds float32's 6e-8, as Adam makes a full step of
+# a gradient that rounds to either side of zero: up to 1.2e-5 was seen; another seed gives 4e-2 and more.
 ROUNDING = 1e-4
 
 
@@ -60,7 +60,7 @@ class Drill:
         self.train = ['train.py', '--config', CONFIG, f'--config.data.train.clean={folder / "clean"}',
                       f'--config.data.train.noisy={folder / "noisy"}', f'--config.train.steps={steps}']
         self.whole = folder / 'whole'
-        self._expect(0, call([*self.train, '--workdir', self.whole]))  # once more, as now programs are cached
+        self._expect(0, call([*self.train, '--workdir', self.whole]))  # again, now with cached programs
         shutil.rmtree(self.whole)
         started = time.monotonic()
         self._expect(0, call([*self.train, '--workdir', self.whole]))
@@ -68,11 +68,11 @@ class Drill:
 
     # -------------------------------------------------------------------------------------------------- one process
     def kills(self, count: int) -> Outcome:
-        """SIGKILL at random moments of a training; the same command goes on."""
+        """SIGKILL at random moments of a training; the same command resumes."""
         return self._interrupted('SIGKILL while training', count, self.train, self.whole, self.seconds)
 
     def kills_of_segan(self, count: int) -> Outcome:
-        """The same of a real system."""
+        """The same with a real system."""
         words = ['train.py', '--config', 'segan:folders,quick', '--config.log.audio_examples=0',
                  f'--config.data.train.clean={self.folder / "clean"}',
                  f'--config.data.train.noisy={self.folder / "noisy"}', '--config.train.save_every=3']
@@ -144,7 +144,7 @@ class Drill:
 
     @staticmethod
     def _interrupt(process, workdir) -> tuple[bool, float]:
-        """Whether all is in order after a Ctrl-C, and seconds until then."""
+        """Whether a Ctrl-C ended as expected, and after how many seconds."""
         started = time.monotonic()
         process.send_signal(signal.SIGINT)
         status, _, error = finish(process)
@@ -153,7 +153,7 @@ class Drill:
         return status == 130 and told and not left, seconds
 
     def truncations(self, count: int) -> Outcome:
-        """A file of the newest checkpoint cut off: a warning, the one before is used, and the same end."""
+        """A truncated file of the latest checkpoint: a warning, the previous one is used, and the same end."""
         newest = max(saved_steps(self.whole))
         survived = 0
         for _ in range(count):
@@ -174,7 +174,7 @@ class Drill:
         Args:
           mount: a file system that is full, which needs to be root; else files may not exceed a size.
         """
-        # Wide, so that checkpoints are larger than all else that is written.
+        # Wide, so that checkpoints are the largest files.
         words = [*self.train, '--config.model.width=2000', '--config.train.steps=6']
         whole, workdir = self._new('wide'), self._new('full')
         self._expect(0, call([*words, '--workdir', whole]))
@@ -202,11 +202,11 @@ class Drill:
                        'one line, status 2; the last one was kept, and with room the same bits at the end')
 
     def second_process(self) -> Outcome:
-        """A second training in the workdir of one that runs: refused, and the first does not notice."""
+        """A second training in the workdir of a running one: refused, and the first is not affected."""
         workdir = self._new('shared')
         first = start([*self.train, '--workdir', workdir])
         wait_for_lines(workdir / 'log.jsonl', 1, first)
-        first.send_signal(signal.SIGSTOP)  # it shall not be done before the second one has come so far
+        first.send_signal(signal.SIGSTOP)  # must not finish before the second one starts
         status, _, error = call([*self.train, '--workdir', workdir])
         first.send_signal(signal.SIGCONT)
         survived = (status == 2 and 'is at work here' in error and 'Traceback' not in error
@@ -214,7 +214,7 @@ class Drill:
         return Outcome('a second process in the workdir', 1, int(survived), 'refused, status 2; the first went on')
 
     def other_config(self) -> Outcome:
-        """A key changed on resumption: refused by name; with the flag it goes on."""
+        """A key changed on resumption: refused by name; with the flag it resumes."""
         words = [*self.train, '--workdir', self._copy(self.whole), '--config.optimizer.learning_rate=0.5']
         status, _, error = call(words)
         survived = (status == 2 and 'optimizer.learning_rate was 0.001, is 0.5' in error
@@ -222,7 +222,7 @@ class Drill:
         return Outcome('another config on resumption', 1, int(survived), 'refused by key; --change-config goes on')
 
     def killed_evaluations(self, count: int) -> Outcome:
-        """SIGKILL during an evaluation: what was measured is not measured again, and the report is the same."""
+        """SIGKILL during an evaluation: finished files are not measured again, and the report is the same."""
         words = ['evaluate.py', '--workdir', self.whole, '--clean', self.folder / 'clean', '--noisy',
                  self.folder / 'noisy', '--workers', '0', '--metrics', 'stoi,si_sdr', '--output']
         whole, survived, kept = self._new('report'), 0, 0
@@ -244,7 +244,7 @@ class Drill:
                        f'{kept} of {2 * files * count} results were kept and none made again; the same scores')
 
     def killed_enhancements(self, count: int) -> Outcome:
-        """SIGKILL during an enhancement: what was finished is not done again, and the results are the same."""
+        """SIGKILL during an enhancement: finished files are not enhanced again, and the results are the same."""
         inputs = self.folder / 'long'
         for i in range(8):
             path = inputs / f'{i}.wav'
@@ -281,7 +281,7 @@ class Drill:
             ended = [finish(process) for process in start_together([*self.train, '--workdir', two, *others])]
             for status in ended:
                 self._expect(0, status)
-            early = '[Gloo]' not in ended[0][1].partition('device(s), from step')[2]  # they met before they compiled
+            early = '[Gloo]' not in ended[0][1].partition('device(s), from step')[2]  # connected before compilation
             assert early, ended[0]
         self._expect(0, call([*self.train, '--workdir', four], devices=4))
         worst = {name: max(abs(a - b) / abs(b) for a, b in zip(losses(two), losses(path), strict=True))
@@ -307,7 +307,7 @@ class Drill:
                        f'the same bits; the cache had {found[0]} programs for process 0 and {found[1]} for process 1')
 
     def moved(self) -> Outcome:
-        """A checkpoint from four devices goes on on one and on two, with the same losses up to rounding."""
+        """A checkpoint from four devices resumes on one and on two, with the same losses up to rounding."""
         half, last = self._new('half'), losses(self.whole)[-1]
         self._expect(0, call([*self.train, '--workdir', half, '--config.train.steps=6'], devices=4))
         found = []
@@ -319,7 +319,7 @@ class Drill:
                        f'the last loss to {max(found):.1e}')
 
     def terminated_together(self) -> Outcome:
-        """SIGTERM to one of two processes: both save the same step and end with status 0; one process goes on."""
+        """SIGTERM to one of two processes: both save the same step and end with status 0; one process resumes."""
         workdir = self._new('two')
         processes = start_together([*self.train, '--workdir', workdir, '--config.train.steps=100000',
                                     '--config.train.eval_every=100000'])
@@ -335,7 +335,7 @@ class Drill:
                        f'both saved step {step} and ended with status 0 within {seconds:.1f} s; one process went on')
 
     def killed_together(self, victim: int) -> Outcome:
-        """SIGKILL of one of two processes: the other ends within a minute, and says why."""
+        """SIGKILL of one of two processes: the other ends within a minute with a reason."""
         workdir = self._new('two')
         processes = start_together([*self.train, '--workdir', workdir, '--config.train.steps=100000',
                                     '--config.train.eval_every=100000'])
@@ -378,7 +378,7 @@ class Drill:
 
 
 def contents(workdir: pathlib.Path) -> dict[str, str]:
-    """Item of the latest checkpoint -> a hash of its arrays, bit by bit: weights, averages, all of the optimiser."""
+    """Item of the latest checkpoint -> a hash of its arrays: weights, averages, optimiser state."""
     folder = workdir / 'checkpoints' / str(max(saved_steps(workdir)))
     found = {}
     for item in ('variables', 'ema', 'optimizer'):
@@ -400,13 +400,13 @@ def saved_steps(workdir: pathlib.Path) -> list[int]:
 
 
 def losses(workdir: pathlib.Path) -> list[float]:
-    """Of every step and validation that was logged."""
+    """The losses of every logged step and validation."""
     found = map(json.loads, (workdir / 'log.jsonl').read_text().splitlines())
     return [values.get('toy/loss', values.get('validation/toy/loss')) for values in found]
 
 
 def stamps(paths: Iterable[pathlib.Path]) -> dict[pathlib.Path, tuple[int, int]]:
-    """What changes when a file is written again."""
+    """A value that changes when a file is written again."""
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
 

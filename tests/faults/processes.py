@@ -1,4 +1,4 @@
-"""Starts the entry points as their users do, in processes of their own."""
+"""Starts the entry points in separate processes, as users do."""
 
 import ctypes
 import math
@@ -23,14 +23,14 @@ TIMEOUT = 300  # seconds, of a process that hangs
 
 
 class Process(subprocess.Popen):
-    """One whose output goes to files: into a pipe that is not read it could write no more than 64 kB, and then hang."""
+    """A process with output in files, as it would hang after 64 kB in a pipe that nobody reads."""
 
     def __init__(self, command: Sequence[str], **options):
         self._files = [tempfile.TemporaryFile('w+') for _ in range(2)]
         super().__init__(command, stdout=self._files[0], stderr=self._files[1], **options)
 
     def printed(self) -> tuple[str, str]:
-        """Standard output and error; once it ended, as both sides share the place in a file."""
+        """Returns standard output and error; call it after the end, as both sides share the file position."""
         for file in self._files:
             file.seek(0)
         return self._files[0].read(), self._files[1].read()
@@ -62,7 +62,7 @@ def start(words: Sequence[str], devices: int = 1, largest_file: int = 0, compile
 
 
 def finish(process: Process) -> tuple[int, str, str]:
-    """Waits -> exit status, standard output and error."""
+    """Waits and returns exit status, standard output and error."""
     try:
         process.wait(TIMEOUT)
     except subprocess.TimeoutExpired:
@@ -87,12 +87,12 @@ def start_together(words: Sequence[str], count: int = 2, devices: int = 2,
 
 
 def wait_for_lines(path: pathlib.Path, count: int, process: Process) -> None:
-    """Waits until a process has written so many lines to a file."""
+    """Waits until a process has written this many lines to a file."""
     _wait_until(lambda: lines(path) >= count, process)
 
 
 def wait_for_files(folder: pathlib.Path, pattern: str, count: int, process: Process) -> None:
-    """Waits until a process has made so many files."""
+    """Waits until a process has created this many files."""
     _wait_until(lambda: len(list(folder.glob(pattern))) >= count, process)
 
 
@@ -115,12 +115,12 @@ def write_pairs(folder: pathlib.Path, count: int) -> None:
 
 
 def lines(path: pathlib.Path) -> int:
-    """How many a file has; 0 where there is none."""
+    """The number of lines of a file; 0 if it does not exist."""
     return path.read_text(encoding='utf-8').count('\n') if path.exists() else 0
 
 
 def _compile_slowly(seconds: float) -> None:
-    """Has JAX take so much longer to compile a step, in C code that no signal ends; what is cached is not compiled.
+    """Makes JAX compile a step this much longer, in C code that no signal interrupts, unless it is cached.
 
     Makes the file $COMPILING, where it is set, before that.
     """
@@ -138,8 +138,8 @@ def _compile_slowly(seconds: float) -> None:
 
 
 def _main() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started the tests in the background
-    sys.modules['torch'] = None  # tensorboardX would load it where it is installed: a second of every start
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # even if a shell started the tests in the background
+    sys.modules['torch'] = None  # if installed, tensorboardX would load it, which takes a second
     from jax_diffse import launch
 
     launch.tune()

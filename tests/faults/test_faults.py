@@ -1,4 +1,4 @@
-"""The drill in short; `python -m tests.faults` is the long one. What one process can show of it is in test_loop.py."""
+"""A short drill; `python -m tests.faults` is the long one. test_loop.py has the faults that one process can test."""
 
 import sys
 
@@ -26,7 +26,7 @@ def drill(tmp_path_factory) -> Drill:
     Drill.evaluated_together,
 ], ids=['kill', 'interrupt', 'no room', 'evaluation', 'enhancement', 'together', 'moved', 'term of one of two',
         'kill of one of two', 'evaluation together'])
-def test_a_fault_is_survived(drill, fault):
+def test_faults_are_survived(drill, fault):
     outcome = fault(drill)
     assert outcome.injected > 0 and outcome.survived == outcome.injected, outcome
 

@@ -1,4 +1,4 @@
-"""Damages audio files and checkpoints for as long as asked, and says what their readers made of them.
+"""Damages audio files and checkpoints for a given time and reports how their readers reacted.
 
     python -m tests.fuzz --seconds 300 [--kinds wav,run] [--seed 7]
 

@@ -1,4 +1,4 @@
-"""Damaged files, read in a child process: each is to be read, or refused with a `UserError`, and nothing else.
+"""Reads damaged files in a child process: each must be read, or refused with a `UserError`.
 
 The child may end, hang, or ask for more memory than it is given: that is what anything else includes. What a file is
 damaged with follows from the seed and its number (torch's older format has addresses of memory in it).
@@ -26,8 +26,8 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHILD = (sys.executable, '-m', 'tests.fuzz', '--serve')  # kind, seed, first, count follow
 READ, REFUSED = 'read', 'refused'
-SECONDS = 60.0  # that a file may take
-MEMORY = 1 << 30  # bytes that a reader may ask for, beyond what is there when it starts
+SECONDS = 60.0  # time limit per file
+MEMORY = 1 << 30  # bytes that a reader may allocate in addition
 
 Files = Mapping[str, bytes]  # path -> content
 
@@ -37,12 +37,12 @@ Files = Mapping[str, bytes]  # path -> content
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What is damaged, and what reads it."""
+    """A kind of files and its reader."""
 
     valid: Callable[[np.random.Generator], Files]
     read: Callable[[pathlib.Path], object]  # a folder with these files
     unread: tuple[str, ...] = ()  # parts of paths that the reader does not look at
-    random: bool = True  # whether a file of random bytes is worth a try
+    random: bool = True  # whether to try files of random bytes
 
 
 def _audio(extension: str) -> Kind:
@@ -91,7 +91,7 @@ def _state_dict() -> Kind:
 
 
 def _run(summed: bool) -> Kind:
-    """A run of one checkpoint or two, with averaged weights; what is read, even of the other one, must be these.
+    """A run of one or two checkpoints, with averaged weights; weights that are read must be intact.
 
     Without checksums, as an earlier version left it, nobody can tell.
     """
@@ -114,7 +114,7 @@ def _run(summed: bool) -> Kind:
             if summed and found != saved.setdefault('hash', found):  # the first that is read is intact
                 raise AssertionError('other weights than those that were saved')
 
-    # Files of the optimiser, and those that only say that something was written, and for which devices.
+    # Files of the optimiser, and markers of writes and devices.
     unread = ('optimizer', 'commit_success', '_sharding', '_CHECKPOINT_METADATA')
     return Kind(valid, read, unread, random=False)
 
@@ -149,7 +149,7 @@ KINDS: dict[str, Callable[[], Kind]] = {
 
 
 def _flipped(rng, data):
-    """A few bits in the first kilobyte, where headers are, or anywhere."""
+    """Flips a few bits in the first kilobyte, where headers are, or anywhere."""
     reach = min(len(data), 1024) if rng.random() < 0.7 else len(data)
     for place in rng.integers(0, reach, rng.integers(1, 9)):
         data[place] ^= 1 << int(rng.integers(8))
@@ -157,7 +157,7 @@ def _flipped(rng, data):
 
 
 def _overwritten(rng, data):
-    """A stretch of extreme or random bytes."""
+    """Overwrites a range with extreme or random bytes."""
     start, size = int(rng.integers(0, min(len(data), 1024))), int(rng.choice([1, 2, 4, 8, 64]))
     fill = [b'\x00', b'\xff', b'\x7f', None][rng.integers(4)]
     data[start:start + size] = rng.bytes(size) if fill is None else fill * size
@@ -179,7 +179,7 @@ def _cut(rng, data):
 
 
 def _random(rng, data):
-    """Random bytes, sometimes behind a genuine beginning."""
+    """Random bytes, sometimes after a genuine beginning."""
     return data[:int(rng.choice([0, 4, 12, 42]))] + rng.bytes(int(rng.integers(0, 400)))
 
 
@@ -187,11 +187,11 @@ DAMAGES = (_flipped, _flipped, _overwritten, _truncated, _inserted, _cut, _rando
 
 
 def damaged(kind: Kind, seed: int, number: int) -> tuple[Files, str]:
-    """The files with one of them damaged, or gone, and what was done."""
+    """The files with one of them damaged or removed, and a description of the damage."""
     rng = np.random.default_rng([seed, number])
     files = dict(kind.valid(rng))
     chosen = [name for name in files if not any(part in name for part in kind.unread)]
-    if len(chosen) > 1 and rng.random() < 0.3:  # those that say what is in the others
+    if len(chosen) > 1 and rng.random() < 0.3:  # the files that describe the others
         chosen = [name for name in chosen if name.endswith(('metadata', 'metrics', 'METADATA', '.txt'))]
     name = chosen[rng.integers(len(chosen))]
     if len(files) > 1 and rng.random() < 0.2:
@@ -207,14 +207,14 @@ def damaged(kind: Kind, seed: int, number: int) -> tuple[Files, str]:
 
 
 def serve(name: str, seed: int, first: int, count: int) -> None:
-    """The child: one line before each file and one behind it."""
+    """The child: prints a line before each file and one after it."""
     from jax_diffse.errors import UserError
 
     kind = KINDS[name]()
     with tempfile.TemporaryDirectory() as parent:
         intact = pathlib.Path(parent, 'intact')
         _lay_out(intact, kind.valid(np.random.default_rng(seed)))
-        kind.read(intact)  # whatever it imports and starts, before memory is limited
+        kind.read(intact)  # imports and starts everything before memory is limited
         used = int(pathlib.Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
         for number in range(first, first + count):
@@ -243,7 +243,7 @@ def _lay_out(folder, files):
 
 @dataclasses.dataclass
 class Tally:
-    """What became of the files of a kind."""
+    """The outcome of the files of a kind."""
 
     read: int = 0
     refused: int = 0
@@ -255,7 +255,7 @@ class Tally:
 
 
 def drill(name: str, *, seed: int = 0, count: int | None = None, seconds: float = float('inf')) -> Tally:
-    """Has a child read damaged files, until there were `count`, or `seconds` are over; another one after a death."""
+    """Lets children read damaged files until `count` files or `seconds` are reached; a dead child is replaced."""
     tally, number, end = Tally(), 0, time.monotonic() + seconds
     count = sys.maxsize if count is None else count
     while number < count and time.monotonic() < end:
@@ -264,7 +264,7 @@ def drill(name: str, *, seed: int = 0, count: int | None = None, seconds: float 
 
 
 def _one_child(name, seed, first, count, end, tally) -> int:
-    """Adds what a child reports to `tally`; the number of the file to go on with."""
+    """Adds the reports of a child to `tally`; returns the number of the next file."""
     command = [*CHILD, name, str(seed), str(first), str(count)]
     with tempfile.TemporaryFile('w+') as complaints:
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True, cwd=ROOT)
@@ -301,7 +301,7 @@ def _one_child(name, seed, first, count, end, tally) -> int:
 
 
 def _lines(stream):
-    """The lines of a stream; None where one takes more than `SECONDS`, the first one ten times that."""
+    """The lines of a stream; None if a line takes more than `SECONDS`, the first one ten times that."""
     lines = queue.SimpleQueue()
     threading.Thread(target=lambda: [lines.put(line) for line in itertools.chain(stream, [''])], daemon=True).start()
     patience = 10 * SECONDS
@@ -317,7 +317,7 @@ def _lines(stream):
 
 
 def table(tallies: Mapping[str, Tally]) -> str:
-    """A table in Markdown, and below it what should not have happened."""
+    """A Markdown table, followed by the unexpected outcomes."""
     rows = ['| files | tried | read | refused | anything else |', '|---|--:|--:|--:|--:|']
     rows += [f'| {name} | {tally.tried} | {tally.read} | {tally.refused} | {len(tally.other)} |'
              for name, tally in tallies.items()]

@@ -26,7 +26,7 @@ ENCODINGS = [(format, subtype) for format in ('WAV', 'FLAC') for subtype in soun
 
 @contextlib.contextmanager
 def written(format, subtype, rate, channels, length, seed):
-    """A file of noise -> its path, and the samples."""
+    """Writes a file of noise; returns its path and the samples."""
     x = np.random.default_rng(seed).uniform(-1, 1, (length, channels)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / f'a.{format.lower()}'
@@ -61,7 +61,7 @@ def test_what_is_written_is_read_again_in_whole_and_in_part(format, subtype, rat
 @settings(max_examples=20)
 @given(rates, st.integers(1, 2), lengths, seeds, st.lists(st.integers(0, 5000), min_size=2, max_size=2))
 def test_encodings_of_whole_blocks_are_read_in_part_as_in_whole(subtype, rate, channels, length, seed, ends):
-    """Some of them can only be read from their start (GSM 6.10, of telephones)."""
+    """Some of these can only be read from the start (GSM 6.10, a telephone codec)."""
     channels = channels if subtype.endswith('_ADPCM') else 1
     with written('WAV', subtype, rate, channels, length, seed) as (path, _):
         header, (whole, _) = audio.info(path), audio.read(path)
@@ -90,7 +90,7 @@ def test_what_flac_cannot_hold_is_refused(tmp_path, length, rate, reason):
 @settings(max_examples=60)
 @given(rates, rates, st.integers(1, 3000), st.integers(1, 3))
 def test_resampled_lengths_and_levels(from_rate, to_rate, length, channels):
-    """A constant stays one, in the middle, where there is a middle."""
+    """The middle of a constant, if there is one, stays constant."""
     y = audio.resample(np.full((length, channels), 0.5, np.float32), from_rate, to_rate)
     assert y.shape == (-(-length * to_rate // from_rate), channels) and y.dtype == np.float32
     assert np.isfinite(y).all()

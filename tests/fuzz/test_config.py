@@ -1,4 +1,4 @@
-"""Configs: whatever is given for whatever key, there is a config with that value, or one line that says why not."""
+"""Configs: any value of any key gives a config with that value, or an error of one line."""
 
 import dataclasses
 import math
@@ -55,7 +55,7 @@ def overrides(draw):
 @settings(max_examples=150)
 @given(overrides())
 def test_text_for_known_keys(drawn):
-    """What is taken is of the default's type, stands where it belongs, and changes nothing else."""
+    """An accepted value has the type of the default, is stored at its key and changes nothing else."""
     name, values = drawn
     try:
         found = config.load(name, [f'--config.{key}={text}' for key, text in values.items()])
@@ -107,7 +107,7 @@ CLASSES = [*SYSTEMS.values(), DataConfig, TrainConfig, OptimizerConfig]
 
 
 def values_of(cls):
-    """Fields of a dataclass with values of their type, within reach, or of any other."""
+    """Fields of a dataclass with values of their type, in or out of range, or of another type."""
     chosen = {}
     for field in dataclasses.fields(cls):
         wanted = typing.get_type_hints(cls)[field.name]
@@ -134,8 +134,8 @@ def instances(draw):
 
 @settings(max_examples=400)
 @given(instances())
-def test_any_values_make_the_dataclass_or_are_refused(drawn):
-    """What is made has the values given, finite and of the field's type."""
+def test_any_values_build_the_dataclass_or_are_refused(drawn):
+    """The dataclass has the given values, finite and of the field's type."""
     cls, values = drawn
     try:
         made = config.from_config_dict(cls, values, 'config.model')
@@ -163,7 +163,7 @@ def compare(made, values):
 @settings(max_examples=100)
 @given(st.dictionaries(names | st.sampled_from(['loss.mse', 'channels', 'lstm', 'hop', 'loss']), texts, max_size=3))
 def test_any_key_and_value_of_a_model(changes):
-    """As of `evaluate.py --model KEY=VALUE`."""
+    """As in `evaluate.py --model KEY=VALUE`."""
     model = ConfigDict(DEFAULTS_OF_DCCRN).copy_and_resolve_references()
     try:
         config.override(model, changes)

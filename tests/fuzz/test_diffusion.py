@@ -1,4 +1,4 @@
-"""Schedules of any size, and samplers whose network knows the answer."""
+"""Schedules of any size, and samplers with an exact denoiser."""
 
 import functools
 
@@ -122,7 +122,7 @@ STEPS = (1, 2, 7)
 
 
 def knowing(schedule, x_0):
-    """The noise in x_t, from x_0 itself (Ho et al., eq. 4, solved for it)."""
+    """The noise in x_t, computed from x_0 (Ho et al., eq. 4, solved for the noise)."""
     mean, std = (jnp.asarray(f, jnp.float32) for f in (np.sqrt(schedule.alpha_bar), np.sqrt(1 - schedule.alpha_bar)))
 
     def denoise(x, t):
@@ -185,7 +185,7 @@ def program(name, num_steps):
 @pytest.mark.parametrize('name', SAMPLERS)
 @settings(max_examples=10)
 @given(seeds, st.floats(-3, 2))
-def test_who_knows_the_answer_samples_it(name, num_steps, seed, level):
+def test_an_exact_denoiser_samples_its_target(name, num_steps, seed, level):
     """At any number of steps, from anywhere and with any noise: the last step returns the estimate of x_0."""
     rng = np.random.default_rng(seed)
     x_0, x, other = (jnp.asarray(scale * rng.standard_normal(SHAPE), jnp.float32) for scale in (10**level, 1, 1))

@@ -1,4 +1,4 @@
-"""A short drill of every reader, and that the drill sees what should not happen."""
+"""A short drill of every reader, and tests that the drill detects failures."""
 
 import sys
 
@@ -17,7 +17,7 @@ def test_damaged_files_are_read_or_refused(name):
     assert tally.tried == COUNTS[name] and min(tally.read, tally.refused) > 0
 
 
-# ------------------------------------------------------------------------------------------------ what the drill sees
+# ------------------------------------------------------------------------------------------------ detected failures
 
 
 CHILD = """
@@ -47,7 +47,7 @@ drill.serve(sys.argv[1], *map(int, sys.argv[2:]))
 
 
 def test_exceptions_deaths_hangs_and_demands_for_memory_are_seen(monkeypatch):
-    """File 0 is read, 1 refused, and the others are what nobody should meet."""
+    """File 0 is read, 1 is refused, and the others fail in forbidden ways."""
     monkeypatch.setattr(drill, 'CHILD', (sys.executable, '-c', CHILD))
     monkeypatch.setattr(drill, 'SECONDS', 5.0)
     tally = drill.drill('bad', count=8)

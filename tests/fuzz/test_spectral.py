@@ -1,4 +1,4 @@
-"""Front ends: any signal comes back, and what lies beyond its end does not matter."""
+"""Front ends: any signal is reconstructed, and frames beyond its end do not matter."""
 
 import functools
 
@@ -62,7 +62,7 @@ def test_every_signal_comes_back(front_end, length, seed, level):
 @pytest.mark.parametrize('front_end', [USED[0], USED[4], USED[-1]], ids=['dr_diffuse', 'diffiner', 'dccrn'])
 @settings(max_examples=20)
 @given(lengths, seeds)
-def test_what_is_beyond_the_end_of_a_spectrogram_does_not_matter(front_end, length, seed):
+def test_frames_beyond_the_end_of_a_spectrogram_do_not_matter(front_end, length, seed):
     x, num_samples = signal(length, seed, 0.0), jnp.array([length])
     spec, back = round_trip(front_end)(x, num_samples)
     rng = np.random.default_rng(seed)

@@ -23,7 +23,7 @@ ENTRY_POINT = pathlib.Path(__file__).resolve().parents[2] / 'enhance.py'
 
 @pytest.fixture
 def system(monkeypatch):
-    """Makes every workdir a run of a toy system, which halves."""
+    """Makes every workdir a run of a toy system that halves its input."""
     chosen = {'system': toys.Toy()}
     monkeypatch.setattr(runs, 'load', lambda workdir, step='best', model=None: toys.run(chosen['system']))
     return chosen
@@ -51,7 +51,7 @@ def test_files_and_folders_are_enhanced_below_output(tmp_path, monkeypatch, caps
     assert status == 0
     for path, name in zip(inputs, ['single.wav', 'a.wav', 'deep/b.flac'], strict=True):
         noisy = audio.read(path)[0]
-        for folder in ('out', 'noise'):  # the system halves: what stays and what goes are alike
+        for folder in ('out', 'noise'):  # the system halves, so output and removed noise are equal
             assert_allclose(audio.read(tmp_path / folder / name)[0], 0.5 * noisy, atol=2**-15)
     printed = capsys.readouterr().out
     assert all(str(tmp_path / 'out' / name) in printed for name in ('single.wav', 'a.wav', 'deep/b.flac'))
@@ -74,7 +74,7 @@ def test_flags_reach_the_enhancer(tmp_path, monkeypatch, system):
     assert_allclose(audio.read(tmp_path / 'out' / 'a.wav')[0], 0.6 * audio.read(path)[0], atol=2**-15)
 
 
-def test_bad_files_are_reported_at_the_end_and_the_others_done(tmp_path, monkeypatch, capsys, system):
+def test_bad_files_are_reported_at_the_end_and_the_others_enhanced(tmp_path, monkeypatch, capsys, system):
     good, late = _write(tmp_path / 'in' / 'b.wav'), _write(tmp_path / 'in' / 'z.wav')
     (tmp_path / 'in' / 'a.wav').write_bytes(b'RIFF')
     (tmp_path / 'in' / 'c.wav').write_bytes(b'')
@@ -159,12 +159,12 @@ def test_a_result_of_an_earlier_run_is_replaced(tmp_path, system):
     assert_allclose(audio.read(tmp_path / 'out' / 'a.wav')[0], audio.read(path)[0], atol=2**-15)
 
 
-# ---- runs that refine: the toy gives 0.5 noisy + 0.25 processed ----
+# ---- refiners: the toy gives 0.5 noisy + 0.25 processed ----
 
 
 @pytest.fixture
 def two_runs(monkeypatch):
-    """Makes the workdir 'prior' a run that refines and every other one a run that halves."""
+    """Makes the workdir 'prior' a refiner and every other one a run that halves its input."""
     monkeypatch.setattr(runs, 'load', lambda workdir, step='best', model=None: toys.run(
         toys.Refiner() if str(workdir) == 'prior' else toys.Toy(), workdir))
 
@@ -184,7 +184,7 @@ def _expected(noisy, made):
     return 0.5 * audio.read(noisy)[0] + 0.25 * audio.read(made)[0]
 
 
-def test_folders_are_paired_by_name_whatever_the_order_and_the_extension(tmp_path, monkeypatch, capsys, two_runs):
+def test_folders_are_paired_by_name_without_extension(tmp_path, monkeypatch, capsys, two_runs):
     flags = _folders(tmp_path, ['a.wav', 'b.flac', 'deep/a.wav'], ['0.wav', 'b.wav', 'deep/a.flac', 'a.wav', '1.wav'])
     assert _refine(monkeypatch, tmp_path, *flags, '--noise', tmp_path / 'removed') == 0
     for name, made in (('a.wav', 'a.wav'), ('b.flac', 'b.wav'), ('deep/a.wav', 'deep/a.flac')):
@@ -195,13 +195,13 @@ def test_folders_are_paired_by_name_whatever_the_order_and_the_extension(tmp_pat
     assert f'{tmp_path / "made"}: 2 of 5 files have no partner' in capsys.readouterr().out
 
 
-def test_two_files_are_a_pair_whatever_their_names(tmp_path, monkeypatch, two_runs):
+def test_two_files_form_a_pair_with_any_names(tmp_path, monkeypatch, two_runs):
     noisy, made = _write(tmp_path / 'a.wav'), _write(tmp_path / 'b.wav', seed=1)
     assert _refine(monkeypatch, tmp_path, '--noisy', noisy, '--processed', made) == 0
     assert_allclose(audio.read(tmp_path / 'out' / 'a.wav')[0], _expected(noisy, made), atol=2**-15)
 
 
-def test_a_missing_or_misfitting_partner_is_reported_at_the_end_and_the_others_done(tmp_path, monkeypatch, capsys,
+def test_missing_and_wrong_partners_are_reported_at_the_end_and_the_others_enhanced(tmp_path, monkeypatch, capsys,
                                                                                     two_runs):
     flags = _folders(tmp_path, ['a.wav', 'b.wav', 'c.wav', 'd.wav'], ['b.wav', 'd.wav'])
     _write(tmp_path / 'made' / 'c.wav', 801)
@@ -244,8 +244,7 @@ def test_folders_that_do_not_pair_are_a_user_error(tmp_path, monkeypatch, capsys
     ('prior', [], 'expected files or folders to enhance, or --noisy'),
     ('toy', ['--noisy', 'IN', '--processed', 'IN'], 'toy: Toy enhances noisy speech by itself'),
     ('toy', ['--preceding', 'toy', 'IN'], 'toy: Toy enhances noisy speech by itself')])
-def test_flags_that_do_not_go_together_are_refused(tmp_path, monkeypatch, capsys, two_runs, pinned, workdir, arguments,
-                                                   message):
+def test_incompatible_flags_are_refused(tmp_path, monkeypatch, capsys, two_runs, pinned, workdir, arguments, message):
     _write(tmp_path / 'IN' / 'a.wav')
     monkeypatch.chdir(tmp_path)
     assert _main(monkeypatch, '--workdir', workdir, '--output', 'out', *arguments) == 2
@@ -261,7 +260,7 @@ def test_a_refiner_is_asked_whether_it_takes_the_steps(tmp_path, monkeypatch, tw
 
 @pytest.mark.parametrize('folder', ['noisy', 'made', 'made/out'])
 @pytest.mark.parametrize('flag', ['--output', '--noise'])
-def test_neither_folder_gets_results(tmp_path, monkeypatch, capsys, two_runs, folder, flag):
+def test_no_result_goes_into_an_input_folder(tmp_path, monkeypatch, capsys, two_runs, folder, flag):
     flags = _folders(tmp_path, ['a.wav'], ['a.flac'])  # whose name no result has
     results = {'--output': tmp_path / 'out', '--noise': tmp_path / 'removed', flag: tmp_path / folder}
     assert _main(monkeypatch, '--workdir', 'prior', *(x for item in results.items() for x in item), *flags) == 2
@@ -278,7 +277,7 @@ def test_a_processed_file_is_not_overwritten(tmp_path, two_runs):
 
 @pytest.fixture
 def pinned(monkeypatch):
-    """Records what processes are pinned to in place of pinning this one, which the other tests run in."""
+    """Records the cores that processes are pinned to; does not pin this process, which runs the other tests."""
     cores = []
     monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
     monkeypatch.setattr(os, 'sched_setaffinity', lambda pid, mask: cores.append(mask), raising=False)
@@ -319,8 +318,7 @@ def test_streaming_gives_what_the_whole_file_gives(tmp_path, monkeypatch, capsys
     (['--steps', 3], '--stream: cannot be combined with --steps'),
     (['--chunk-seconds', 16], '--stream: cannot be combined with --chunk-seconds'),
     ([], 'toy: Toy needs the whole recording')])
-def test_what_does_not_go_together_with_streaming_is_refused(tmp_path, monkeypatch, capsys, system, pinned, arguments,
-                                                             message):
+def test_options_that_exclude_streaming_are_refused(tmp_path, monkeypatch, capsys, system, pinned, arguments, message):
     path = _write(tmp_path / 'a.wav')
     assert _main(monkeypatch, '--workdir', 'run', '--output', tmp_path / 'out', '--stream', *arguments, path) == 2
     printed = capsys.readouterr().err
@@ -328,12 +326,12 @@ def test_what_does_not_go_together_with_streaming_is_refused(tmp_path, monkeypat
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_command_that_was_cut_off_does_what_is_left(tmp_path, monkeypatch, capsys, system):
+def test_an_interrupted_command_resumes(tmp_path, monkeypatch, capsys, system):
     inputs = [_write(tmp_path / 'in' / f'{name}.wav', seed=i) for i, name in enumerate('abc')]
     results = [tmp_path / 'out' / path.name for path in inputs]
 
     def made_now(*options) -> str:
-        """The files that a call makes, in one word."""
+        """The files that a call writes, as one word."""
         before = {path: path.stat().st_ino for path in results if path.exists()}  # a new file takes the place
         assert _main(monkeypatch, '--workdir', 'run', '--output', tmp_path / 'out', *options, tmp_path / 'in') == 0
         return ''.join(path.stem for path in results if path.stat().st_ino != before.get(path))
@@ -351,14 +349,13 @@ def test_a_command_that_was_cut_off_does_what_is_left(tmp_path, monkeypatch, cap
     assert made_now('--noise', tmp_path / 'noise') == 'abc'
     journal = tmp_path / 'out' / '.enhanced.jsonl'
     lines = journal.read_text().splitlines()
-    journal.write_text('\n'.join([*lines[:-1], lines[-1][:20]]))  # cut off while it was written
+    journal.write_text('\n'.join([*lines[:-1], lines[-1][:20]]))  # a partial last line
     assert made_now('--noise', tmp_path / 'noise') == 'c'
     system['system'] = toys.Constant()
     assert made_now() == 'abc'
 
 
-def test_a_result_of_another_file_of_the_same_name_size_and_time_is_not_taken_for_done(tmp_path, monkeypatch, capsys,
-                                                                                       system):
+def test_results_are_recognised_by_the_content_of_their_input(tmp_path, monkeypatch, capsys, system):
     paths = [_write(tmp_path / name / 'rec.wav', seed=seed) for seed, name in enumerate('ab')]
     for path in paths:
         os.utime(path, (1_577_836_800, 1_577_836_800))
@@ -374,7 +371,7 @@ def test_a_result_of_another_file_of_the_same_name_size_and_time_is_not_taken_fo
     moved.parent.mkdir()
     moved.write_bytes(paths[0].read_bytes())
     assert enhanced(moved)  # the same sound
-    paths[0].write_bytes(paths[1].read_bytes())  # another sound in its place, of the same time
+    paths[0].write_bytes(paths[1].read_bytes())  # another sound with the same time
     os.utime(paths[0], (1_577_836_800, 1_577_836_800))
     assert not enhanced(paths[0])
 
@@ -389,7 +386,7 @@ def test_encodings_that_cannot_be_written_are_refused_before_the_work(tmp_path, 
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_folder_of_many_formats_is_enhanced_and_what_is_left_out_is_said(tmp_path, monkeypatch, capsys, system):
+def test_a_folder_of_many_formats_is_enhanced_and_skipped_files_are_reported(tmp_path, monkeypatch, capsys, system):
     for name, kind in (('a.wav', {}), ('b.mp3', {}), ('c.ogg', {}), ('d.aiff', {}), ('e.opus', {'format': 'OGG',
                                                                                               'subtype': 'OPUS'})):
         soundfile.write(tmp_path / name, sounds.sine(16_000, 16_000), 16_000, **kind)
@@ -404,7 +401,7 @@ def test_a_folder_of_many_formats_is_enhanced_and_what_is_left_out_is_said(tmp_p
 
 
 @pytest.mark.parametrize('damage', [b'\xff\xfe\n', b'[["a"], 1]\n', b'[' * 100_000 + b'\n', b'[]\n', b'half a line'])
-def test_a_damaged_journal_stops_nothing_and_is_mended(tmp_path, monkeypatch, capsys, system, damage):
+def test_a_damaged_journal_is_repaired(tmp_path, monkeypatch, capsys, system, damage):
     paths = [_write(tmp_path / 'in' / name, seed=seed) for seed, name in enumerate(('a.wav', 'b.wav'))]
 
     def before():
@@ -417,7 +414,7 @@ def test_a_damaged_journal_stops_nothing_and_is_mended(tmp_path, monkeypatch, ca
     assert before() == '1 of 2' and before() == '2 of 2'
 
 
-def test_results_that_a_link_leads_to_are_no_inputs(tmp_path, monkeypatch, capsys, system):
+def test_results_behind_links_are_not_inputs(tmp_path, monkeypatch, capsys, system):
     given, out = tmp_path / 'base' / 'in', tmp_path / 'base' / 'out'
     _write(given / 'a.wav')
     (given / 'up').symlink_to('..')

@@ -79,7 +79,7 @@ def test_level_is_that_of_the_whole_recording():
 
 @pytest.mark.parametrize('strength', [0.0, 0.3, 1.0])
 @pytest.mark.parametrize('rate', [RATE, 44100])
-def test_strength_goes_from_the_input_to_the_enhanced(strength, rate):
+def test_strength_interpolates_between_input_and_output(strength, rate):
     noisy = _noise(rate // 2, 2)
     enhancer = _enhancer(toys.Toy())
     expected = strength * enhancer(noisy, rate) + (1 - strength) * noisy
@@ -103,7 +103,7 @@ def test_draws_follow_from_the_utterance_and_differ_between_channels_and_chunks(
 
 
 @pytest.mark.parametrize('system', [toys.Noise(), toys.LowPass(), toys.Gate()])
-def test_many_gives_each_what_it_gets_alone(system):
+def test_batches_do_not_change_results(system):
     lengths = [500, RATE, 7 * RATE // 2, 3 * RATE, 10, RATE + 1, 5 * RATE, 3 * RATE - 1, 2 * RATE]
     waveforms = [_noise(n, seed=i, scale=0.1 * (i + 1)) for i, n in enumerate(lengths)]
     ids = [f'utterance{i}' for i in range(len(lengths))]
@@ -204,7 +204,7 @@ def test_nothing_is_compiled_for_silence():
     assert not any(x.any() for x in enhancer.many(silence, ['a', 'b', 'c']))
     assert not enhancer._programs.compiled
     enhancer.stages(silence, ['a', 'b', 'c'])
-    assert len(enhancer._programs.compiled) == 1  # the first one tells what stages there are
+    assert len(enhancer._programs.compiled) == 1  # the first program tells the stages
 
 
 def test_steps_reach_the_system():
@@ -256,11 +256,11 @@ def test_a_system_that_gives_nan_is_reported_not_written(tmp_path):
 @pytest.mark.parametrize(('name', 'subtype', 'rate', 'channels'), [
     ('a.wav', 'PCM_16', 16000, 1), ('a.wav', 'PCM_24', 48000, 2), ('a.wav', 'FLOAT', 44100, 2),
     ('a.flac', 'PCM_16', 8000, 3), ('a.flac', 'PCM_24', 16000, 1)])
-def test_a_file_and_its_array_come_out_alike(tmp_path, monkeypatch, name, subtype, rate, channels):
+def test_a_file_and_its_array_give_the_same_result(tmp_path, monkeypatch, name, subtype, rate, channels):
     soundfile.write(tmp_path / name, _noise(3 * rate + 11, channels), rate, subtype=subtype)
     samples, _ = audio.read(tmp_path / name)
     expected = _enhancer(toys.LowPass())(samples, rate, strength=0.8)
-    monkeypatch.setattr(streams, 'BLOCK', 5000)  # another cut must make no difference
+    monkeypatch.setattr(streams, 'BLOCK', 5000)  # the size of blocks must not matter
     done = []
     seconds = _enhancer(toys.LowPass()).enhance_file(
         tmp_path / name, tmp_path / 'out' / name, noise=tmp_path / 'noise' / name, strength=0.8,
@@ -296,9 +296,9 @@ def test_a_long_file_is_never_held_whole(tmp_path, monkeypatch):
     _enhancer(toys.Toy()).enhance_file(tmp_path / 'a.wav', tmp_path / 'out.wav',
                                        on_progress=lambda done: writes.append(done * rate))
     assert sum(writes) == pytest.approx(rate * seconds)
-    assert sum(reads) == 3 * rate * seconds  # for its level, to enhance it, and to mix it in
+    assert sum(reads) == 3 * rate * seconds  # reads for the level, the enhancement and the mix
     assert max(reads) <= 1.1 * rate and max(writes) <= 1.1 * rate
-    assert max(windows) <= 2.1 * rate  # a chunk, or what is mixed in, and what the last block brought beyond it
+    assert max(windows) <= 2.1 * rate  # a chunk or a mixed-in part, plus the excess of the last block
 
 
 @pytest.mark.parametrize(('content', 'message'), [
@@ -311,7 +311,7 @@ def test_unreadable_file_is_a_user_error_and_leaves_nothing(tmp_path, content, m
     assert not (tmp_path / 'out').exists()
 
 
-# ---- systems that refine the output of another: the toy gives 0.5 noisy + 0.25 processed ----
+# ---- refiners: the toy gives 0.5 noisy + 0.25 processed ----
 
 
 def _refiner(preceding=None, **options):
@@ -321,7 +321,7 @@ def _refiner(preceding=None, **options):
 
 
 @pytest.mark.parametrize('shape', [(100,), (RATE,), (3 * RATE + 7,), (2 * RATE, 3)])
-def test_what_is_given_is_refined(shape):
+def test_a_given_input_is_refined(shape):
     noisy, processed = _noise(*shape), _noise(*shape, seed=1, scale=0.03)
     refined = _refiner()(noisy, RATE, processed=processed)
     assert refined.shape == noisy.shape
@@ -329,7 +329,7 @@ def test_what_is_given_is_refined(shape):
 
 
 @pytest.mark.parametrize('preceding', [toys.LowPass(), toys.Gate(), toys.Noise(), toys.Stepped()])
-def test_a_preceding_run_is_what_its_own_enhancer_gives(preceding):
+def test_a_preceding_run_gives_the_output_of_its_own_enhancer(preceding):
     noisy = _noise(5 * RATE // 2, 2)
     before = _enhancer(preceding)(noisy, RATE, utterance='a')
     steps = 2 if isinstance(preceding, toys.Stepped) else None  # those of the refiner, not of the preceding system
@@ -337,7 +337,7 @@ def test_a_preceding_run_is_what_its_own_enhancer_gives(preceding):
     assert_allclose(refined, 0.8 * (0.5 * noisy + 0.25 * before) + 0.2 * noisy, atol=1e-6)
 
 
-def test_what_is_refined_is_resampled_like_the_noisy():
+def test_the_input_of_a_refiner_is_resampled_like_the_noisy_speech():
     rate = 44100
     noisy = np.stack([_tone(rate, 2.3), _tone(rate, 2.3, 1000.0)], axis=1)
     processed = np.stack([_tone(rate, 2.3, 500.0), _tone(rate, 2.3, 700.0)], axis=1)
@@ -346,7 +346,7 @@ def test_what_is_refined_is_resampled_like_the_noisy():
     assert_allclose(_refiner()(noisy, rate, processed=processed)[inner], expected[inner], atol=1e-3)
 
 
-def test_refining_many_gives_each_what_it_gets_alone_and_shows_what_came_in():
+def test_batches_do_not_change_refined_results_and_show_their_input():
     lengths = [500, RATE, 5 * RATE // 2, 10, RATE + 1]  # the third one in chunks
     waveforms = [_noise(n, seed=i) for i, n in enumerate(lengths)]
     processed = [_noise(n, seed=10 + i, scale=0.02 * (i + 1)) for i, n in enumerate(lengths)]
@@ -367,7 +367,7 @@ def test_refining_many_gives_each_what_it_gets_alone_and_shows_what_came_in():
         assert_allclose(refined, 0.5 * x + 0.25 * made, atol=1e-6)
 
 
-def test_compilation_of_the_preceding_system_counts():
+def test_compile_time_includes_the_preceding_system():
     enhancer = _refiner(toys.Toy())
     enhancer(_noise(100), RATE)
     alone = _enhancer(toys.Toy())
@@ -380,7 +380,7 @@ def test_silence_is_not_refined_to_sound():
     noisy, processed = [np.zeros(500, np.float32), _noise(600)], [_noise(500), _noise(600)]
     stages = _refiner().stages(noisy, ['a', 'b'], processed=processed)
     assert [bool(x.any()) for x in stages['refined']] == [False, True]
-    np.testing.assert_array_equal(stages['preceding'][0], processed[0])  # what came in is shown as it is
+    np.testing.assert_array_equal(stages['preceding'][0], processed[0])  # the input is unchanged
     assert not _refiner(toys.Constant())(np.zeros(2 * RATE, np.float32), RATE).any()
 
 
@@ -436,13 +436,13 @@ def test_a_preceding_run_that_gives_nan_is_named():
     (toys.Toy(), toys.Toy(), False, 'prior: Toy enhances noisy speech by itself'),
     (toys.Refiner(), toys.Refiner(), False, 'before: refines the output of another enhancer itself'),
     (toys.Refiner(), toys.Toy(sample_rate=8000), False, 'before: works at 8000 Hz, but prior at 16000 Hz')])
-def test_what_does_not_go_together_is_a_user_error(system, preceding, given, message):
+def test_incompatible_runs_are_a_user_error(system, preceding, given, message):
     with pytest.raises(UserError, match=message):
         enhancer = Enhancer(toys.run(system, 'prior'), preceding=preceding and toys.run(preceding, 'before'))
         enhancer(_noise(10), RATE, processed=_noise(10) if given else None)
 
 
-def test_load_is_there_from_the_package(monkeypatch):
+def test_load_is_a_public_name(monkeypatch):
     asked, noisy = [], _noise(100)
 
     def load(workdir, step='best', model=None):

@@ -1,4 +1,4 @@
-"""Exported functions, called where this package is not imported, against `Enhancer`."""
+"""Exported functions, called without this package, against `Enhancer`."""
 
 import pathlib
 import re
@@ -88,14 +88,14 @@ def in_two(seed):
 
 
 def beside_silence(seed):
-    """The short recording, garbage behind it, and silence."""
+    """The short recording followed by garbage, and silence."""
     return np.stack([np.concatenate([short_recording(seed), noise(RATE - SHORT, seed=seed + 2)]),
                      np.zeros(RATE, np.float32)])
 
 
 @pytest.fixture(scope='module')
 def called(tmp_path_factory):
-    """(name, call) -> what the exported function of a system made, in a process that has JAX and NumPy alone."""
+    """(name, call) -> the output of a system's exported function, in a process with only JAX and NumPy."""
     folder = tmp_path_factory.mktemp('exported')
     for name in SYSTEMS:
         preceding = run_of(PRECEDING[name]) if name in PRECEDING else None
@@ -132,15 +132,15 @@ def test_exported_functions_agree_with_the_enhancer(called, name):
 
 @pytest.mark.parametrize(('targets', 'dilated', 'loops'), [
     (('cpu',), False, True), (('cuda',), True, False), (('tpu', 'rocm'), True, False), (('cpu', 'cuda'), True, True)])
-def test_every_platform_gets_its_form(targets, dilated, loops):
-    """SEGAN's transposed convolutions are products on CPUs, where its segments go one by one."""
+def test_every_platform_gets_its_implementation(targets, dilated, loops):
+    """On CPUs, SEGAN's transposed convolutions are matrix products, and its segments run one by one."""
     program = export(run_of('segan'), targets, chunk_seconds=1.0).mlir_module()
     assert ('lhs_dilate = [1, 2]' in program) == dilated
     assert ('stablehlo.while' in program) == loops
     assert ('stablehlo.case' in program) == (len(targets) > 1)
 
 
-def test_the_form_is_chosen_anew_within_compiled_functions():
+def test_the_implementation_is_chosen_anew_within_compiled_functions():
     function = jax.jit(lambda x: platforms.per_platform(lambda x: x + 1, lambda x: x + 2, x))
     assert function(0) == 1
     for targets, expected in ((('cuda',), 2), (('cpu',), 1), (('tpu', 'cpu'), 1)):
@@ -149,7 +149,7 @@ def test_the_form_is_chosen_anew_within_compiled_functions():
     assert function(0) == 1 and platforms.targets() == {'cpu'}
 
 
-def test_of_two_forms_each_is_traced_for_its_own_platforms():
+def test_each_implementation_is_traced_only_for_its_platforms():
     seen = []
 
     def look(x):
@@ -166,7 +166,7 @@ def test_of_two_forms_each_is_traced_for_its_own_platforms():
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
-    """A run that was saved, its variables drawn."""
+    """A saved run with random variables."""
     path = tmp_path_factory.mktemp('run')
     runs.save(path, ConfigDict({'system': 'dccrn', 'model': MODEL}),
                          reference.random_variables(shapes(SYSTEMS['dccrn'])), step=3)
@@ -174,7 +174,7 @@ def workdir(tmp_path_factory):
 
 
 def test_the_page_loads_what_the_command_wrote(workdir, tmp_path, capsys):
-    """Its code enhances a short recording, and a long one in chunks."""
+    """The code of the page enhances a short recording, and a long one in chunks."""
     page = (ROOT / 'docs' / 'export.md').read_text(encoding='utf-8')
     command_line(['export', workdir, str(tmp_path / 'made' / 'dccrn.bin'), '--platforms', 'cpu',
                   '--chunk-seconds', '2'])
@@ -210,8 +210,8 @@ def test_flags_reach_the_function(tmp_path, monkeypatch):
         exported.call(noisy[:2], np.full(2, RATE // 2, np.int32), np.uint32(0))
 
 
-def test_rows_are_drawn_for_as_chunks():
-    """Draws follow from the seed and the row alone."""
+def test_rows_draw_the_noise_of_chunks():
+    """Draws depend only on the seed and the row."""
     exported = export(toys.run(toys.Noise()), ('cpu',), chunk_seconds=0.5, batch=3)
     noisy, lengths = jnp.asarray(noise(1, RATE // 2)).repeat(3, axis=0), np.full(3, RATE // 2, np.int32)
     first, other = (np.asarray(exported.call(noisy, lengths, np.uint32(seed))) for seed in (0, 1))
@@ -248,7 +248,7 @@ def test_outputs_that_cannot_be_written(workdir, tmp_path, output, message):
 
 
 @pytest.mark.parametrize(('error', 'raised'), [(OSError(28, 'No space left'), UserError), (ValueError(), ValueError)])
-def test_nothing_half_written_is_left(workdir, tmp_path, monkeypatch, error, raised):
+def test_no_partial_file_is_left(workdir, tmp_path, monkeypatch, error, raised):
     def fail(self):
         raise error
 

@@ -1,4 +1,4 @@
-"""Streaming against the enhancement of the whole, which is tested against the authors' code."""
+"""Streaming against the enhancement of whole recordings, which is tested against the authors' code."""
 
 import dataclasses
 import functools
@@ -49,7 +49,7 @@ def _noise(*shape, seed=0):
 
 
 def _streamed(stream, noisy, size):
-    """All blocks that come out, the last one from `flush`."""
+    """All output blocks, the last one from `flush`."""
     return [stream(noisy[start:start + size]) for start in range(0, len(noisy), size)] + [stream.flush()]
 
 
@@ -64,7 +64,7 @@ def test_blocks_join_to_the_output_of_the_whole(stream, n, size):
 
 @pytest.mark.parametrize('options', [
     {'masking': 'C', 'clamp': True}, {'masking': 'R', 'lstm': 'real', 'window': 300}])
-def test_variants_stream_alike_and_keep_silence(options):
+def test_all_variants_stream_and_keep_silence(options):
     run, noisy = _run(channels=(4, 4), lstm_units=4, lstm_layers=1, **options), _noise(1777)
     stream = StreamingEnhancer(run)
     assert_allclose(np.concatenate(_streamed(stream, noisy, 500)), Enhancer(run)(noisy, RATE), atol=1e-5)
@@ -75,14 +75,14 @@ def test_silence_stays_silent(stream):
     assert not np.concatenate(_streamed(stream, np.zeros(1500), 400)).any()
 
 
-def test_samples_come_out_as_soon_as_promised(stream):
+def test_latency_is_as_documented(stream):
     noisy, late = _noise(3000), round(stream.latency_seconds * RATE)
     counts = np.cumsum([len(x) for x in _streamed(stream, noisy, 1)])
     assert_array_equal(counts[:-1], np.maximum(0, np.arange(1, 3001) // 100 * 100 + 100 - late))
     assert counts[-1] == 3000
 
 
-def test_two_recordings_one_after_the_other_do_not_meet(stream):
+def test_consecutive_recordings_are_independent(stream):
     first, second = _noise(1550), _noise(2222, seed=1)
     _streamed(stream, first, 300)
     after = np.concatenate(_streamed(stream, second, 300))
@@ -92,7 +92,7 @@ def test_two_recordings_one_after_the_other_do_not_meet(stream):
     assert_allclose(after, _offline()(second, RATE), atol=1e-5)
 
 
-def test_channels_are_enhanced_each_on_its_own(monkeypatch):
+def test_channels_are_independent(monkeypatch):
     asked, noisy = [], _noise(1850, 2)
     monkeypatch.setattr(runs, 'load', lambda workdir, step: asked.append((workdir, step)) or _run())
     stream = jax_diffse.load_streaming('runs/x', num_channels=2, checkpoint=3)
@@ -105,13 +105,13 @@ def test_channels_are_enhanced_each_on_its_own(monkeypatch):
         stream(np.zeros(10))
 
 
-def test_blocks_come_back_in_the_shape_they_went_in(stream):
+def test_blocks_keep_their_shape(stream):
     assert stream.flush().shape == (0,)
     assert [x.shape for x in _streamed(stream, np.zeros((1000, 1)), 999)] == [(300, 1), (100, 1), (600, 1)]
     assert [x.shape for x in (stream(np.zeros(0)), stream(np.zeros(50)), stream.flush())] == [(0,), (0,), (50,)]
 
 
-def test_full_size_is_as_late_as_the_authors():
+def test_the_full_size_has_the_latency_of_the_paper():
     # 6 blocks look 6 frames ahead, a sample lies in 4 frames; 888 samples is what was measured with the authors' code.
     full = timing(Run(Dccrn(), {}, None, 0, '', pathlib.Path()))
     assert_allclose(full, (888 / RATE, (6 + 4) * 100 / RATE))

@@ -92,7 +92,7 @@ def test_a_file_that_changes_meanwhile_is_an_error(tmp_path):
 
 @pytest.mark.parametrize(('name', 'subtype'), [('a.wav', 'PCM_16'), ('a.wav', 'PCM_24'), ('a.wav', 'FLOAT'),
                                                ('a.flac', 'PCM_16'), ('a.flac', 'PCM_24')])
-def test_written_pieces_are_one_file_like_the_other(tmp_path, name, subtype):
+def test_written_blocks_form_a_file_of_the_same_kind(tmp_path, name, subtype):
     like = audio.AudioInfo(44100, 0, 2, name[2:].upper(), subtype)
     x = np.random.default_rng(0).uniform(-0.9, 0.9, (500, 2)).astype(np.float32)
     with streams.write(tmp_path / 'new' / name, like) as write:
@@ -148,7 +148,7 @@ def test_stack_channels_puts_the_channels_of_both_in_order():
     (np.zeros((10, 2)), 16000, 'made: 16000 Hz, but 8000 in noisy'),
     (np.zeros((10, 1)), 8000, 'made: 1 channels, but 2 in noisy'),
     (np.zeros((11, 2)), 8000, 'made: 11 samples, but 10 in noisy')])
-def test_what_is_not_alike_is_a_user_error_with_both_numbers(samples, rate, message):
+def test_unequal_streams_are_a_user_error_with_both_numbers(samples, rate, message):
     noisy = streams.from_array(np.zeros((10, 2)), 8000, 'noisy')
     with pytest.raises(UserError, match=message):
         streams.check_alike(noisy, streams.from_array(samples, rate, 'made'))

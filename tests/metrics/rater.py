@@ -1,4 +1,4 @@
-"""A rater in place of NISQA, whose weights are no part of this project."""
+"""A stand-in for NISQA, whose weights are not part of this project."""
 
 import numpy as np
 

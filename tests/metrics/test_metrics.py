@@ -1,4 +1,4 @@
-"""Metrics against the reference implementation's values, their formulas, and what they do where they are undefined."""
+"""Metrics against the values of the reference implementation and their formulas, and undefined metrics."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from jax_diffse.metrics import COMPARING, DEFAULT, METRICS, Pool, distortion, pe
 from tests import reference
 
 RATE = 16000
-FIXTURE_NAMES = {'pesq_wb': 'pesq'}  # the reference's name where it is not ours
+FIXTURE_NAMES = {'pesq_wb': 'pesq'}  # our name -> the reference's, if different
 GOLDEN_NAMES = {'pesq_wb': 'pesq', 'si_sdr': 'si_sdr_torchmetrics_nozeromean'}
 
 
@@ -130,7 +130,7 @@ def test_ssnr_is_the_mean_over_frames_but_the_last():
     assert distortion.ssnr(clean, degraded, RATE) == pytest.approx(35.0)
 
 
-def test_frames_drop_what_is_left_at_the_end():
+def test_frames_drop_an_incomplete_last_frame():
     assert distortion.frames(np.ones(480 + 120 + 119), RATE).shape == (2, 480)
     assert distortion.frames(np.ones(240 + 60), 8000).shape == (2, 240)
 
@@ -176,7 +176,7 @@ def test_composites_are_the_published_formulas():
     assert perceptual.csig(4.6, 0.0, 0.0) == 5.0 and perceptual.covl(1.0, 3.0, 200.0) == 1.0
 
 
-# ---------------------------------------------------------------- what cannot be scored
+# ---------------------------------------------------------------- undefined scores
 
 
 def test_names_choose_and_order_the_metrics():
@@ -220,7 +220,7 @@ def test_a_few_silent_frames_do_not_spoil_llr():
     assert np.isfinite(score(clean, degraded, RATE, ('llr',)).values['llr'])
 
 
-def test_pesq_is_kept_from_what_it_would_score_wrongly():
+def test_pesq_is_undefined_where_its_code_would_fail():
     clean, degraded = speech()
     assert 'silent' in score(1e-7 * clean, degraded, RATE, ('pesq_wb',)).reasons['pesq_wb']
     long = np.tile(clean, 51)
@@ -284,7 +284,7 @@ def test_a_dying_worker_costs_its_own_pair_only():
     assert [not result.reasons for result in results] == [True, False, True, True]
 
 
-def test_jobs_are_taken_as_results_are():
+def test_jobs_are_consumed_as_results_are():
     taken = []
 
     def jobs():
@@ -299,7 +299,7 @@ def test_jobs_are_taken_as_results_are():
     assert len(taken) == 3
 
 
-def test_workers_start_light():
+def test_workers_import_nothing_heavy():
     code = 'import sys, jax_diffse.metrics; print(sorted({"jax", "tensorflow", "scipy"} & set(sys.modules)))'
     output = subprocess.check_output([sys.executable, '-c', code], text=True, cwd=reference.ROOT)
     assert output.strip() == '[]'

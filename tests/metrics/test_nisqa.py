@@ -87,7 +87,7 @@ def test_spectra_of_several_files_are_those_of_each():
 
 @pytest.mark.parametrize('model', ['nisqa_v2', 'nisqa_tts'])
 def test_number_of_segments(model):
-    """As many as there are starts from which 15 frames, at the end fewer than a hop less, are left."""
+    """One segment per start that leaves 15 frames; at the end, less than a hop may be missing."""
     config = nisqa.MODELS[model]
     for frames in range(15, 60):
         assert nisqa.num_segments(config, frames) == len(range(0, frames - 14, config.hop))
@@ -173,7 +173,7 @@ def test_metrics_are_the_outputs_by_name(installed):
     (np.ones(8000), 96, 'NISQA is defined from 100 Hz to 204.8 kHz, not at 96 Hz'),
     (np.ones(8000), 384_000, 'NISQA is defined from 100 Hz to 204.8 kHz, not at 384000 Hz'),
 ])
-def test_files_without_scores_say_why_and_stop_nothing(installed, waveform, rate, reason):
+def test_files_without_scores_have_a_reason_and_do_not_affect_others(installed, waveform, rate, reason):
     others = [signal(0.3)] if rate == RATE else []
     found = nisqa.score_all([*others, waveform.astype(np.float32), *others], rate, ['nisqa_v2_mos', 'nisqa_v2_dis'])
     assert len(found) == 1 + 2 * len(others)
@@ -261,12 +261,12 @@ def test_damaged_weights_are_named(installed, change):
     assert '\n' not in str(error.value)
 
 
-def test_weights_that_are_not_there(cache):
+def test_loading_missing_weights_is_a_user_error(cache):
     with pytest.raises(UserError, match=r'tts.npz: cannot be read \(No such file or directory\); nisqa_tts needs'):
         nisqa.load('nisqa_tts')
 
 
-def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+def test_an_unwritable_cache_folder_is_a_user_error(tmp_path, monkeypatch):
     (tmp_path / 'file').touch()
     monkeypatch.setenv('JAX_DIFFSE_CACHE', str(tmp_path / 'file'))
     with pytest.raises(UserError, match=r'file/nisqa_v2.npz: cannot be written \(.*\); \$JAX_DIFFSE_CACHE names'):

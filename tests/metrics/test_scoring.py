@@ -12,7 +12,7 @@ RATED, NATURALNESS = 'nisqa_v2_mos', 'nisqa_tts_mos'
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Metrics without a reference that are easily known, see `rater`, and the calls of them."""
+    """Replaces NISQA by simple metrics, see `rater`, and returns the record of their calls."""
     return rater.install(monkeypatch)
 
 
@@ -22,7 +22,7 @@ def noise(*lengths, seed=0):
 
 
 def scored(infos, clean, stages, sample_rate, names, workers=0):
-    """The results of files at every stage, the clean speech rated along."""
+    """The results of files at every stage, including the clean speech."""
     with Pool(workers) as pool:
         rows = scoring.score(clean, {'clean': clean, **stages}, sample_rate, names, pool)
     if not rows['clean'][0].values:
@@ -30,7 +30,7 @@ def scored(infos, clean, stages, sample_rate, names, workers=0):
     return Results.of(infos, tuple(stages), names, rows)
 
 
-def test_rated_and_compared_metrics_stand_in_the_order_named(calls):
+def test_metrics_keep_the_given_order(calls):
     clean, noisy = noise(4000, 6000), noise(4000, 6000, seed=1)
     stages = {'noisy': noisy, 'enhanced': [0.5 * (c + n) for c, n in zip(clean, noisy, strict=True)]}
     infos, names = [{'id': 'a'}, {'id': 'b'}], ('ssnr', RATED, 'si_sdr', NATURALNESS)
@@ -46,12 +46,12 @@ def test_rated_and_compared_metrics_stand_in_the_order_named(calls):
     assert calls == [(2, 16000, [RATED, NATURALNESS])] * 3  # clean, noisy, enhanced: all their files in one
 
 
-def test_nothing_is_rated_where_all_metrics_compare(calls):
+def test_nisqa_does_not_run_unless_one_of_its_metrics_is_named(calls):
     results = scored([{'id': 'a'}], noise(4000), {'noisy': noise(4000, seed=1)}, 8000, ('si_sdr',), workers=0)
     assert not calls and not results.clean and results.failures() == []
 
 
-def test_what_cannot_be_rated_is_nan_with_its_reason(calls):
+def test_files_that_cannot_be_rated_are_nan_with_a_reason(calls):
     clean, noisy = noise(4000, 900), noise(4000, 900, seed=1)
     results = scored([{'id': 'a'}, {'id': 'b'}], clean, {'noisy': noisy}, 8000, (RATED, 'si_sdr'), workers=0)
     assert_array_equal(np.isnan(results.values), [[[False, False]], [[True, False]]])
@@ -85,14 +85,14 @@ def test_metrics_that_need_no_reference_take_any_rate(calls):
      ['get nisqa_v2']),
     ((RATED, NATURALNESS), {'nisqa_v2'}, (RATED, NATURALNESS), ['get nisqa_tts']),
     (('llr',), set(), ('llr',), [])])
-def test_the_choice_of_metrics_and_what_is_said_of_missing_weights(monkeypatch, capsys, names, there, chosen, printed):
+def test_the_choice_of_metrics_and_messages_on_missing_weights(monkeypatch, capsys, names, there, chosen, printed):
     rater.install(monkeypatch, there)
     scoring.check(names, 16000)
     assert scoring.choose(names) == chosen
     assert capsys.readouterr().out.splitlines() == printed
 
 
-def test_nothing_but_metrics_without_weights_is_refused(monkeypatch):
+def test_a_choice_of_only_metrics_without_weights_is_refused(monkeypatch):
     rater.install(monkeypatch, there=())
     with pytest.raises(UserError) as error:
         scoring.check((RATED, 'nisqa_v2_col', NATURALNESS), 16000)
@@ -101,7 +101,7 @@ def test_nothing_but_metrics_without_weights_is_refused(monkeypatch):
 
 @pytest.mark.parametrize(('names', 'start'), [
     (('pesq_wb', 'nisqa_mos'), "metric 'nisqa_mos' does not exist, "), ((), 'no metric named, ')])
-def test_wrong_names_are_answered_with_all_that_there_are(names, start):
+def test_an_unknown_metric_lists_all_metrics(names, start):
     with pytest.raises(UserError) as error:
         scoring.check(names, 16000)
     message, _, known = str(error.value).partition('expected some of: ')

@@ -1,4 +1,4 @@
-"""How exactly networks and losses compute: float32 against float64, and bfloat16 against float32.
+"""The rounding errors of networks and losses: float32 against float64, and bfloat16 against float32.
 
 Errors are relative, |a - b| / |b| in the Euclidean norm over all numbers of a result, or of a gradient with respect to
 all parameters (of a loss: to the estimate). The same float32 weights and inputs, from fixed seeds, go into all of them.
@@ -241,7 +241,7 @@ COLUMNS = {'forward': 'float32', 'gradient': 'float32, gradient', 'half_forward'
            'half_gradient': 'bfloat16, gradient'}  # fields of `Errors`, and what a table calls them
 SLOW = ('TwoBranchUNet, slopes of 0.25', 'ConditionalUNet, DiffuSE', 'ConditionalUNet, DiffuSEC', 'CompactUNet',
         'Dccrn, complex norm')  # to compile with their gradients
-# Some four times what was measured, in bfloat16 twice and a half.
+# About four times the measured errors; in bfloat16, two and a half times.
 LIMITS: Mapping[str, Errors] = {
     'TwoBranchUNet': Errors(3e-06, 6e-06, 5e-02, 9e-02),
     'TwoBranchUNet, slopes of 0.25': Errors(5e-06, 3e-05, 6e-02, 1e+00),

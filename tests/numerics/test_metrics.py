@@ -1,4 +1,4 @@
-"""Metrics of signals that are hardly any: a value that a metric can have, or NaN with a reason, and nothing else."""
+"""Metrics of degenerate signals: a possible value, or NaN with a reason."""
 
 import warnings
 
@@ -8,7 +8,7 @@ import pytest
 from jax_diffse.metrics import COMPARING, score
 from tests.reference import waveform
 
-# What published definitions allow: P.862.1 and P.862.2, correlations, clips of Hansen and Pellom and of Hu and Loizou.
+# Ranges of published definitions: P.862.1 and P.862.2, correlations, clips of Hansen and Pellom and of Hu and Loizou.
 RANGES = {'pesq_wb': (1, 4.65), 'pesq_nb': (1, 4.55), 'stoi': (-1, 1), 'estoi': (-1, 1), 'ssnr': (-10, 35),
           'wss': (0, np.inf), 'csig': (1, 5), 'cbak': (1, 5), 'covl': (1, 5)}
 LENGTH = 8000  # samples
@@ -42,7 +42,7 @@ def signals(rate):
 def test_every_value_is_possible_or_comes_with_a_reason(rate):
     for name, (clean, degraded) in signals(rate).items():
         with warnings.catch_warnings():
-            warnings.simplefilter('error')  # a warning that nobody sees is no reason
+            warnings.simplefilter('error')  # undefined values need a reason, not a warning
             found = score(clean, degraded, rate, COMPARING)
         for metric, value in found.values.items():
             what = f'{name}: {metric} {value}'

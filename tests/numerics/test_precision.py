@@ -1,4 +1,4 @@
-"""float32 and bfloat16 against more exact arithmetic; `python -m docs.numerics` measures all gradients, too."""
+"""float32 and bfloat16 against more precise arithmetic; `python -m docs.numerics` also measures all gradients."""
 
 import dataclasses
 import re
@@ -13,7 +13,7 @@ from tests.reference import ROOT
 
 
 @pytest.mark.parametrize('name', precision.CASES)
-def test_errors_are_within_their_limits(name):
+def test_rounding_errors_are_within_their_limits(name):
     found = precision.measure(name, gradients=name not in precision.SLOW)
     for field in dataclasses.fields(found):
         value, limit = getattr(found, field.name), getattr(precision.LIMITS[name], field.name)

@@ -1,4 +1,4 @@
-"""Losses and gradients where there is nothing, next to nothing, or far too much to hear."""
+"""Losses and gradients of silent, very quiet and very loud signals."""
 
 import functools
 
@@ -77,7 +77,7 @@ def gradients(name):
 
 
 @pytest.mark.parametrize('name', SYSTEMS)
-def test_training_goes_on_whatever_a_batch_holds(name):
+def test_training_continues_with_any_batch(name):
     step, variables = gradients(name)
     variables = jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), variables, shapes(SYSTEMS[name]))
     for what, (clean, noisy, lengths) in pairs().items():

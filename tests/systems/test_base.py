@@ -1,4 +1,4 @@
-"""The contract of a system: what a subclass must have, and what all systems refuse alike."""
+"""The contract of a system: the members that a subclass must have, and the checks that all systems share."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The compact refiner as a system: what it shares with Diffiner is tested there."""
+"""The compact refiner as a system; test_diffiner.py tests what both share."""
 
 import dataclasses
 import functools

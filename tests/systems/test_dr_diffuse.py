@@ -1,4 +1,4 @@
-"""DR-DiffuSE as a system: its stages, what they are made of, and what it refuses."""
+"""DR-DiffuSE as a system: its stages, their networks, and its checks."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Stages that start from one another: what is taken over, what is refused, and a chain that is interrupted."""
+"""Stages that build on each other: inherited weights, refused runs, and interrupted chains."""
 
 import jax
 import numpy as np
@@ -81,8 +81,8 @@ def test_a_finished_chain_does_nothing_more(whole, corpus):
     assert (whole[0] / 'log.jsonl').read_text() == before
 
 
-def test_an_interrupted_chain_goes_on_where_it_was(whole, corpus, tmp_path):
-    """Stopped by its time limit in either stage, after one step each time, it ends as it would have anyway."""
+def test_an_interrupted_chain_resumes(whole, corpus, tmp_path):
+    """A chain that its time limit stops after each step ends with the same result."""
     limited = make_config(corpus)
     with limited.unlocked():
         limited.train.max_minutes = 1e-9
@@ -108,7 +108,7 @@ def test_a_stage_that_stopped_early_is_finished(corpus, tmp_path):
 
 
 def test_a_trained_group_starts_from_its_origin(whole):
-    """The second stage starts as a copy of the first, or goes on from a run that has it."""
+    """The second stage starts as a copy of the first, or resumes from a run that has it."""
     system = Trainable(stage='late')
     from_first = initial_variables(system, jax.random.key(0), str(whole[0] / 'toy'))
     assert_same(from_first['params']['late'], from_first['params']['toy'])

@@ -83,7 +83,7 @@ def test_resumed_run_equals_the_uninterrupted_one(whole_run, half_run, corpus, t
 
 
 @pytest.mark.parametrize('mapper', parallel.MAPPERS)
-def test_a_validation_leaves_weights_and_optimiser_where_they_are(corpus, tmp_path, monkeypatch, mapper):
+def test_a_validation_leaves_weights_and_optimiser_on_their_devices(corpus, tmp_path, monkeypatch, mapper):
     judged, saved = [], []
     after_validation = validation.state_lib.after_validation
     monkeypatch.setattr(validation.state_lib, 'after_validation',
@@ -101,7 +101,7 @@ def test_a_validation_leaves_weights_and_optimiser_where_they_are(corpus, tmp_pa
                                                          for leaf in jax.tree.leaves(after))
 
 
-def test_what_the_log_listens_with_stays_on_its_device():
+def test_audio_examples_run_on_one_device():
     class Log:
         def audio(self, *sound):
             pass
@@ -128,13 +128,13 @@ def test_what_the_log_listens_with_stays_on_its_device():
 
 
 class Prior(Refiner, Trainable):
-    """Cannot enhance by itself; what it generates tells the number of steps."""
+    """Cannot enhance by itself; the generated signal encodes the number of steps."""
 
     def generate(self, variables, key, num_samples, *, steps=None):
         return jnp.full((len(key), num_samples), steps / 100)
 
 
-def test_a_prior_learns_from_speech_alone_and_is_listened_to(corpus, tmp_path, monkeypatch):
+def test_a_prior_learns_from_clean_speech_and_logs_generated_audio(corpus, tmp_path, monkeypatch):
     heard = []
     monkeypatch.setitem(systems.SYSTEMS, 'toy', Prior)
     monkeypatch.setattr(setup.Logger, 'audio', lambda self, *sound: heard.append(sound))
@@ -147,7 +147,7 @@ def test_a_prior_learns_from_speech_alone_and_is_listened_to(corpus, tmp_path, m
     np.testing.assert_allclose(waveform, np.full(64_000, validation.LISTENING_STEPS / 100), rtol=1e-6)
 
 
-def test_sigterm_saves_and_the_same_command_goes_on(whole_run, corpus, tmp_path, monkeypatch):
+def test_sigterm_saves_and_the_same_command_resumes(whole_run, corpus, tmp_path, monkeypatch):
     batches = pipeline.train_batches
 
     def interrupted(*args, **kwargs):
@@ -163,7 +163,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(whole_run, corpus, tmp_path,
     assert_same(weights(tmp_path, 6), weights(whole_run[0], 6))
 
 
-def test_sigterm_in_a_validation_saves_and_the_validation_is_done_later(whole_run, corpus, tmp_path, monkeypatch):
+def test_sigterm_in_a_validation_saves_and_resumption_validates(whole_run, corpus, tmp_path, monkeypatch):
     batches = pipeline.eval_batches
 
     def interrupted(*args, **kwargs):
@@ -180,7 +180,7 @@ def test_sigterm_in_a_validation_saves_and_the_validation_is_done_later(whole_ru
 
 @pytest.mark.parametrize('item', ['variables/manifest.ocdbt', 'optimizer/d/*', 'meta/metadata', 'metrics/metrics',
                                   'SHA256SUMS'])
-def test_a_truncated_checkpoint_is_set_aside_and_the_one_before_used(item, whole_run, corpus, tmp_path, caplog):
+def test_a_truncated_checkpoint_is_moved_aside_and_the_previous_one_used(item, whole_run, corpus, tmp_path, caplog):
     shutil.copytree(whole_run[0], tmp_path, dirs_exist_ok=True)
     path = next((tmp_path / 'checkpoints' / '6').glob(item))
     os.truncate(path, path.stat().st_size // 2)
@@ -193,7 +193,7 @@ def test_a_truncated_checkpoint_is_set_aside_and_the_one_before_used(item, whole
     assert [folder.name.partition('-')[0] for folder in (tmp_path / 'damaged').iterdir()] == ['6']
 
 
-def test_a_run_without_a_sound_checkpoint_is_left_as_it_is(half_run, corpus, tmp_path):
+def test_a_run_with_only_damaged_checkpoints_is_left_unchanged(half_run, corpus, tmp_path):
     shutil.copytree(half_run, tmp_path, dirs_exist_ok=True)
     (tmp_path / 'checkpoints' / '3' / 'meta' / 'metadata').write_text('')
     with pytest.raises(UserError, match='none of its checkpoints can be read .step 3'):
@@ -201,7 +201,7 @@ def test_a_run_without_a_sound_checkpoint_is_left_as_it_is(half_run, corpus, tmp
     assert (tmp_path / 'checkpoints' / '3').exists()
 
 
-def test_a_workdir_is_one_process_s(half_run, corpus, tmp_path):
+def test_a_workdir_is_locked_by_one_process(half_run, corpus, tmp_path):
     shutil.copytree(half_run, tmp_path, dirs_exist_ok=True)
     with files.locked(tmp_path / '.lock', 'run'):
         with pytest.raises(UserError, match=f'process {os.getpid()} on .* is at work here'):
@@ -238,7 +238,7 @@ def test_a_value_of_another_type_is_named_on_loading(tmp_path):
         runs.load(tmp_path, model={'width': 'x'})
 
 
-def test_a_run_that_was_cut_off_while_it_was_written_can_be_written_again(tmp_path):
+def test_an_interrupted_save_can_be_repeated(tmp_path):
     (tmp_path / 'checkpoints' / '0.orbax-checkpoint-tmp-1').mkdir(parents=True)
     config = ConfigDict({'system': 'toy', 'model': {'width': 4}})
     runs.save(tmp_path, config, Trainable().init(jax.random.key(0)))
@@ -274,7 +274,7 @@ def test_another_config_is_refused_by_key(whole_run, corpus):
         train(config, whole_run[0])
 
 
-def test_another_config_is_taken_where_that_is_asked_for(half_run, corpus, tmp_path, capsys):
+def test_another_config_is_accepted_on_request(half_run, corpus, tmp_path, capsys):
     shutil.copytree(half_run, tmp_path, dirs_exist_ok=True)
     config = make_config(corpus)
     with config.unlocked():
@@ -282,7 +282,7 @@ def test_another_config_is_taken_where_that_is_asked_for(half_run, corpus, tmp_p
     train(config, tmp_path, change_config=True)
     assert 'the config was changed: optimizer.learning_rate was 0.001, is 0.01' in capsys.readouterr().out
     assert runs.load(tmp_path).config.optimizer.learning_rate == 0.01
-    train(config, tmp_path)  # it is the run's own now
+    train(config, tmp_path)  # now the config of the run
 
 
 def test_data_at_another_rate_than_the_system_are_refused(tmp_path):
@@ -297,8 +297,8 @@ def test_data_at_another_rate_than_the_system_are_refused(tmp_path):
         train(config, tmp_path / 'run')
 
 
-def test_a_system_says_what_validations_are_judged_by(corpus, tmp_path, monkeypatch):
-    """By the sum of the losses, unless it names one of its figures."""
+def test_a_system_chooses_its_validation_loss(corpus, tmp_path, monkeypatch):
+    """The sum of the losses, unless the system names one of its metrics."""
     losses, found = Trainable.losses.fget, []
 
     def with_two(self):
@@ -343,7 +343,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         runs.load(tmp_path)
 
 
-def test_weights_and_biases_gets_the_scalars_where_a_project_is_named(corpus, tmp_path, monkeypatch):
+def test_weights_and_biases_gets_the_scalars_if_a_project_is_named(corpus, tmp_path, monkeypatch):
     class Wandb:
         logged = []
 
@@ -365,8 +365,8 @@ def test_weights_and_biases_gets_the_scalars_where_a_project_is_named(corpus, tm
     assert Wandb.logged[0][0] == 1 and 'toy/loss' in Wandb.logged[0][1] and Wandb.logged[-1] == 'finished'
 
 
-def test_a_run_keeps_how_it_was_made(half_run, corpus, tmp_path, monkeypatch):
-    """Over all calls that it took, and of the run that it started from."""
+def test_a_run_keeps_the_record_of_its_training(half_run, corpus, tmp_path, monkeypatch):
+    """The record covers all calls of the run, and the run that it started from."""
     def call(workdir, commit, **keys):
         monkeypatch.setattr(history, 'commit', lambda: commit)
         monkeypatch.setattr(sys, 'argv', ['train.py', '--workdir', f'the {commit}'])
@@ -384,7 +384,7 @@ def test_a_run_keeps_how_it_was_made(half_run, corpus, tmp_path, monkeypatch):
     assert after['commands'] == [*before['commands'], "python train.py --workdir 'the abc'"]
     assert after['commits'] == [*before['commits'], 'abc']
     assert after['seconds'] > before['seconds'] and after['date'] == before['date']
-    assert call(tmp_path / 'run', 'abc', steps=7)['commands'] == after['commands']  # the same one again
+    assert call(tmp_path / 'run', 'abc', steps=7)['commands'] == after['commands']  # the same command again
     following = call(tmp_path / 'next', 'xyz', steps=1)
     assert (following['commits'], following['from']) == (['xyz'], before)
 

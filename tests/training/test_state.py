@@ -77,7 +77,7 @@ def test_a_donated_state_gives_its_memory_to_the_next_one(mapper):
     assert step.lower(state, batch).compile().memory_analysis().alias_size_in_bytes == size
     following, _ = step(state, batch)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
-    step(following, batch)  # what comes out can be donated in its turn
+    step(following, batch)  # the output can be donated in turn
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(following))
 
 
@@ -87,7 +87,7 @@ def test_a_donated_state_gives_its_memory_to_the_next_one(mapper):
           released_losses=True),  # whose SI-SDR is of the batch
 ], ids=['dr_diffuse', 'dccrn'])
 def test_devices_give_the_same_loss_and_statistics_of_a_real_system(system):
-    """In training: every normalisation of the network averages over the devices."""
+    """In training, every normalisation layer averages over the devices."""
     waves, lengths = 0.1 * np.random.default_rng(0).standard_normal((2, 8, 4000)), jnp.asarray(LENGTHS)
     waves = jnp.asarray(waves * (np.arange(4000) < LENGTHS[:, None]), jnp.float32)
     specs = [system.front_end.analyze(x, lengths) for x in waves]
@@ -203,7 +203,7 @@ def rates(losses, config):
 
 
 def test_plateau_halves_the_rate_and_counts_stale_validations():
-    """By hand: two validations without improvement are tolerated, the third in a row halves the rate."""
+    """By hand: two validations without improvement are tolerated; the third in a row halves the rate."""
     after = list(rates((1.0, 0.5, 0.6, 0.6, 0.6, 0.4, 0.4, 0.4, 0.4), OptimizerConfig(plateau_patience=2)))
     assert [rate for rate, _ in after] == pytest.approx([1e-3] * 4 + [5e-4] * 3 + [5e-4, 2.5e-4])
     assert [int(state.stale) for _, state in after] == [0, 0, 1, 2, 3, 0, 1, 2, 3]
@@ -242,7 +242,7 @@ def test_plateau_is_that_of_torch(losses, rule):
 @pytest.mark.parametrize(('field', 'value'), [
     ('plateau_patience', -1), ('plateau_threshold', 1.0), ('plateau_threshold', float('nan')), ('plateau_factor', 0.0),
     ('plateau_factor', 1.0), ('plateau_min_rate', -1e-6)])
-def test_a_plateau_rule_that_makes_no_sense_is_named(field, value):
+def test_invalid_plateau_settings_are_named(field, value):
     with pytest.raises(ValueError, match=f'{field}: expected .*, got {value}'):
         OptimizerConfig(**{field: value})
 
@@ -255,13 +255,13 @@ def test_schedule(decay, expected):
     assert state_lib.make_schedule(OptimizerConfig(learning_rate=1.0), 5)(0) == 1.0
 
 
-def test_batch_size_must_fall_into_equal_parts():
+def test_batch_size_must_be_divisible_by_devices_and_parts():
     with pytest.raises(UserError, match='batch_size: 6 is not a multiple of 4'):
         Parallel(devices=jax.devices()[:2]).check_batch_size(6, accumulate=2)
 
 
 def test_frozen_groups_stay_as_they_are_and_have_no_optimiser_or_average():
-    """Bit for bit, batch statistics included."""
+    """Bit for bit, including batch statistics."""
     system = Trainable(stage='late')
     before = create(system, OptimizerConfig(), 0.9, seed=0)
     assert set(before.opt_state) == set(before.ema) == {'late'}
@@ -275,7 +275,7 @@ def test_frozen_groups_stay_as_they_are_and_have_no_optimiser_or_average():
 
 
 def test_l2_leaves_parameters_without_gradient_alone():
-    """As torch's Adam, for which such a parameter has no gradient; Adam would make full steps of the decay."""
+    """As in torch's Adam, which skips such a parameter; Adam would turn the decay into full steps."""
     params = {'used': jnp.array([1.0, 2.0]), 'unused': jnp.array([3.0, 4.0])}
     optimizer = state_lib.make_optimizer(OptimizerConfig(l2=1e-7))
     gradient = {'used': jnp.array([0.0, 1e-3]), 'unused': jnp.zeros(2)}
