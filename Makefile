@@ -1,4 +1,4 @@
-# `make demo` and `make test` each set up .venv and run; they need Python 3.11 or newer and nothing else.
+# `make demo`, `make test` and `make docs` each set up .venv and run; they need Python 3.11 or newer and nothing else.
 # Options of pip go into PIP_FLAGS. The tests of the converter need torch, several GB with CUDA; the small CPU build:
 #   make test PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu'
 # Packages come in the versions of requirements.lock; LOCK= takes the newest that the bounds of requirements.txt allow.
@@ -8,7 +8,7 @@ PIP_FLAGS ?=
 LOCK ?= --constraint requirements.lock
 BIN := .venv/bin
 
-.PHONY: demo test lint types clean
+.PHONY: demo test docs lint types clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python train.py --config demo --workdir runs/demo
@@ -17,6 +17,10 @@ demo: .venv/demo.stamp
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
+docs: .venv/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo site/index.html
+
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 
@@ -24,7 +28,7 @@ types: .venv/dev.stamp
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build site *.egg-info
 
 .venv/python.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -37,5 +41,9 @@ clean:
 	touch $@
 
 .venv/dev.stamp: .venv/python.stamp requirements.txt requirements.lock pyproject.toml
-	$(BIN)/python -m pip install --quiet $(LOCK) $(PIP_FLAGS) --editable '.[demo,dev]'
+	$(BIN)/python -m pip install --quiet $(LOCK) $(PIP_FLAGS) --editable '.[demo,dev,docs]'
+	touch $@
+
+.venv/docs.stamp: .venv/python.stamp requirements.txt requirements.lock pyproject.toml
+	$(BIN)/python -m pip install --quiet $(LOCK) $(PIP_FLAGS) --editable '.[docs]'
 	touch $@

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = pathlib.Path(__file__).parents[1]
 LOCK, PAGE = ROOT / 'requirements.lock', ROOT / 'docs' / 'dependencies.md'
-EXTRAS = ('demo', 'dev')  # what `make test` installs
+EXTRAS = ('demo', 'dev', 'docs')  # what `make test` installs
 # Of packages whose metadata name none.
 READ_THERE: Mapping[str, str] = {
     'espeakng-loader': 'MIT; the eSpeak NG in it: GPL-3.0-or-later', 'namex': 'Apache-2.0'}
@@ -45,7 +45,7 @@ what failed raised eight bounds, and was run again"""
 
 
 def installed() -> dict[str, set[str]]:
-    """Package -> who asks for it: 'library', 'demo' or 'dev'; all that these need, in turn."""
+    """Package -> who asks for it: 'library' or an extra; all that these need, in turn."""
     found: dict[str, set[str]] = {}
     for extra in ('', *EXTRAS):
         for name in _needed(extra):

@@ -1,9 +1,11 @@
 """The pages in docs/: their code runs, and their names, files, flags and keys exist."""
 
+import functools
 import importlib
 import importlib.util
 import json
 import pathlib
+import posixpath
 import re
 import runpy
 import shlex
@@ -15,13 +17,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from jax_diffse import config, runs, systems
+from jax_diffse import cli, config, runs, systems
 from jax_diffse.experiment import sections
 from jax_diffse.systems.dr_diffuse import TRAINING, DrDiffuse
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = {path.name: path.read_text(encoding='utf-8') for path in sorted((ROOT / 'docs').glob('*.md'))}
+DOCS = ROOT / 'docs'
+PAGES = {path.relative_to(DOCS).as_posix(): path.read_text(encoding='utf-8') for path in sorted(DOCS.rglob('*.md'))}
 SCRIPTS = ('train.py', 'evaluate.py', 'enhance.py')
+ADDED = {'jax_diffse/systems/spectral_mask.py', 'configs/spectral_mask.py'}  # by add_a_system.md
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -133,27 +137,25 @@ def test_the_added_system_keeps_the_contract(run):
 def test_links_lead_somewhere(page):
     for target in re.findall(r'\]\((?!https?:)([^)\s]+)', PAGES[page]):
         path, _, anchor = target.partition('#')
-        assert (ROOT / 'docs' / path).exists(), target
+        linked = posixpath.normpath(posixpath.join(posixpath.dirname(page), path)) if path else page
+        assert (DOCS / linked).exists(), target
         if anchor:
-            titles = re.findall(r'^#+ (.*)$', PAGES[path or page], re.MULTILINE)
+            titles = re.findall(r'^#+ (.*)$', PAGES[linked], re.MULTILINE)
             assert anchor in [re.sub(r'[^\w -]', '', title.lower()).replace(' ', '-') for title in titles], target
 
 
 @pytest.mark.parametrize('page', ('how_it_is_built.md', 'add_a_system.md', 'scaling.md', 'metrics.md', 'differences.md',
                                   'data.md', 'export.md'))
 def test_files_flags_and_keys_exist(page):
-    added = {'jax_diffse/systems/spectral_mask.py', 'configs/spectral_mask.py'}  # by add_a_system.md
     for name in inline(page):
-        if re.fullmatch(r'[\w/]+(\.py|/)', name) and name not in added:
+        if re.fullmatch(r'[\w/]+(\.py|/)', name) and name not in ADDED:
             places = (ROOT / name, ROOT / 'jax_diffse' / name, *(ROOT / 'jax_diffse').glob(f'*/{name}'))
             assert any(place.exists() for place in places), name
-    sources = ''.join((ROOT / name).read_text(encoding='utf-8') for name in (*SCRIPTS, 'benchmarks/__main__.py',
-                                                                              'jax_diffse/export.py',
-                                                                              'jax_diffse/processes.py'))
+    benchmarks = (ROOT / 'benchmarks' / '__main__.py').read_text(encoding='utf-8')
     foreign = {'--worker', '--command', '--zone', '--nodes', '--ntasks-per-node', '--gpus-per-node', '--cpus-per-task',
                '--time', '--signal', '--xla_force_host_platform_device_count', '--noise-scheduler'}  # of other programs
     for flag in re.findall(r'(?<![\w|-])--(?!config\.)[a-z][\w-]*', PAGES[page]):
-        assert f"'{flag}'" in sources or flag in foreign, flag
+        assert f"'{flag}'" in benchmarks or flag in foreign.union(*map(flags, cli.COMMANDS)), flag
     for key in re.findall(r'(?:--|`)config\.((?:data|train|optimizer|log|parallel)\.[a-z_.]*[a-z])', PAGES[page]):
         value = sections('', {})
         for part in key.split('.'):
@@ -161,11 +163,67 @@ def test_files_flags_and_keys_exist(page):
             value = value[part]
 
 
-@pytest.mark.parametrize('page', sorted(PAGES.keys() - {'bad_input.md', 'results.md'}))  # mistakes; earlier names
-def test_configs_exist(page):
-    for name in re.findall(r'--config ([^\s`]+)', PAGES[page]):
-        if name != 'CONFIG' and 'spectral_mask' not in name:  # which add_a_system.md adds
-            config.load(name.replace('LOSS', 'mse+lms'))
+# ---------------------------------------------------------------------------------------------------- commands
+
+# Commands on record, which name configs as they were called then, and commands that are wrong on purpose.
+AS_THEY_WERE = {'results.md', 'bad_input.md'}
+
+
+@functools.cache
+def flags(command: str) -> frozenset[str]:
+    """The flags that a command takes."""
+    return frozenset(option for action in cli.parser(command)._actions for option in action.option_strings)
+
+
+def commands(page: str) -> list[tuple[str, list[str]]]:
+    """This project's commands in the blocks and the text of a page: name and arguments."""
+    fenced = ''.join(re.findall(r'^```(?:bash)?\n(.*?)^```', PAGES[page], re.MULTILINE | re.DOTALL))
+    found = []
+    for line in [*fenced.replace('\\\n', ' ').splitlines(), *inline(page)]:
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError:  # no command, but text with an apostrophe
+            continue
+        for i, word in enumerate(words):
+            script, module = word in SCRIPTS, words[max(i - 1, 0):i + 1] == ['-m', 'jax_diffse']
+            rest = words[i + 1:] if not script else [word.removesuffix('.py'), *words[i + 1:]]
+            if (script or module or word == 'jax-diffse') and rest and re.match('[a-z]', rest[0]):
+                end = next((n for n, other in enumerate(rest) if other in ('&', '&&', '|', ';', '>')), len(rest))
+                found.append((rest[0], rest[1:end]))
+    return found
+
+
+WITH_COMMANDS = [page for page in PAGES if page not in AS_THEY_WERE and commands(page)]
+
+
+def test_pages_have_commands():
+    assert {'index.md', 'dr_diffuse.md', 'from_the_papers.md', 'howto/enhance.md',
+            'tutorials/first_run.md'} <= set(WITH_COMMANDS)
+    assert ('convert', ['dccrn=chkpt.pt', '--workdir', 'runs/theirs']) in commands('howto/convert.md')
+
+
+@pytest.mark.parametrize('page', WITH_COMMANDS)
+def test_commands_have_flags_that_exist(page):
+    for command, arguments in commands(page):
+        assert command in cli.COMMANDS, command
+        for flag in (word.partition('=')[0] for word in arguments if re.match(r'--[a-z](?!onfig\.)', word)):
+            assert flag in flags(command), f'{command} {flag}'
+
+
+@pytest.mark.parametrize('page', WITH_COMMANDS)
+def test_commands_name_configs_that_load(page):
+    """With their variants and overrides; those with another placeholder than LOSS are left out."""
+    if not hasattr(config, 'available'):
+        pytest.skip('configs are not known by name yet')
+    for command, arguments in commands(page):
+        named = arguments[arguments.index('--config') + 1] if command == 'train' and '--config' in arguments else 'X'
+        named = named.replace('LOSS', 'mse+lms')
+        if not re.search('[A-Z]', named) and named not in ADDED:
+            overrides = [word for word in arguments if re.match(r'--config\.[a-z_.]+=', word)]
+            config.load(str(ROOT / named) if named.startswith('configs/') else named, overrides)
+
+
+# -------------------------------------------------------------------------------------------------------- figures
 
 
 def test_dr_diffuse_starts_where_the_page_on_studies_says():
