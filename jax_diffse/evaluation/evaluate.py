@@ -20,7 +20,6 @@ from jax_diffse.evaluation.evaluator import Evaluator, Measured
 from jax_diffse.evaluation.options import EvaluationOptions, EvaluationSet
 from jax_diffse.evaluation.report import page
 from jax_diffse.evaluation.utterances import file_name, read_all
-from jax_diffse.inference.enhancer import check_processed
 from jax_diffse.inference.setting import Setting
 from jax_diffse.metrics import Pool, scoring
 from jax_diffse.runs import Run
@@ -57,7 +56,7 @@ def evaluate(setting: Setting, data: EvaluationSet, output: str | os.PathLike,
     """
     run, source = setting.run, data.source
     check(run, source, options.metrics)
-    check_processed(run, setting.preceding, options.processed is not None)
+    setting.check(options.processed is not None)
     metrics = scoring.choose(options.metrics)
     output, started = pathlib.Path(files.given(output)), time.perf_counter()
     if options.save_audio and options.processed is not None:

@@ -11,7 +11,7 @@ from jax_diffse.data.config import DataConfig
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation.evaluate import check_apart, evaluate
 from jax_diffse.evaluation.options import EvaluationData, EvaluationOptions
-from jax_diffse.evaluation.sweep import Variant, check_refining, sweep
+from jax_diffse.evaluation.sweep import Variant, check_refining, check_seeds, sweep
 from jax_diffse.inference.setting import Setting
 from jax_diffse.metrics import scoring
 from jax_diffse.runs import Run
@@ -39,6 +39,7 @@ def study(variants: Sequence[Variant], data: EvaluationData, output: str | os.Pa
     """
     first, alone = variants[0], len(variants) == 1 and len(seeds) == 1
     scoring.check(options.metrics, first.run.system.sample_rate)
+    check_seeds(seeds)
     check_refining(variants, preceding, options.processed is not None)
     if options.save_audio and not alone:
         raise UserError('--save-audio: is for one setting; give one at a time, or take audio from the cache')

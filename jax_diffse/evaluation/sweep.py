@@ -34,8 +34,7 @@ from jax_diffse.evaluation.sweep_results import (
     to_markdown,
 )
 from jax_diffse.evaluation.utterances import read_all
-from jax_diffse.inference.enhancer import check_processed, check_steps
-from jax_diffse.inference.setting import Setting
+from jax_diffse.inference.setting import Setting, check_processed, check_seed, check_steps
 from jax_diffse.metrics import Pool, scoring
 from jax_diffse.runs import Run, with_model
 from jax_diffse.systems.base import Refiner, Sampling, sampling_steps
@@ -138,8 +137,7 @@ def sweep(variants: Sequence[Variant], data: EvaluationSet, output: str | os.Pat
     Raises:
       UserError: see `evaluate.evaluate`; also seeds that are negative or repeated.
     """
-    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise UserError(f'seeds {", ".join(map(str, seeds))}: expected distinct numbers, 0 or more')
+    check_seeds(seeds)
     check_refining(variants, preceding, options.processed is not None)
     for variant in variants:
         check(variant.run, data.source, options.metrics)
@@ -171,6 +169,18 @@ def sweep(variants: Sequence[Variant], data: EvaluationSet, output: str | os.Pat
         print(f'differences to {results.points[0].label}:\n\n{differences_table(results)}\n')
     print(f'report: {output / "index.html"}', flush=True)
     return summary
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Checks the seeds of a sweep.
+
+    Raises:
+      UserError: one is out of range or named twice.
+    """
+    for seed in seeds:
+        check_seed(seed)
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f'seeds {", ".join(map(str, seeds))}: expected distinct numbers')
 
 
 def check_refining(variants: Sequence[Variant], preceding: Run | None, given: bool) -> None:

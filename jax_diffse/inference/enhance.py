@@ -11,10 +11,10 @@ from rich import markup, progress
 
 from jax_diffse import audio, audio_files, launch, runs
 from jax_diffse.errors import FULL, UserError
-from jax_diffse.inference.enhancer import CHUNK_SECONDS, Enhancer, check_processed
+from jax_diffse.inference.enhancer import CHUNK_SECONDS, Enhancer
 from jax_diffse.inference.jobs import Job, plan_jobs
 from jax_diffse.inference.journal import Journal, digests
-from jax_diffse.inference.setting import Setting
+from jax_diffse.inference.setting import Setting, check_processed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,10 +14,10 @@ from jax_diffse import audio, runs
 from jax_diffse.errors import UserError
 from jax_diffse.inference import streams
 from jax_diffse.inference.programs import Chunk, Programs
+from jax_diffse.inference.setting import check_preceding, check_processed, check_seed, check_steps
 from jax_diffse.inference.streaming import StreamingEnhancer, timing
 from jax_diffse.runs import Run
-from jax_diffse.systems import base
-from jax_diffse.systems.base import Refiner, System
+from jax_diffse.systems.base import Refiner
 
 CHUNK_SECONDS = 16.0
 
@@ -84,11 +84,10 @@ class Enhancer:
         if not 0 <= 2 * overlap_seconds <= chunk_seconds < math.inf or chunk_seconds < 1:
             raise UserError(f'chunk_seconds={chunk_seconds:g}: expected a number of at least 1 and at least twice '
                             f'the overlap of {overlap_seconds:g} s')
-        if not 0 <= seed < 2**32:
-            raise UserError(f'seed {seed}: expected a number from 0 to {2**32 - 1}')
+        check_seed(seed)
+        check_steps(run.system, steps)
         if preceding is not None:
             check_preceding(run, preceding)
-        check_steps(run.system, steps)
         self.run, self.preceding = run, preceding
         self.sample_rate = run.system.sample_rate
         self.steps, self.seed = steps, seed
@@ -313,60 +312,3 @@ class Enhancer:
         if not np.all(np.isfinite(energy)):
             raise UserError(f'{source.name}: holds samples that are NaN or infinite')
         return np.sqrt(energy / count)
-
-
-def check_preceding(run: Run, preceding: Run) -> None:
-    """Checks that `run` can refine the output of `preceding`.
-
-    Raises:
-      UserError: `run` is not a refiner, `preceding` is one, or their sample rates differ.
-    """
-    ours, theirs = run.system.sample_rate, preceding.system.sample_rate
-    _check_use(run, True)
-    if isinstance(preceding.system, Refiner):
-        raise UserError(f'{preceding.workdir}: refines the output of another enhancer itself; expected a preceding run '
-                        'that enhances noisy speech')
-    if theirs != ours:
-        raise UserError(f'{preceding.workdir}: works at {theirs} Hz, but {run.workdir} at {ours} Hz; expected a '
-                        'preceding run of the same rate')
-
-
-def check_processed(run: Run, preceding: Run | None, given: bool) -> None:
-    """Checks that a refiner gets exactly one input to refine, and that any other system gets none.
-
-    Args:
-      run: the run.
-      preceding: the run whose output it refines.
-      given: whether another enhancer's output is given as files or arrays (`processed`).
-
-    Raises:
-      UserError: a refiner gets none or two, another system gets one, or the runs are incompatible.
-    """
-    if preceding is not None:
-        check_preceding(run, preceding)
-    if given and preceding is not None:
-        raise UserError(f'{run.workdir}: refines one input, got files (--processed) and a run (--preceding): drop one '
-                        'of them')
-    _check_use(run, given or preceding is not None)
-
-
-def _check_use(run: Run, processed: bool) -> None:
-    """`systems.base.check_processed`, as a `UserError`."""
-    try:
-        base.check_processed(run.system, processed)
-    except ValueError as error:
-        remedy = (': omit --processed and --preceding' if processed else
-                  '; give the files (--processed DIR) or a run (--preceding RUN)')
-        raise UserError(f'{run.workdir}: {error}{remedy}') from error
-
-
-def check_steps(system: System, steps: int | None) -> None:
-    """Checks a number of sampling steps; None is the system's own and always valid.
-
-    Raises:
-      UserError: the system does not take it.
-    """
-    try:
-        base.check_steps(system, steps)
-    except ValueError as error:
-        raise UserError(f'steps={steps}: {error}') from error

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from jax_diffse import files, platforms
 from jax_diffse.errors import UserError
-from jax_diffse.inference.enhancer import check_preceding, check_steps
 from jax_diffse.inference.programs import Rows, enhance_chunks
+from jax_diffse.inference.setting import check_preceding, check_steps
 from jax_diffse.runs import Run
 from jax_diffse.spectral import mask_frames
 from jax_diffse.systems.base import Refiner
