@@ -218,7 +218,7 @@ def test_systems_that_do_not_sample_run_once(tmp_path):
     assert len([row for row in _rows(tmp_path / 'out' / 'scores.csv') if row['run'] == 'low_pass']) == 3
 
 
-@pytest.mark.parametrize(('seeds', 'message'), [((0, 0), 'seeds 0, 0'), ((-1,), 'seeds -1')])
+@pytest.mark.parametrize(('seeds', 'message'), [((0, 0), 'seeds 0, 0'), ((-1,), 'seed -1')])
 def test_invalid_seeds_are_refused(tmp_path, seeds, message):
     with pytest.raises(UserError, match=message):
         run_sweep(tmp_path, grid([toy_run(Drawn())], (2,)), seeds=seeds)
