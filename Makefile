@@ -8,14 +8,17 @@ PIP_FLAGS ?=
 LOCK ?= --constraint requirements.lock
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-all lint clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python train.py --config configs/demo.py --workdir runs/demo
 	$(BIN)/python evaluate.py --workdir runs/demo --output runs/demo/report
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-all: .venv/dev.stamp  # the slow ones alone: run it after `make test`
+	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
