@@ -437,7 +437,8 @@ def test_holding_out_leaves_both_sides_something():
      r'using folders of level 2 as speakers; 1 of 3 are held out for validation: p22[567]'),
     ([f'dialect{who % 2}/s{who}/{take}' for who in range(4) for take in (1, 2)], 2,
      r'using folders of level 2 as speakers; 1 of 4 are held out for validation: s[0123]'),
-    (['one', 'two', 'three'], 0, r'found no folders of speakers; 1 of 3 files are held out .* may also be in training')])
+    (['one', 'two', 'three'], 0,
+     r'found no folders of speakers; 1 of 3 files are held out .* may also be in training')])
 def test_validation_says_who_is_held_out_and_shares_no_speaker(tmp_path, names, level, said, capsys):
     for k, name in enumerate(names):
         write(tmp_path / f'{name}.wav', np.random.default_rng(k).uniform(-0.1, 0.1, RATE))
@@ -468,7 +469,8 @@ def bad_pairs(pair_folders, tmp_path):
     nan[100] = np.nan
     spoil('nan', 'NaN', nan, subtype='FLOAT')
     spoil('silent', 'silent', np.zeros(RATE // 2))
-    spoil('rate', '8000 Hz, expected 16000 Hz; --config.data.resample=True (evaluate: --resample) resamples it', wave(1), rate=8000)
+    spoil('rate', '8000 Hz, expected 16000 Hz; --config.data.resample=True (evaluate: --resample) resamples it',
+          wave(1), rate=8000)
     spoil('short', 'too short', wave(1, 0.1))
     spoil('stereo', '2 channels', np.stack([wave(1), wave(2)], axis=1))
     spoil('length', '9600 samples, but 8000', wave(1, 0.6))
