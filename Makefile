@@ -8,14 +8,19 @@ PIP_FLAGS ?=
 LOCK ?= --constraint requirements.lock
 BIN := .venv/bin
 
-.PHONY: demo test docs lint types clean
+.PHONY: demo test test-slow test-all docs lint types clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python train.py --config demo --workdir runs/demo
 	$(BIN)/python evaluate.py --workdir runs/demo --output runs/demo/report
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-slow: .venv/dev.stamp  # drills, notebooks, README's commands, networks at full size
+	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-all: test test-slow
 
 docs: .venv/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

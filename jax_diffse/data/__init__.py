@@ -1,6 +1,6 @@
-"""Data sets, and the tf.data pipeline; nothing outside this package knows TensorFlow.
+"""Data sets and the tf.data pipeline; nothing outside this package imports TensorFlow.
 
-This module and `folders` load without it: it comes with `pipeline`, `tf_spectral`, `tfds_source` and the builders.
+This module and `folders` load without TensorFlow; `pipeline`, `tf_spectral`, `tfds_source` and the builders import it.
 """
 
 from jax_diffse.data.config import FOLDERS, SPLITS, DataConfig
@@ -10,10 +10,10 @@ from jax_diffse.errors import UserError
 
 
 def open_source(config: DataConfig, split: str) -> Source:
-    """Opens the 'train', 'validation' or 'test' split; every file of a `folders` split is read once, to check it.
+    """Opens the 'train', 'validation' or 'test' split. Every file of a `folders` split is read once, to check it.
 
     Raises:
-      UserError: a folder is missing or names nothing; bad files (all in one message); the data set is not there or
+      UserError: a folder is missing or not named; bad files (all in one message); the data set does not exist or is
         not at `config.sample_rate`.
     """
     if split not in SPLITS:
@@ -24,6 +24,6 @@ def open_source(config: DataConfig, split: str) -> Source:
 
     source = open_tfds(config.name, split, config.data_dir)
     if source.sample_rate != config.sample_rate:
-        raise UserError(f'config.data.sample_rate: {config.name} is at {source.sample_rate} Hz, '
+        raise UserError(f'config.data.sample_rate: expected {source.sample_rate} Hz, the rate of {config.name}, '
                         f'got {config.sample_rate}')
     return source

@@ -1,4 +1,4 @@
-"""What a run's data are: `config.data`, checked."""
+"""The data of a run: `config.data`, checked."""
 
 import dataclasses
 import math
@@ -28,10 +28,13 @@ class Folders:
             object.__setattr__(self, field.name, files.given(getattr(self, field.name)))
 
     def kind(self, key: str) -> str:
-        """'pairs', 'mix', 'clean' (speech alone) or '' (nothing named).
+        """Returns 'pairs', 'mix', 'clean' (speech alone) or '' (nothing named).
+
+        Args:
+          key: the config key of these folders, for messages.
 
         Raises:
-          UserError: half a pair, or both; `key` names these folders in the message.
+          UserError: one folder of two is named, or folders of both kinds.
         """
         named = tuple(field.name for field in dataclasses.fields(self) if getattr(self, field.name))
         kinds = {(): '', ('clean', 'noisy'): 'pairs', ('speech', 'noise'): 'mix', ('speech',): 'clean'}
@@ -45,35 +48,35 @@ class Folders:
 class DataConfig:
     """The data of a run.
 
-    Where `validation` names no folders, a share `held_out` of the training material is held out for it: whole
-    speakers (`speakers.speakers` finds them), and noise files.
+    If `validation` names no folders, a share `held_out` of the training material is held out for it: whole speakers
+    (`speakers.speakers` finds them) and noise files.
     """
 
     name: str = FOLDERS  # or a TFDS builder: 'voicebank_demand', 'voicebank_demand/56spk', 'chime4', 'spoken_demo'
-    data_dir: str = ''  # where TFDS keeps its data sets; '' for its default
+    data_dir: str = ''  # folder of TFDS's data sets; '' for its default
     train: Folders = Folders()
     validation: Folders = Folders()
     test: Folders = Folders()
     held_out: float = 0.05  # share of the training material
-    speaker_level: int = 0  # of the folders that are speakers, 1: directly below the named one; 0: it is found
-    snr_db: tuple[float, ...] = (0.0, 5.0, 10.0, 15.0)  # drawn from when mixing; VoiceBank-DEMAND's training levels
+    speaker_level: int = 0  # of the folders that are speakers, 1: directly below the named one; 0: search for it
+    snr_db: tuple[float, ...] = (0.0, 5.0, 10.0, 15.0)  # SNRs to draw from; VoiceBank-DEMAND's training SNRs
     snr_uniform: bool = False  # draw from the whole range between the lowest and the highest of snr_db
     test_snr_db: tuple[float, ...] = (2.5, 7.5, 12.5, 17.5)  # of the listed test mixtures; VoiceBank-DEMAND's
-    clip_seconds: float = 0.0  # of listed mixtures (validation, test): the middle of longer utterances; 0: whole
-    sample_rate: int = 16_000  # Hz, which every file must have
-    resample: bool = False  # resample files of folders at another rate as they are read, instead of refusing them
-    min_seconds: float = 0.25  # shorter files are bad; PESQ needs this much
+    clip_seconds: float = 0.0  # cut longer utterances of listed mixtures (validation, test) to their middle; 0: whole
+    sample_rate: int = 16_000  # Hz, of every file
+    resample: bool = False  # resample files of folders at another rate when they are read, instead of refusing them
+    min_seconds: float = 0.25  # shorter files are bad; the least that PESQ needs
     skip_bad: bool = False  # leave bad files out instead of stopping
 
     def __post_init__(self):
         object.__setattr__(self, 'data_dir', files.given(self.data_dir))
         if self.name != FOLDERS and self.name.partition('/')[0] not in BUILDERS:
-            raise UserError(f'config.data.name: no data set {self.name!r}, expected one of {(FOLDERS, *BUILDERS)}')
+            raise UserError(f'config.data.name: expected one of {", ".join((FOLDERS, *BUILDERS))}, got {self.name!r}')
         if not 0 < self.held_out < 1:
             raise UserError(f'config.data.held_out: expected a share between 0 and 1, got {self.held_out}')
         if self.speaker_level < 0:
-            raise UserError(f'config.data.speaker_level: expected 0 (it is found) or the level of the folders that are '
-                            f'speakers, 1 or more, got {self.speaker_level}')
+            raise UserError(f'config.data.speaker_level: expected 0 (search for it) or the level of the folders that '
+                            f'are speakers, 1 or more, got {self.speaker_level}')
         if self.sample_rate <= 0:
             raise UserError(f'config.data.sample_rate: expected a positive number of Hz, got {self.sample_rate}')
         if self.clip_seconds and not self.min_seconds <= self.clip_seconds < math.inf:
@@ -86,7 +89,7 @@ class DataConfig:
                 raise UserError(f'config.data.{key}{flag}: expected one or more numbers (dB), got {levels!r}')
 
     def describe(self, split: str) -> str:
-        """What the data of a split are, in words."""
+        """Describes the data of a split in words."""
         if self.name != FOLDERS:
             return f'{self.name}, {split} split'
         named = {name: path for name, path in dataclasses.asdict(getattr(self, split)).items() if path}
@@ -97,9 +100,9 @@ class DataConfig:
 
     @classmethod
     def from_config_dict(cls, config: Mapping[str, Any]) -> 'DataConfig':
-        """Makes it from `config.data` (a ConfigDict or a dict); absent keys take their defaults.
+        """Builds it from `config.data` (a ConfigDict or a dict); absent keys take their defaults.
 
         Raises:
-          UserError: an unknown key or a value of the wrong type, by name.
+          UserError: an unknown key, or a value of the wrong type.
         """
         return from_config_dict(cls, config, 'config.data')

@@ -15,7 +15,7 @@ from jax_diffse.data.scan import AudioFile, is_silent, report_bad_files, survey
 from jax_diffse.data.speakers import Speakers, speakers
 from jax_diffse.errors import UserError
 
-_TRIES = 10  # random places looked at before the loudest one of a file is taken
+_TRIES = 10  # random places that are tried before the loudest one of a file is used
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 def mix(clean: np.ndarray, noise: np.ndarray, snr_db: float) -> tuple[np.ndarray, np.ndarray]:
     """Adds `noise` to `clean` (`[N]` each, not silent) at an SNR over all N samples -> (clean, noisy).
 
-    The speech keeps its level, unless a sample would leave [-1, 1]: then both are scaled down together.
+    The speech keeps its level, unless a sample would leave [-1, 1]. Then both are scaled down together.
     """
     gain = np.sqrt(np.dot(clean, clean) / np.dot(noise, noise)) * 10 ** (-snr_db / 20)
     noisy = clean + np.float32(gain) * noise
@@ -32,10 +32,10 @@ def mix(clean: np.ndarray, noise: np.ndarray, snr_db: float) -> tuple[np.ndarray
 
 
 def crop(file: AudioFile, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-    """`num_samples` from a random place that is not silent; a shorter file is repeated, from a random phase.
+    """Reads `num_samples` from a random place that is not silent; a shorter file is repeated, from a random phase.
 
     Returns:
-      The samples `[num_samples]` and the sample they start at.
+      The samples `[num_samples]` and the sample of the file that they start at.
     """
     if file.num_samples < num_samples:
         start = int(rng.integers(file.num_samples))
@@ -52,7 +52,7 @@ def crop(file: AudioFile, num_samples: int, rng: np.random.Generator) -> tuple[n
 
 @dataclasses.dataclass(frozen=True)
 class PairSource:
-    """Pairs of equally named files."""
+    """Pairs of files with equal names."""
 
     sample_rate: int  # Hz
     clean: Sequence[AudioFile]
@@ -66,11 +66,11 @@ class PairSource:
         return {'id': self.clean[i].name, 'num_samples': self.clean[i].num_samples}
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """The whole pair i: (clean `[N]`, noisy `[N]`)."""
+        """Reads the whole pair i: (clean `[N]`, noisy `[N]`)."""
         return self.clean[i].read(), self.noisy[i].read()
 
     def draw(self, i: int, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A random crop of pair i, at most `num_samples` long."""
+        """Reads a random crop of pair i, at most `num_samples` long."""
         length = min(num_samples, self.clean[i].num_samples)
         start = int(rng.integers(self.clean[i].num_samples - length + 1))
         return self.clean[i].read(start, start + length), self.noisy[i].read(start, start + length)
@@ -78,7 +78,7 @@ class PairSource:
 
 @dataclasses.dataclass(frozen=True)
 class CleanSource:
-    """Clean speech without a noisy counterpart, in whose place it stands itself: for priors."""
+    """Clean speech without a noisy counterpart, for priors; the clean speech also stands in for the noisy speech."""
 
     sample_rate: int  # Hz
     clean: Sequence[AudioFile]
@@ -91,23 +91,23 @@ class CleanSource:
         return {'id': self.clean[i].name, 'num_samples': self.clean[i].num_samples}
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """The whole utterance i, twice."""
+        """Reads the whole utterance i, and returns it twice."""
         return (self.clean[i].read(),) * 2
 
     def draw(self, i: int, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A random crop of utterance i, at most `num_samples` long, twice."""
+        """Reads a random crop of utterance i, at most `num_samples` long, and returns it twice."""
         return (crop(self.clean[i], min(num_samples, self.clean[i].num_samples), rng)[0],) * 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """A fixed mixture of the middle of an utterance; `id` also seeds the place in the noise file."""
+    """A fixed mixture of the middle of an utterance and a noise; `id` also seeds the place in the noise file."""
 
     id: str
     speech: AudioFile
     noise: AudioFile
     snr_db: float
-    num_samples: int  # of the utterance's, that many in the middle
+    num_samples: int  # in the middle of the utterance
 
     @property
     def speech_start(self) -> int:
@@ -115,20 +115,20 @@ class Mixture:
         return (self.speech.num_samples - self.num_samples) // 2
 
     def read_noise(self) -> tuple[np.ndarray, int]:
-        """The piece of noise `[num_samples]`, and the sample of its file that it starts at."""
+        """Reads the piece of noise `[num_samples]`, and returns the sample of its file that it starts at."""
         return crop(self.noise, self.num_samples, np.random.default_rng(zlib.crc32(self.id.encode())))
 
 
 @dataclasses.dataclass(frozen=True)
 class MixSource:
-    """Speech and noise, mixed anew for every training example; `read` yields the fixed, listed mixtures."""
+    """Speech and noise, mixed anew for every training example; `read` returns the fixed mixtures of a list."""
 
     sample_rate: int  # Hz
     mixtures: Sequence[Mixture]
-    noise: Sequence[AudioFile]  # what `draw` takes noise from
-    snr_db: tuple[float, ...]  # what `draw` takes SNRs from
-    snr_uniform: bool = False  # from the range of `snr_db` instead
-    seen: frozenset[str] | None = None  # noise classes of training, where the mixtures are to be told apart by them
+    noise: Sequence[AudioFile]  # that `draw` draws from
+    snr_db: tuple[float, ...]  # that `draw` draws from
+    snr_uniform: bool = False  # draw from the range of `snr_db` instead
+    seen: frozenset[str] | None = None  # noise classes of training, if `info` is to tell seen from unseen ones
 
     def __len__(self) -> int:
         return len(self.mixtures)
@@ -146,13 +146,13 @@ class MixSource:
         return info
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """The fixed mixture i: (clean `[N]`, noisy `[N]`)."""
+        """Makes the fixed mixture i: (clean `[N]`, noisy `[N]`)."""
         mixture = self.mixtures[i]
         clean = mixture.speech.read(mixture.speech_start, mixture.speech_start + mixture.num_samples)
         return mix(clean, mixture.read_noise()[0], mixture.snr_db)
 
     def draw(self, i: int, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A random crop of utterance i, at most `num_samples` long, with noise and SNR (over the crop) drawn anew."""
+        """Mixes a random crop of utterance i, at most `num_samples` long, with noise at an SNR (over the crop)."""
         speech = self.mixtures[i].speech
         clean, _ = crop(speech, min(num_samples, speech.num_samples), rng)
         noise, _ = crop(self.noise[rng.integers(len(self.noise))], len(clean), rng)
@@ -172,11 +172,10 @@ class MixSource:
 
 def list_mixtures(speech: Sequence[AudioFile], noise: Sequence[AudioFile], snr_db: Sequence[float],
                   count: int, clip: int = 0) -> list[Mixture]:
-    """A fixed list of `count` mixtures, spread evenly over the utterances and over (noise folder, SNR).
+    """Lists `count` fixed mixtures, spread evenly over the utterances and over the conditions (noise folder, SNR).
 
-    With `count` of at least the number of these conditions, each of them is in the list, and none more than once more
-    often than another. Their order is shuffled, so that they do not follow the order of the speakers. Longer
-    utterances are cut to `clip` samples, unless it is 0.
+    The numbers of mixtures per condition differ by one at most. Conditions are shuffled, so that they do not follow
+    the order of the speakers. Longer utterances are cut to `clip` samples, unless it is 0.
     """
     classes = {}
     for file in noise:
@@ -198,7 +197,7 @@ def open_folders(config: DataConfig, split: str) -> PairSource | MixSource | Cle
     """Opens the folders of a split, or the part of the training folders that is held out for validation.
 
     Raises:
-      UserError: no folders are named or they do not exist; bad files; too little to hold anything out.
+      UserError: no folders are named, or they do not exist; bad files; too few files to hold any out.
     """
     shared = split in ('train', 'validation') and not config.validation.kind('config.data.validation')
     key = f'config.data.{"train" if shared else split}'
@@ -258,9 +257,9 @@ def _open_clean(config, split, folders, shared) -> CleanSource:
 
 
 def _training_classes(config, noise) -> frozenset[str] | None:
-    """The classes of the noise in training, from the names of its files alone.
+    """The classes of the training noise, from the names of its files alone.
 
-    None, and a line that says why, where they are not known or `noise` has files outside of folders of their class.
+    Returns None and logs the reason if they are not known, or if `noise` has files outside class folders.
     """
     root = config.train.noise
     shared = not config.validation.kind('config.data.validation')
@@ -271,21 +270,22 @@ def _training_classes(config, noise) -> frozenset[str] | None:
         names = _choose(found, config, 'train', root, shared, by_file=True)
         for where, those in ((root, names), (config.test.noise, [file.name for file in noise])):
             if not all('/' in name for name in those):
-                raise UserError(f'{where}: files outside of folders of their class')
+                raise UserError(f'{where}: has files outside class folders')
         return frozenset(name.split('/')[-2] for name in names)
     except UserError as error:
-        log.warning('not known which noise was seen in training: %s', error)
+        log.warning('the noise classes of the training are not known: %s', error)
         return None
 
 
 def _choose(names, config, split, root, shared, by_file=False) -> list[str]:
-    """The names that belong to a split: all, unless train and validation share the training material."""
+    """Selects the names that belong to a split: all, unless train and validation share the training material."""
     if not names:
-        raise UserError(f'{root}: no audio file left after leaving out the bad ones')
+        raise UserError(f'{root}: all audio files are bad and were left out, expected at least one good file')
     if not shared:
         return list(names)
     if len(names) < 2:
-        raise UserError(f'{root}: one file alone, none can be held out: set config.data.validation')
+        raise UserError(f'{root}: has a single file, so none can be held out for validation; set '
+                        'config.data.validation')
     groups = Speakers({name: name for name in names}, '') if by_file else speakers(
         names, config.speaker_level, 'config.data.speaker_level')
     held = held_out(groups.of, config.held_out)
@@ -295,22 +295,28 @@ def _choose(names, config, split, root, shared, by_file=False) -> list[str]:
 
 
 def held_out(groups: Mapping[str, str], share: float) -> set[str]:
-    """The names held out for validation, of name -> group: a share of the groups, at least one, chosen by hash."""
+    """Chooses a share of the groups by hash, at least one, and returns the names in them.
+
+    Args:
+      groups: name -> group.
+      share: of the groups.
+    """
     ranked = sorted(set(groups.values()), key=lambda group: hashlib.sha256(group.encode()).digest())
     chosen = set(ranked[:max(1, min(round(share * len(ranked)), len(ranked) - 1))])
     return {name for name, group in groups.items() if group in chosen}
 
 
 def _describe(root, groups: Speakers, held: set[str]) -> str:
-    """The line that says who was held out."""
+    """The line that says which speakers were held out."""
     if not groups.found:
-        return (f'{root}: no folders of speakers, {len(held)} of {len(groups.of)} files are held out for validation, '
-                'whose speakers may be in training too; docs/data.md says which layouts tell speakers')
+        return (f'{root}: found no folders of speakers; {len(held)} of {len(groups.of)} files are held out for '
+                'validation, and their speakers may also be in training (docs/data.md lists the layouts that name '
+                'speakers)')
     out = sorted({groups.of[name] for name in held})
     named = ', '.join(out[:5]) + (f' and {len(out) - 5} more' if len(out) > 5 else '')
     total = len(set(groups.of.values()))
-    doubt = (f'; {groups.doubt} recur in several of them: if these are the speakers, they are in training too, and '
-             'config.data.validation has to name other folders, or config.data.speaker_level their level'
+    doubt = (f'; {groups.doubt} recur in several of them: if these are the speakers, they are also in training; then '
+             'set config.data.validation to other folders, or config.data.speaker_level to their level'
              ) if groups.doubt else ''
-    return (f'{root}: {groups.found} were taken for speakers, {len(out)} of {total} are held out for validation: '
+    return (f'{root}: using {groups.found} as speakers; {len(out)} of {total} are held out for validation: '
             f'{named}{doubt}')

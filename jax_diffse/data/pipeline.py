@@ -1,7 +1,8 @@
 """Batches from a `Source`: stateless, resumable and sharded by process, built with tf.data.
 
-A training example is a pure function of the seed and its global index g, whatever the number of processes and the step
-the run was resumed at: g names an epoch and an item, and seeds the generator that draws crop, noise and SNR.
+A training example is a pure function of the seed and its global index g. It depends neither on the number of processes
+nor on the step that the run was resumed at. g names an epoch and an item, and seeds the generator that draws crop,
+noise and SNR.
 """
 
 import atexit
@@ -37,14 +38,14 @@ _open = weakref.WeakSet()  # iterators in use
 
 @atexit.register
 def _close_all() -> None:
-    """TensorFlow's threads that are inside Python when the interpreter ends would hang it."""
+    """Closes all iterators: threads of TensorFlow that run Python code when the interpreter exits would hang it."""
     for iterator in list(_open):
         iterator.close()
 
 
 def train_batches(source: Source, front_end: FrontEnd | None, *, batch_size: int, num_samples: int, seed: int,
                   start_step: int = 0, process: Process = ALONE) -> Iterator[Batch]:
-    """Endless training batches from `start_step` on; every item of the source is drawn once per epoch.
+    """Yields endless training batches from `start_step` on; every item of the source is drawn once per epoch.
 
     Args:
       source: where examples are drawn from.
@@ -58,7 +59,7 @@ def train_batches(source: Source, front_end: FrontEnd | None, *, batch_size: int
     Returns:
       Batches of `clean`, `noisy` `[B, num_samples]` float32, `num_samples` `[B]` int32, `index` `[B]` int64 (g), and
       with a front end `clean_spec`, `noisy_spec` `[B, T, F, 2]` float32, zero beyond the real frames. With
-      `front_end.unit_rms` waveforms and spectrograms alike are scaled to unit RMS of the noisy crop.
+      `front_end.unit_rms`, waveforms and spectrograms are scaled to unit RMS of the noisy crop.
 
     Raises:
       UserError: `batch_size` is not a multiple of `process.count`; while iterating: a file can no longer be read.
@@ -78,11 +79,12 @@ def train_batches(source: Source, front_end: FrontEnd | None, *, batch_size: int
 
 def eval_batches(source: Source, front_end: FrontEnd | None, *, batch_size: int, max_samples: int | None = None,
                  process: Process = ALONE) -> Iterator[Batch]:
-    """The fixed utterances of a source, once each, whole; like `train_batches` but for the following.
+    """Yields the fixed utterances of a source, once each, uncut; see `train_batches` for the rest.
 
     Utterances are sorted by length, and each batch is padded to one of a few lengths (`bucket`). Batches are filled up
-    with silent dummies of `num_samples` 0 and `index` -1, so that every process yields equally many batches of equal
-    shapes. `index` is the utterance's place in the source. `max_samples` cuts longer utterances to their middle.
+    with silent examples of `num_samples` 0 and `index` -1, so that every process yields the same number of batches of
+    the same shapes. `index` is the utterance's place in the source. `max_samples` cuts longer utterances to their
+    middle.
     """
     rows = _rows(batch_size, process.count)
     lengths = np.array([_length(source, i) for i in range(len(source))])
@@ -90,7 +92,7 @@ def eval_batches(source: Source, front_end: FrontEnd | None, *, batch_size: int,
         lengths = np.minimum(lengths, max_samples)
     order = np.argsort(lengths, kind='stable')
     padding = -len(order) % batch_size
-    order = np.concatenate([np.full(padding, -1), order]).reshape(-1, batch_size)  # dummies join the shortest
+    order = np.concatenate([np.full(padding, -1), order]).reshape(-1, batch_size)  # silent ones join the shortest
     padded = [min(bucket(lengths[batch].max(), source.sample_rate), max_samples or sys.maxsize) for batch in
               (batch[batch >= 0] for batch in order)]
 
@@ -108,12 +110,15 @@ def eval_batches(source: Source, front_end: FrontEnd | None, *, batch_size: int,
 
 @functools.lru_cache(maxsize=4)  # consecutive examples share an epoch, or lie around the end of one
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-    """The order `[size]` in which the items of a source are drawn in an epoch."""
+    """Returns the order `[size]` in which the items of a source are drawn in an epoch."""
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(size)
 
 
 def bucket(num_samples: int, sample_rate: int) -> int:
-    """The length to pad to, the least of 1, 1.5, 2, 3, 4, 6, 8, 12 ... seconds: few shapes, few compilations."""
+    """Returns the length to pad to: the smallest that fits of 1, 1.5, 2, 3, 4, 6, 8, 12 ... seconds.
+
+    Few lengths mean few compiled programs.
+    """
     seconds = 1
     while seconds * sample_rate < num_samples:
         seconds *= 2
@@ -122,7 +127,7 @@ def bucket(num_samples: int, sample_rate: int) -> int:
 
 
 def _rows(batch_size, process_count) -> int:
-    """Of a process."""
+    """Rows of one process."""
     if batch_size % process_count:
         raise UserError(f'batch size {batch_size}: expected a multiple of the number of processes, {process_count}')
     return batch_size // process_count
@@ -139,7 +144,7 @@ def _batches(examples: tf.data.Dataset, fetch: Callable, front_end, rows: int) -
     def load(index):
         try:
             return np.stack(fetch(int(index))).astype(np.float32, copy=False)
-        except UserError as error:  # which TensorFlow would wrap in pages of its own
+        except UserError as error:  # TensorFlow would wrap it in pages of text
             failures.append(error)
             raise
 
@@ -150,7 +155,7 @@ def _batches(examples: tf.data.Dataset, fetch: Callable, front_end, rows: int) -
     workers = os.cpu_count() or 1
     options = tf.data.Options()
     options.deterministic = True
-    # Nothing here is left to be tuned, and its thread may sleep through the request to end: up to a minute, at exit.
+    # There is nothing to tune, and the tuning thread may delay the exit by up to a minute.
     options.autotune.enabled = False
     options.threading.private_threadpool_size = workers
     dataset = examples.map(example, num_parallel_calls=2 * workers).batch(rows).prefetch(2).with_options(options)

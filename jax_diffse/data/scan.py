@@ -1,4 +1,4 @@
-"""Finds the audio files that cannot be trained or evaluated on, before anything starts."""
+"""Finds the audio files that cannot be used, before a training or an evaluation starts."""
 
 import concurrent.futures
 import dataclasses
@@ -12,8 +12,8 @@ import numpy as np
 from jax_diffse import audio, audio_files
 from jax_diffse.errors import UserError
 
-SILENCE = 1e-5  # RMS, -100 dBFS: the rounding of 16-bit samples
-_BLOCK = 1 << 22  # samples read at once, which bounds the memory that a long file takes
+SILENCE = 1e-5  # RMS, -100 dBFS: the rounding error of 16-bit samples
+_BLOCK = 1 << 22  # samples that are read at once; bounds the memory for a long file
 
 log = logging.getLogger(__name__)
 
@@ -23,17 +23,17 @@ class AudioFile:
     """A checked file of one channel."""
 
     path: str
-    name: str  # as `audio_files.name` has it
+    name: str  # see `audio_files.name`
     num_samples: int
-    resample_to: int | None = None  # Hz, of a file at another rate: what `num_samples` and `read` are at
+    resample_to: int | None = None  # Hz, for a file at another rate: the rate of `num_samples` and `read`
 
     @property
     def folder(self) -> str:
-        """Name of the folder it lies in: the class of a noise."""
+        """The name of its folder, which is the class of a noise."""
         return audio_files.normal(os.path.basename(os.path.dirname(self.path)))
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Samples [start, stop), float32 `[N]`; of a file at another rate, of the whole file resampled."""
+        """Reads samples [start, stop), float32 `[N]`, of the file or of the resampled file."""
         if self.resample_to is None:
             return audio.read(self.path, start, stop)[0][:, 0]
         samples, sample_rate = audio.read(self.path)
@@ -41,7 +41,7 @@ class AudioFile:
 
 
 def is_silent(samples: np.ndarray) -> bool:
-    """Whether `[N]` is below the rounding of 16-bit samples."""
+    """Whether the RMS of `[N]` is at most the rounding error of 16-bit samples."""
     return float(np.dot(samples, samples)) <= SILENCE**2 * len(samples)
 
 
@@ -51,15 +51,15 @@ def survey(root: str, sample_rate: int, min_seconds: float,
 
     Args:
       root: a directory.
-      sample_rate: what every file must have, in Hz.
-      min_seconds: the least duration.
-      resample: take files at another rate, too, to be resampled whenever they are read.
+      sample_rate: of every file, in Hz.
+      min_seconds: the minimum duration.
+      resample: also accept files at another rate, and resample them whenever they are read.
 
     Returns:
       The good files by name, in order, and the bad ones: path -> reason.
 
     Raises:
-      UserError: there is no such directory, or no audio file in it.
+      UserError: there is no such directory, or it has no audio file.
     """
     paths = audio_files.find(root)
     if not paths:
@@ -78,15 +78,15 @@ def survey(root: str, sample_rate: int, min_seconds: float,
 
 
 def report_bad_files(bad: dict[str, str], total: int, skip_bad: bool) -> None:
-    """Raises one `UserError` that lists all bad files, a line each, or with `skip_bad` says how many are left out."""
+    """Raises one `UserError` that lists all bad files, a line each; with `skip_bad`, logs them instead."""
     if not bad:
         return
     lines = '\n'.join(f'  {path}: {reason}' for path, reason in sorted(bad.items()))
     advice = 'leave {} out with --config.data.skip_bad=True (evaluate: --skip-bad)'
     if not skip_bad and len(bad) == 1:
-        raise UserError(f'{lines.strip()}; mend or remove it, or {advice.format("it")}')
+        raise UserError(f'{lines.strip()}; repair or remove it, or {advice.format("it")}')
     if not skip_bad:
-        raise UserError(f'{len(bad)} of {total} audio files cannot be used: mend or remove them, or '
+        raise UserError(f'{len(bad)} of {total} audio files cannot be used: repair or remove them, or '
                         f'{advice.format("them")}\n{lines}')
     log.warning('left out %d of %d audio files:\n%s', len(bad), total, lines)
 
@@ -100,17 +100,17 @@ def _check(path: pathlib.Path, root: str, sample_rate: int, min_seconds: float, 
     return _examine(path, name, sample_rate, min_seconds, resample, stat.st_size, stat.st_ctime_ns)
 
 
-@functools.cache  # train and a validation split held out of it look at the same files
+@functools.cache  # train and a validation split that is held out of it check the same files
 def _examine(path, name, sample_rate, min_seconds, resample, size, changed) -> AudioFile | str:
-    """The file, or what is wrong with it."""
+    """Returns the file, or what is wrong with it."""
     try:
         header = audio.info(path)
         if header.num_samples == 0:
             return 'the file is empty'
         same = header.sample_rate == sample_rate
         if not same and not resample:
-            return (f'{header.sample_rate} Hz, expected {sample_rate} Hz, to which --config.data.resample=True '
-                    '(evaluate: --resample) resamples it')
+            return (f'{header.sample_rate} Hz, expected {sample_rate} Hz; --config.data.resample=True (evaluate: '
+                    '--resample) resamples it')
         if header.num_channels != 1:
             return f'{header.num_channels} channels, expected 1'
         num_samples = -(-header.num_samples * sample_rate // header.sample_rate)
@@ -125,7 +125,7 @@ def _examine(path, name, sample_rate, min_seconds, resample, size, changed) -> A
 
 def _examine_resampled(file: AudioFile) -> str:
     lost = file.resample_to is not None and is_silent(file.read())
-    return f'silent at {file.resample_to} Hz, all its sound is above half of that' if lost else ''
+    return f'silent at {file.resample_to} Hz: all its sound is above half that rate' if lost else ''
 
 
 def _examine_samples(path, num_samples: int) -> str:

@@ -1,4 +1,4 @@
-"""What every data set becomes: random-access pairs of clean and noisy speech."""
+"""The interface of all data sets: random-access pairs of clean and noisy speech."""
 
 from typing import Protocol
 
@@ -14,13 +14,13 @@ class Source(Protocol):
         """Number of utterances."""
 
     def info(self, i: int) -> dict:
-        """`{'id': unique name, 'num_samples': length}` of utterance i, and where known 'snr_db' and 'noise' (class)."""
+        """`{'id': unique name, 'num_samples': length}` of utterance i, and 'snr_db' and 'noise' (class) if known."""
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """The whole utterance i, always the same: (clean `[N]`, noisy `[N]`)."""
+        """Reads the whole utterance i, always the same: (clean `[N]`, noisy `[N]`)."""
 
     def draw(self, i: int, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A training example from utterance i: a random crop of at most `num_samples`, mixed anew where it is mixed.
+        """Draws a training example from utterance i: a random crop of at most `num_samples`; mixtures are mixed anew.
 
         All randomness comes from `rng`, so an example is a function of the generator's seed.
         """

@@ -1,4 +1,4 @@
-"""Which speaker a file of a corpus is of, from the way the corpus is laid out."""
+"""Finds the speaker of each file of a corpus from the layout of its folders."""
 
 import re
 from collections.abc import Iterable
@@ -8,34 +8,36 @@ from jax_diffse.errors import UserError
 
 
 class Speakers(NamedTuple):
-    """The speaker of every file, and where that was found."""
+    """The speaker of every file, and how it was found."""
 
     of: dict[str, str]  # name of a file -> its speaker
-    found: str  # what was taken for speakers, in words; '': nothing was, each file is one of its own
-    doubt: str = ''  # what else may be the speakers, in words, and lies on both sides then
+    found: str  # what is used as speakers, in words; '': each file counts as a speaker of its own
+    doubt: str = ''  # what else may be the speakers, in words; these would be both in training and held out
 
 
 def speakers(names: Iterable[str], level: int = 0, key: str = '') -> Speakers:
-    """The speakers of files that are named by their paths below a folder.
+    """Finds the speakers of files that are named by their paths below a folder.
 
-    With `level` 0 they are looked for:
+    With `level` 0, the speakers are the first of these that exists:
 
-    - the folders whose names all files below them begin with, as in LibriSpeech and VCTK (`wav48/p225/p225_001`);
-    - else the first level with several folders; where names of a deeper level recur in several of them, as with a
-      folder for each microphone, the level with more names;
+    - the folders whose names begin the names of all files below them, as in LibriSpeech and VCTK
+      (`wav48/p225/p225_001`);
+    - the first level with several folders; if names of a deeper level recur in several of them, as with a folder for
+      each microphone, the level with more names;
     - without folders, the beginnings of the names up to the first `_` or `-`, as in VoiceBank (`p226_001`), if one of
       them has several files.
 
-    The first level can be one of dialects or subsets. That is too coarse, but leaves no speaker on two sides. Where
-    names of another level, or beginnings of names, recur in several of the folders chosen, these may be the speakers.
+    The first level may be one of dialects or subsets. That is too coarse, but no speaker is then both in training and
+    held out. If names of another level, or beginnings of names, recur in several of the chosen folders, these may be
+    the speakers instead.
 
     Args:
       names: '/' between parts, without extension.
-      level: which folder names the speaker, 1 for the first level below the folder.
-      key: what the user set `level` with, for messages.
+      level: of the folder that names the speaker, 1 for the first level below the root.
+      key: the config key of `level`, for messages.
 
     Raises:
-      UserError: a file that does not lie so deep.
+      UserError: a file lies in too few folders.
     """
     folders = {name: name.split('/')[:-1] for name in names}
     if level:
@@ -60,7 +62,7 @@ def _beginning(name: str) -> str:
 
 
 def _doubt(folders: dict[str, list[str]], of: dict[str, str], chosen: int) -> str:
-    """What may be the speakers instead: another level that crosses the chosen one, or as many beginnings of names."""
+    """What may be the speakers instead: another level that crosses the chosen one, or beginnings of names."""
     count = len(set(of.values()))
     for level in range(max(map(len, folders.values()))):
         names = {name: _at(name, path, level) for name, path in folders.items()}
@@ -72,12 +74,12 @@ def _doubt(folders: dict[str, list[str]], of: dict[str, str], chosen: int) -> st
 
 
 def _at(name: str, path: list[str], level: int) -> str:
-    """The folder of a level; of files that lie less deep, the last one, or the file itself."""
+    """The folder of a level; for files in fewer folders, the last one, or the file itself."""
     return path[level] if level < len(path) else path[-1] if path else name
 
 
 def _level(folders: dict[str, list[str]]) -> int | None:
-    """The level whose folders are speakers, None where there are not several folders."""
+    """The level whose folders are speakers; None if there are not several folders."""
     depth = max(map(len, folders.values()), default=0)
     names = [{name: _at(name, path, level) for name, path in folders.items()} for level in range(depth)]
     several = [level for level in range(depth) if len(set(names[level].values())) > 1]
@@ -93,6 +95,6 @@ def _level(folders: dict[str, list[str]]) -> int | None:
 
 
 def _recurs(deep: dict[str, str], shallow: dict[str, str]) -> bool:
-    """Whether a folder of the deeper level is found in several of the shallower one."""
+    """Whether a folder of the deeper level occurs in several of the shallower one."""
     above: dict[str, str] = {}
     return any(above.setdefault(folder, shallow[name]) != shallow[name] for name, folder in deep.items())

@@ -1,4 +1,4 @@
-"""TensorFlow as this project uses it: on the CPU only, and quiet. All of `data` takes it from here.
+"""TensorFlow as this project uses it: on the CPU only, and quiet. All of `data` imports it from here.
 
     from jax_diffse.data.tf import tf
 """
@@ -11,7 +11,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # read when TensorFlow is lo
 
 @contextlib.contextmanager
 def _quiet():
-    """Drops what is written to file descriptor 2: TensorFlow greets there before its log level counts."""
+    """Drops what is written to file descriptor 2: TensorFlow prints there before it reads its log level."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
@@ -24,8 +24,11 @@ def _quiet():
 
 @contextlib.contextmanager
 def _without_keras():
-    """Keras, and Matplotlib with it, take a third of the time of the import; `tf.keras` loads them when it is used."""
-    name = 'TF_USE_LEGACY_KERAS'  # then TensorFlow looks for another one, which is not installed
+    """Keeps TensorFlow from importing Keras, and Matplotlib with it, which take a third of the import time.
+
+    `tf.keras` still loads them when it is used.
+    """
+    name = 'TF_USE_LEGACY_KERAS'  # then TensorFlow looks for another Keras, which is not installed
     kept = os.environ.get(name)
     os.environ[name] = '1'
     try:
@@ -39,7 +42,7 @@ def _without_keras():
 with _quiet(), _without_keras():
     import tensorflow as tf
 
-    # TensorFlow would otherwise reserve the accelerators' memory, which belongs to JAX.
+    # Otherwise TensorFlow would reserve the memory of the accelerators, which JAX needs.
     for _kind in ('GPU', 'TPU'):
         tf.config.set_visible_devices([], _kind)
 

@@ -1,7 +1,7 @@
-"""The analysis side of `jax_diffse.spectral` in TensorFlow, for the data pipeline; each function is the twin of the
-one of its name there.
+"""The analysis functions of `jax_diffse.spectral` in TensorFlow, for the data pipeline.
 
-Waveforms here are `[..., N]` without padding behind them, so every one of them ends at N.
+Each function is the twin of the function with the same name there. Waveforms here are `[..., N]` without padding, so
+each of them ends at N.
 """
 
 from jax_diffse.data.tf import tf
@@ -20,7 +20,7 @@ def stft(x: tf.Tensor, n_fft: int, hop: int) -> tf.Tensor:
 
 
 def conv_stft(x: tf.Tensor, window: int, hop: int, n_fft: int) -> tf.Tensor:
-    """Zero-padded frames, the window in the first of n_fft points: `[..., N]` -> `[..., T, n_fft // 2 + 1, 2]`."""
+    """Transform of zero-padded frames, the window in the first of n_fft points: `[..., N]` -> `[..., T, F, 2]`."""
     zeros = tf.zeros(tf.concat([tf.shape(x)[:-1], [window - hop]], 0))
     frames = tf.signal.frame(tf.concat([zeros, x, zeros], axis=-1), window, hop)
     return _pairs(tf.signal.rfft(frames * tf.constant(hann(window), tf.float32), [n_fft]))
@@ -49,12 +49,12 @@ def rms_gain(x: tf.Tensor) -> tf.Tensor:
 
 
 def num_frames(front_end: FrontEnd, num_samples: tf.Tensor) -> tf.Tensor:
-    """Frames of a waveform of `num_samples`."""
+    """The number of frames of a waveform of `num_samples`."""
     return _extended(front_end, num_samples) // front_end.hop + front_end.extra_frames
 
 
 def analyze(front_end: FrontEnd, x: tf.Tensor) -> tf.Tensor:
-    """Waveforms `[..., N]` -> compressed spectrograms `[..., front_end.num_frames(N), F, 2]`."""
+    """Transforms waveforms `[..., N]` to compressed spectrograms `[..., front_end.num_frames(N), F, 2]`."""
     num_samples = tf.shape(x)[-1]
     silence = tf.zeros(tf.concat([tf.shape(x)[:-1], [_extended(front_end, num_samples) - num_samples]], 0))
     x = tf.concat([x, silence], axis=-1)
@@ -70,5 +70,5 @@ def _extended(front_end, num_samples):
 
 
 def _pairs(spec):
-    """Complex `[...]` -> real and imaginary parts `[..., 2]`; the same bytes, where tf.stack would copy slowly."""
+    """Complex `[...]` -> real and imaginary parts `[..., 2]`; reuses the bytes, while tf.stack copies slowly."""
     return tf.bitcast(spec, tf.float32)

@@ -1,4 +1,4 @@
-"""Data sets of TFDS builders, opened for random access and prepared first where they are not."""
+"""Data sets of TFDS builders, opened for random access, and prepared first if necessary."""
 
 import importlib
 import sys
@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from jax_diffse.data.builders import pairs  # which takes TensorFlow from jax_diffse.data.tf
 from jax_diffse.errors import UserError
 
-MODULES = {  # builder -> the module whose import registers it with TFDS
+MODULES = {  # builder -> the module that registers it with TFDS when it is imported
     'voicebank_demand': 'jax_diffse.data.builders.voicebank_demand',
     'chime4': 'jax_diffse.data.builders.chime4',
     'spoken_demo': 'jax_diffse.data.builders.spoken_demo',
@@ -17,7 +17,7 @@ MODULES = {  # builder -> the module whose import registers it with TFDS
 
 
 class TfdsSource:
-    """Pairs of a prepared builder; a `jax_diffse.data.source.Source`. Reads may come from several threads."""
+    """Pairs of a prepared builder, a `jax_diffse.data.source.Source`; several threads may read from it."""
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
         self.sample_rate = builder.info.metadata['sample_rate']  # Hz
@@ -56,7 +56,7 @@ def open_tfds(name: str, split: str, data_dir: str = '') -> TfdsSource:
     Args:
       name: the builder, and after a slash its config.
       split: 'train', 'validation' or 'test'.
-      data_dir: where TFDS keeps its data sets; '' for its default, `~/tensorflow_datasets`.
+      data_dir: the folder of TFDS's data sets; '' for its default, `~/tensorflow_datasets`.
 
     Raises:
       UserError: there is no such builder, config or split, or the data set cannot be prepared.
@@ -65,22 +65,22 @@ def open_tfds(name: str, split: str, data_dir: str = '') -> TfdsSource:
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     try:
-        # A preparation that is interrupted leaves a directory marked incomplete, which is never opened.
+        # An interrupted preparation leaves a directory that is marked incomplete, which is never opened.
         builder.download_and_prepare(file_format='array_record')
     except (OSError, tfds.download.DownloadError) as error:
-        elsewhere = '' if data_dir else '; $TFDS_DATA_DIR names another folder than ~/tensorflow_datasets'
+        elsewhere = '' if data_dir else '; set TFDS_DATA_DIR to use another folder than ~/tensorflow_datasets'
         raise UserError(f'{name}: cannot be prepared in {builder.data_dir} ({error}){elsewhere}') from error
     if split not in builder.info.splits:
-        raise UserError(f'{name}: no split {split!r}, expected one of {tuple(builder.info.splits)}')
+        raise UserError(f'{name}: no split {split!r}, expected one of {", ".join(builder.info.splits)}')
     return TfdsSource(builder, split)
 
 
 def _builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     base, _, config = name.partition('/')
     if base not in MODULES:
-        raise UserError(f'{name}: no such data set, expected one of {tuple(MODULES)}')
+        raise UserError(f'{name}: no such data set, expected one of {", ".join(MODULES)}')
     importlib.import_module(MODULES[base])
     configs = tuple(tfds.builder_cls(base).builder_configs)
     if config and config not in configs:
-        raise UserError(f'{name}: no such config, expected one of {tuple(f"{base}/{known}" for known in configs)}')
+        raise UserError(f'{name}: no such config, expected one of {", ".join(f"{base}/{known}" for known in configs)}')
     return tfds.builder(name, data_dir=data_dir or None, file_format='array_record')

@@ -245,8 +245,8 @@ def test_noise_held_out_of_training_is_unseen(kinds_config):
 @pytest.mark.parametrize('change, reason', [
     ('none', 'config.data.train.noise names no directory'),
     ('gone', 'gone: no such directory'),
-    ('flat', 'trained: files outside of folders of their class'),
-    ('flat_test', 'noise: files outside of folders of their class'),
+    ('flat', 'trained: has files outside class folders'),
+    ('flat_test', 'noise: has files outside class folders'),
 ])
 def test_where_the_noise_of_training_is_not_known_one_line_says_why(kinds_config, tmp_path, caplog, change, reason):
     noise = {'none': '', 'gone': str(tmp_path / 'gone')}.get(change, kinds_config.train.noise)
@@ -329,7 +329,7 @@ def test_what_cannot_be_used_is_found_at_the_rate_that_is_read(pairs_at_other_ra
 def test_the_setting_counts_for_files_seen_before(pairs_at_other_rates):
     config = DataConfig(test=pairs_at_other_rates)
     for _ in range(2):
-        with pytest.raises(UserError, match='5 of 8 .*\n.*44100 Hz.*to which --config.data.resample=True .*\n'):
+        with pytest.raises(UserError, match='5 of 8 .*\n.*44100 Hz.*--config.data.resample=True .*\n'):
             open_source(config, 'test')
         assert len(open_source(dataclasses.replace(config, resample=True), 'test')) == 4
 
@@ -396,7 +396,7 @@ def test_speech_alone_holds_out_whole_speakers(speech_folder):
 
 def test_bad_files_of_speech_alone_are_listed(speech_folder, tmp_path):
     bad = write(tmp_path / 'speech' / 'spk0' / 'silent.wav', np.zeros(RATE))
-    with pytest.raises(UserError, match=f'^{bad}: silent; mend or remove it'):
+    with pytest.raises(UserError, match=f'^{bad}: silent; repair or remove it'):
         open_source(DataConfig(test=speech_folder), 'test')
     assert len(open_source(DataConfig(test=speech_folder, skip_bad=True), 'test')) == 12
 
@@ -434,10 +434,11 @@ def test_holding_out_leaves_both_sides_something():
 
 @pytest.mark.parametrize(('names', 'level', 'said'), [
     ([f'wav48/p{who}/p{who}_{take}' for who in (225, 226, 227) for take in (1, 2)], 0,
-     r'folders of level 2 were taken for speakers, 1 of 3 are held out for validation: p22[567]'),
+     r'using folders of level 2 as speakers; 1 of 3 are held out for validation: p22[567]'),
     ([f'dialect{who % 2}/s{who}/{take}' for who in range(4) for take in (1, 2)], 2,
-     r'folders of level 2 were taken for speakers, 1 of 4 are held out for validation: s[0123]'),
-    (['one', 'two', 'three'], 0, r'no folders of speakers, 1 of 3 files are held out .* may be in training too')])
+     r'using folders of level 2 as speakers; 1 of 4 are held out for validation: s[0123]'),
+    (['one', 'two', 'three'], 0,
+     r'found no folders of speakers; 1 of 3 files are held out .* may also be in training')])
 def test_validation_says_who_is_held_out_and_shares_no_speaker(tmp_path, names, level, said, capsys):
     for k, name in enumerate(names):
         write(tmp_path / f'{name}.wav', np.random.default_rng(k).uniform(-0.1, 0.1, RATE))
@@ -468,8 +469,8 @@ def bad_pairs(pair_folders, tmp_path):
     nan[100] = np.nan
     spoil('nan', 'NaN', nan, subtype='FLOAT')
     spoil('silent', 'silent', np.zeros(RATE // 2))
-    spoil('rate', '8000 Hz, expected 16000 Hz, to which --config.data.resample=True (evaluate.py: --resample) '
-          'resamples it', wave(1), rate=8000)
+    spoil('rate', '8000 Hz, expected 16000 Hz; --config.data.resample=True (evaluate: --resample) resamples it',
+          wave(1), rate=8000)
     spoil('short', 'too short', wave(1, 0.1))
     spoil('stereo', '2 channels', np.stack([wave(1), wave(2)], axis=1))
     spoil('length', '9600 samples, but 8000', wave(1, 0.6))
@@ -508,7 +509,7 @@ def test_bad_files_are_left_out_on_request(pair_folders, bad_pairs, caplog):
 def test_nothing_left_is_an_error(tmp_path):
     for part in ('clean', 'noisy'):
         write(tmp_path / part / 'a.wav', np.zeros(RATE))
-    with pytest.raises(UserError, match='no audio file left'):
+    with pytest.raises(UserError, match='all audio files are bad'):
         open_source(DataConfig(test=Folders(str(tmp_path / 'clean'), str(tmp_path / 'noisy')), skip_bad=True), 'test')
 
 

@@ -1,1 +1,1 @@
-"""TFDS builders of clean and noisy pairs, 16 kHz, one channel, 16 bit. Importing a module registers its builder."""
+"""TFDS builders of pairs of clean and noisy speech, 16 kHz, one channel, 16 bit; a module registers its builder."""

@@ -2,22 +2,23 @@
 
 E. Vincent, S. Watanabe, A. A. Nugraha, J. Barker and R. Marxer, "An analysis of environment, microphone and data
 simulation mismatches in robust speech recognition", Computer Speech and Language 46, 2017. The corpus is licensed by
-the Linguistic Data Consortium (LDC2017S24 is its CHiME-3 release), so it has to be put in place by hand.
+the Linguistic Data Consortium (LDC2017S24 is its CHiME-3 release), so you have to put it in place yourself.
 
 The simulated development set dt05 becomes `validation` (1640 pairs), the evaluation set et05 `test` (1320 pairs). One
-channel is used: microphone 5, which faces the speaker and which published enhancement scores take. Files used, below
-`CHiME4/data/audio/16kHz/` in TFDS's manual directory (`downloads/manual` in the data directory), where {set} is dt05 or
-et05 and {env} is bus, caf, ped or str:
+channel is used: microphone 5, which faces the speaker and which published enhancement scores use. These files are read,
+below `CHiME4/data/audio/16kHz/` in TFDS's manual directory (`downloads/manual` in the data directory), where {set} is
+dt05 or et05 and {env} is bus, caf, ped or str:
 
     isolated/{set}_{env}_simu/{speaker}_{sentence}_{ENV}.CH5.wav             noisy
     isolated_ext/{set}_{env}_simu/{speaker}_{sentence}_{ENV}.CH5.Clean.wav   clean, config `aligned`
     isolated/{set}_bth/{speaker}_{sentence}_BTH.CH0.wav                      clean, config `booth`
 
-`aligned` takes the speech component of each mixture, sample by sample what enhancement should give. The corpus lacks
-these files; the organisers' simulation script as extended in Kaldi's `chime4` recipe writes them. `booth` takes the
-booth recording the mixture was simulated from: part of the corpus, but at another level and some samples off.
+`aligned` uses the speech component of each mixture, which is sample by sample what enhancement should give. The corpus
+lacks these files; the organisers' simulation script, as extended in Kaldi's `chime4` recipe, writes them. `booth` uses
+the booth recording that the mixture was simulated from. It is part of the corpus, but at another level and some samples
+off.
 
-The list of files used is written to `manifest.tsv` beside the data.
+The builder writes the list of these files to `manifest.tsv` beside the data.
 """
 
 import dataclasses
@@ -40,7 +41,7 @@ MANIFEST = 'manifest.tsv'
 
 @dataclasses.dataclass(eq=False)
 class Chime4Config(tfds.core.BuilderConfig):
-    """Which clean reference is used, and how many pairs there must be."""
+    """The clean reference, and the number of pairs that there must be."""
 
     reference: str = 'aligned'  # or 'booth'
     num_validation: int = 1640
@@ -83,7 +84,7 @@ class Chime4(tfds.core.GeneratorBasedBuilder):
     def _root(self, dl_manager) -> epath.Path:
         try:
             manual = dl_manager.manual_dir
-        except AssertionError as error:  # how TFDS says that it does not exist or is empty
+        except AssertionError as error:  # TFDS raises it if the directory does not exist or is empty
             raise UserError(' '.join(str(error).split())) from error
         if not (manual / ROOT / 'isolated').is_dir():
             raise UserError(f'{manual / ROOT}/isolated: no such directory. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}')
@@ -93,7 +94,7 @@ class Chime4(tfds.core.GeneratorBasedBuilder):
         rows = ['split\tid\tnoise\tnoisy\tclean']
         rows += [f'{split}\t{pair.name}\t{pair.noise}\t{pair.noisy.relative_to(root)}\t{pair.clean.relative_to(root)}'
                  for split, found in splits.items() for pair in found]
-        # This directory is still TFDS's temporary one: it is renamed when all is written.
+        # This is still TFDS's temporary directory, which is renamed when all is written.
         (self.data_path / MANIFEST).write_text('\n'.join(rows) + '\n', encoding='utf-8')
 
     def _generate_examples(self, found: list[Pair]) -> Iterator[tuple[str, dict]]:
@@ -105,10 +106,10 @@ class Chime4(tfds.core.GeneratorBasedBuilder):
 
 
 def find_pairs(root: epath.Path, part: str, reference: str) -> list[Pair]:
-    """Pairs of 'dt05' or 'et05', sorted by name.
+    """Finds the pairs of 'dt05' or 'et05', sorted by name.
 
     Raises:
-      UserError: clean files are missing, by name.
+      UserError: clean files are missing.
     """
     found = []
     for environment in ENVIRONMENTS:

@@ -1,6 +1,6 @@
-"""A thin binding of the espeak-ng speech synthesiser, as the `espeakng-loader` wheel carries it (GPL-3).
+"""A thin binding of the espeak-ng speech synthesiser in the `espeakng-loader` wheel (GPL-3).
 
-Interface: espeak-ng's public header `speak_lib.h`.
+The interface is that of espeak-ng's public header `speak_lib.h`.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ import numpy as np
 
 from jax_diffse.errors import UserError
 
-# Of speak_lib.h: espeak_AUDIO_OUTPUT, espeak_PARAMETER, position type and character encoding.
+# From speak_lib.h: espeak_AUDIO_OUTPUT, espeak_PARAMETER, position type and character encoding.
 _SYNCHRONOUS = 2
 _RATE, _PITCH = 1, 3
 _POS_CHARACTER, _UTF8 = 1, 1
@@ -21,7 +21,7 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 class Synthesizer:
-    """espeak-ng in the state in which it starts: what it speaks depends on what this object spoke before, no more.
+    """espeak-ng in its initial state: what it speaks depends only on what this object spoke before.
 
     Raises:
       UserError: the `demo` extra is not installed, or the library does not start.
@@ -31,13 +31,13 @@ class Synthesizer:
         try:
             import espeakng_loader
         except ImportError as error:
-            raise UserError('espeakng_loader: not installed, needed for spoken_demo; pip install espeakng-loader'
+            raise UserError('espeakng_loader: not installed, but spoken_demo needs it; pip install espeakng-loader'
                             ) from error
         self._library = _private_copy(espeakng_loader.get_library_path())
         data = espeakng_loader.get_data_path().encode()
         self.sample_rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, 0)  # Hz
         if self.sample_rate <= 0:
-            raise UserError(f'espeak-ng: does not start with the data in {data.decode()}; reinstall espeakng-loader')
+            raise UserError(f'espeak-ng: cannot start with the data in {data.decode()}; reinstall espeakng-loader')
         self._chunks: list[np.ndarray] = []
         self._callback = _Callback(self._receive)  # kept: C holds no reference
         self._library.espeak_SetSynthCallback(self._callback)
@@ -45,7 +45,7 @@ class Synthesizer:
     def _receive(self, samples, count, events) -> int:
         if count > 0:
             self._chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
-        return 0  # go on
+        return 0  # continue
 
     def speak(self, text: str, voice: str, rate: int, pitch: int) -> np.ndarray:
         """Speaks a sentence.
@@ -76,8 +76,8 @@ class Synthesizer:
 
 
 def _private_copy(path: str) -> ctypes.CDLL:
-    # espeak-ng keeps state between sentences in static variables that it never resets, and loading a library twice
-    # gives the same one. A copy of the file is another library, with variables of its own.
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows cannot delete what is loaded
+    # espeak-ng keeps state between sentences in static variables that it never resets, and a library that is loaded
+    # twice is the same library. A copy of the file is another library, with variables of its own.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows cannot delete a loaded library
         copy = pathlib.Path(shutil.copy(path, folder))
         return ctypes.CDLL(str(copy))

@@ -1,4 +1,4 @@
-"""Generated noises, `[num_samples]` at 16 kHz; their level is arbitrary."""
+"""Generated noises, `[num_samples]` at 16 kHz and arbitrary level."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ def white(rng: np.random.Generator, num_samples: int) -> np.ndarray:
 
 
 def pink(rng: np.random.Generator, num_samples: int) -> np.ndarray:
-    """Gaussian noise with a power of about 1/f: f to the power of -0.8 to -1.4, constant below 50 Hz."""
+    """Gaussian noise whose power falls as about 1/f: f to the power of -0.8 to -1.4, constant below 50 Hz."""
     spectrum = np.fft.rfft(rng.standard_normal(num_samples))
     hertz = np.fft.rfftfreq(num_samples, 1 / SAMPLE_RATE)
     return np.fft.irfft(spectrum * np.maximum(hertz, 50.0) ** (-rng.uniform(0.8, 1.4) / 2), num_samples)
@@ -40,21 +40,21 @@ def impulsive(rng: np.random.Generator, num_samples: int) -> np.ndarray:
 
 
 def modulated(rng: np.random.Generator, num_samples: int) -> np.ndarray:
-    """Pink noise whose level swings by 20 dB, 2 to 6 times a second, as that of speech does."""
+    """Pink noise whose level varies by 20 dB, 2 to 6 times a second, as the level of speech does."""
     seconds = np.arange(num_samples) / SAMPLE_RATE
     swing = np.sin(2 * np.pi * rng.uniform(2, 6) * seconds + rng.uniform(0, 2 * np.pi))
     return 10 ** (swing / 2) * pink(rng, num_samples)
 
 
 def babble(rng: np.random.Generator, num_samples: int, talkers: list[np.ndarray]) -> np.ndarray:
-    """Talkers `[N_i]` of equal level, all at once, each repeated from a random place."""
+    """The sum of talkers `[N_i]` of equal level, each repeated from a random place."""
     return sum(np.roll(np.resize(_unit(talker), num_samples), rng.integers(num_samples)) for talker in talkers)
 
 
 def mix(clean: np.ndarray, noise: np.ndarray, snr_db: float, level_db: float) -> tuple[np.ndarray, np.ndarray]:
-    """(clean, noisy) at a ratio of energies over the whole file of `snr_db`, clean at `level_db` re full scale.
+    """Mixes at an SNR over the whole file -> (clean, noisy), with clean at `level_db` relative to full scale.
 
-    Both are turned down together where noisy would clip.
+    If noisy would clip, both are scaled down together.
     """
     clean = 10 ** (level_db / 20) * _unit(clean)
     noisy = clean + 10 ** ((level_db - snr_db) / 20) * _unit(noise)

@@ -1,11 +1,11 @@
-"""What the builders share: the features of a pair of recordings, how it is stored, how partners are found."""
+"""Shared code of the builders: the features of a pair of recordings, how it is stored, and checks of pairs."""
 
 from collections.abc import Iterable
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-import jax_diffse.data.tf  # noqa: F401  hides accelerators before TFDS touches TensorFlow
+import jax_diffse.data.tf  # noqa: F401  hides accelerators before TFDS uses TensorFlow
 from jax_diffse import audio
 from jax_diffse.errors import UserError
 
@@ -14,16 +14,16 @@ FULL_SCALE = 32_768  # int16 value of 1.0
 
 
 def info(builder: tfds.core.DatasetBuilder, description: str, **details: str) -> tfds.core.DatasetInfo:
-    """The `DatasetInfo` of a builder of pairs; `details` are its homepage and citation."""
-    # Raw bytes: TFDS would otherwise store each sample as a 64-bit integer, and decode it one by one.
+    """Builds the `DatasetInfo` of a builder of pairs; `details` are its homepage and citation."""
+    # Raw bytes: otherwise TFDS would store each sample as a 64-bit integer, and decode the samples one by one.
     waveform = tfds.features.Tensor(shape=(None,), dtype=np.int16, encoding='bytes')
     features = tfds.features.FeaturesDict({
         'id': tfds.features.Text(),  # unique in its split
         'clean': waveform,
         'noisy': waveform,
         'speaker': tfds.features.Text(),
-        'noise': tfds.features.Text(),  # class of the noise, '' where unknown
-        'snr_db': np.float32,  # NaN where unknown
+        'noise': tfds.features.Text(),  # class of the noise, '' if unknown
+        'snr_db': np.float32,  # NaN if unknown
     })
     return tfds.core.DatasetInfo(builder=builder, description=description, features=features,
                                  metadata=tfds.core.MetadataDict(sample_rate=SAMPLE_RATE), **details)
@@ -31,7 +31,7 @@ def info(builder: tfds.core.DatasetBuilder, description: str, **details: str) ->
 
 def example(name: str, clean: np.ndarray, noisy: np.ndarray, speaker: str, noise: str = '',
             snr_db: float = np.nan) -> tuple[str, dict]:
-    """A TFDS key and example from float waveforms `[N]` in [-1, 1].
+    """Makes a TFDS key and example from float waveforms `[N]` in [-1, 1].
 
     Raises:
       UserError: the two differ in length.
@@ -43,12 +43,12 @@ def example(name: str, clean: np.ndarray, noisy: np.ndarray, speaker: str, noise
 
 
 def to_int16(samples: np.ndarray) -> np.ndarray:
-    """Rounds [-1, 1) to 16 bits, clipping what is beyond."""
+    """Rounds [-1, 1) to 16 bits; values beyond are clipped."""
     return np.clip(np.round(samples * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
 def to_stored_rate(samples: np.ndarray, sample_rate: int, name: str) -> np.ndarray:
-    """Waveform `[N, 1]` at any rate (Hz) -> `[M]` at `SAMPLE_RATE`.
+    """Resamples a waveform `[N, 1]` at any rate (Hz) -> `[M]` at `SAMPLE_RATE`.
 
     Raises:
       UserError: there is more than one channel.
@@ -59,15 +59,15 @@ def to_stored_rate(samples: np.ndarray, sample_rate: int, name: str) -> np.ndarr
 
 
 def check_partners(clean: Iterable[str], noisy: Iterable[str], clean_place: str, noisy_place: str) -> None:
-    """Raises a `UserError` that names the utterances which only one of the two places has."""
+    """Raises a `UserError` that names the utterances that only one of the two places has."""
     clean, noisy = set(clean), set(noisy)
     for lonely, place, other in ((clean - noisy, clean_place, noisy_place), (noisy - clean, noisy_place, clean_place)):
         if lonely:
             names = ', '.join(sorted(lonely)[:10]) + (f' and {len(lonely) - 10} more' if len(lonely) > 10 else '')
-            raise UserError(f'{place}: no partner in {other} for {names}; get the data set again')
+            raise UserError(f'{place}: no partner in {other} for {names}; download the data set again')
 
 
 def check_count(count: int, expected: int, place: str) -> None:
-    """Raises a `UserError` if a part of a published data set has not the published number of pairs."""
+    """Raises a `UserError` if a part of a published data set does not have the published number of pairs."""
     if count != expected:
-        raise UserError(f'{place}: {count} pairs, expected the {expected} published; get the data set again')
+        raise UserError(f'{place}: {count} pairs, expected the {expected} published; download the data set again')

@@ -1,4 +1,4 @@
-"""What the voices of `spoken_demo` say. No sentence is in two splits."""
+"""The sentences of `spoken_demo`. No sentence is in two splits."""
 
 TRAIN = (
     'The ferry leaves at seven, so bring a warm jacket and some change.',

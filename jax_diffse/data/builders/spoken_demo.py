@@ -1,8 +1,8 @@
 """spoken_demo: sentences spoken by a synthesiser in generated noise. It needs no download, and is made in seconds.
 
 The voices are those of espeak-ng (the `demo` extra). Training, validation and test have different voices, both in the
-variant of the voice and in the sentences they speak, and two kinds of noise are heard in the test set alone. It shows
-that everything works and lets a change be judged within minutes; it says nothing about quality on real recordings.
+variant of the voice and in the sentences, and two kinds of noise occur only in the test set. The data set shows that
+everything works, and lets you judge a change within minutes. It says nothing about quality on real recordings.
 """
 
 import dataclasses
@@ -16,8 +16,8 @@ from jax_diffse import audio
 from jax_diffse.data.builders import noises, pairs, sentences
 from jax_diffse.data.builders.espeak import Synthesizer
 
-# No variant with breath (f1 to f5, Annie, belinda ...): those sound a little different every time, presumably because
-# espeak-ng makes breath from memory that it does not initialise.
+# Variants with breath (f1 to f5, Annie, belinda ...) are left out: they sound a little different every time, presumably
+# because espeak-ng makes breath from memory that it does not initialise.
 VOICES = {
     'train': ('en-us+m1', 'en-gb-x-rp+m2', 'en-gb-scotland+m4', 'en-us+m6', 'en-gb-x-gbclan+john', 'en-029+robert',
               'en-us+anika', 'en-gb-x-rp+grandma', 'en-gb-x-gbcwmd+Mario', 'en-us+norbert', 'en-gb-scotland+linda',
@@ -28,15 +28,15 @@ VOICES = {
 SENTENCES = {'train': sentences.TRAIN, 'validation': sentences.VALIDATION, 'test': sentences.TEST}
 SEEN = ('white', 'pink', 'hum', 'impulsive')
 NOISES = {'train': SEEN, 'validation': SEEN, 'test': (*SEEN, 'modulated', 'babble')}
-TRAIN_SNR_DB = (0.0, 20.0)  # drawn between these
+TRAIN_SNR_DB = (0.0, 20.0)  # lowest and highest
 LISTED_SNR_DB = (5, 10, 15)  # of validation and test
 TALKERS = 6  # of babble
-_STREAM = {'train': 0, 'validation': 1, 'test': 2}  # of random numbers, so that splits do not share one
+_STREAM = {'train': 0, 'validation': 1, 'test': 2}  # of random numbers, one per split
 
 
 @dataclasses.dataclass(eq=False)
 class SpokenDemoConfig(tfds.core.BuilderConfig):
-    """How many utterances each split has, and the seed that everything random follows from."""
+    """The number of utterances of each split, and the seed of all random numbers."""
 
     train: int = 480
     validation: int = 24
@@ -46,7 +46,7 @@ class SpokenDemoConfig(tfds.core.BuilderConfig):
 
 @dataclasses.dataclass(frozen=True)
 class Speech:
-    """A sentence and how it is spoken."""
+    """A sentence, and the way it is spoken."""
 
     voice: str
     sentence: str
@@ -56,7 +56,7 @@ class Speech:
 
 @dataclasses.dataclass(frozen=True)
 class Utterance:
-    """One example of the data set, before it is made."""
+    """The plan of one example of the data set."""
 
     name: str
     speech: Speech
@@ -84,10 +84,10 @@ class SpokenDemo(tfds.core.GeneratorBasedBuilder):
 
 
 def plan(split: str, count: int, seed: int) -> list[Utterance]:
-    """Decides what is spoken, by whom and in what noise; kinds of noise, listed SNRs and voices occur equally often."""
+    """Plans sentences, voices and noises so that kinds of noise, listed SNRs and voices occur equally often."""
     rng = np.random.default_rng([seed, _STREAM[split], 0])
     spoken = _cycle(rng, list(itertools.product(VOICES[split], SENTENCES[split])), count)
-    # Neighbours differ in noise, then in SNR, so that the first few utterances already hold every kind.
+    # Neighbours differ in noise, then in SNR, so that the first few utterances already have every kind.
     conditions = [(noise, snr_db) for snr_db in LISTED_SNR_DB for noise in NOISES[split]]
     utterances = []
     for i, (voice, sentence) in enumerate(spoken):
@@ -101,7 +101,7 @@ def plan(split: str, count: int, seed: int) -> list[Utterance]:
 
 
 def _cycle(rng, combinations: list, count: int) -> list:
-    """`count` of the (voice, sentence) combinations: a different order each round, voices taking turns."""
+    """Orders `count` of the (voice, sentence) combinations: another order each round, with voices in turn."""
     rounds = []
     while len(rounds) < count:
         shuffled = [combinations[i] for i in rng.permutation(len(combinations))]
@@ -117,14 +117,14 @@ def _speech(rng, voice, sentence) -> Speech:
 
 
 def _talkers(rng, sentence) -> tuple[Speech, ...]:
-    """Voices of babble are training voices, which no target in the test set has; they say something else."""
+    """Draws the talkers of babble: training voices, which no target of the test set has, with other sentences."""
     others = [other for other in sentences.TEST if other != sentence]
     voices = rng.choice(VOICES['train'], TALKERS, replace=False)
     return tuple(_speech(rng, str(voice), str(rng.choice(others))) for voice in voices)
 
 
 def generate(split: str, utterances: Sequence[Utterance], seed: int) -> Iterator[tuple[str, dict]]:
-    """Makes the examples of a split, in order: `pairs.example`s.
+    """Makes the examples of a split in order, each a `pairs.example`.
 
     Raises:
       UserError: the `demo` extra is not installed.

@@ -3,9 +3,9 @@
 C. Valentini-Botinhao, "Noisy speech database for training speech enhancement algorithms and TTS models", University of
 Edinburgh, 2017, https://doi.org/10.7488/ds/2117. Licence: CC BY 4.0.
 
-The archives are downloaded (28spk: 5 GB, 56spk: 10 GB) and read in place; nothing is extracted. Audio is resampled
-from 48 to 16 kHz once, here. Training material has SNRs of 0, 5, 10 and 15 dB, the test set (speakers p232 and p257)
-2.5, 7.5, 12.5 and 17.5 dB. There is no published validation set: two training speakers are held out for it.
+The archives are downloaded (28spk: 5 GB, 56spk: 10 GB) and read in place; nothing is extracted. This module resamples
+the audio once, from 48 to 16 kHz. Training material has SNRs of 0, 5, 10 and 15 dB, the test set (speakers p232 and
+p257) 2.5, 7.5, 12.5 and 17.5 dB. There is no published validation set, so two training speakers are held out for it.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ _CITATION = """@misc{valentini2017noisy,
 
 @dataclasses.dataclass(eq=False)
 class VoiceBankDemandConfig(tfds.core.BuilderConfig):
-    """Which of the published training sets, and what it must contain."""
+    """One of the published training sets, and what it must contain."""
 
     speakers: int = 28  # names the archives
     validation_speakers: tuple[str, ...] = ()
@@ -45,13 +45,13 @@ class VoiceBankDemandConfig(tfds.core.BuilderConfig):
 
 
 class VoicebankDemand(tfds.core.GeneratorBasedBuilder):
-    """Builder `voicebank_demand`, with the configs `28spk` (the one that papers use) and `56spk`."""
+    """Builder `voicebank_demand`, with the configs `28spk` (which papers use) and `56spk`."""
 
     VERSION = tfds.core.Version('1.0.0')
     BUILDER_CONFIGS = [
         VoiceBankDemandConfig(name='28spk', description='28 English speakers', speakers=28, num_train=11_572,
                               validation_speakers=('p226', 'p287')),
-        # The two training sets share no speaker, so this one holds out others.
+        # The two training sets share no speaker, so this one holds out other speakers.
         VoiceBankDemandConfig(name='56spk', description='speakers with Scottish, American and other accents',
                               speakers=56, num_train=23_075, validation_speakers=('p234', 'p237')),
     ]
@@ -91,7 +91,7 @@ class Archive:
     """The files of a published zip archive, read in place, so that no member's name becomes a path on this machine.
 
     Raises:
-      UserError: it is no zip archive, or has a member that an honest one would not have, by name.
+      UserError: it is not a zip archive, or has a member that leads outside of it or occurs twice.
     """
 
     def __init__(self, path: epath.PathLike, name: str):
@@ -99,7 +99,8 @@ class Archive:
         try:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as error:
-            raise UserError(f'{name}: not readable as a zip archive ({error}); delete {path} and run again') from error
+            raise UserError(f'{name}: not readable as a zip archive ({error}); delete {path} and rerun the command'
+                            ) from error
         self.members: dict[str, zipfile.ZipInfo] = {}  # by file name without folder
         for member in self._zip.infolist():
             self._add(member)
@@ -109,21 +110,21 @@ class Archive:
         if _hostile(member):
             raise UserError(f'{self.name}: refused, its member {member.filename!r} leads outside the archive')
         folder, _, file = member.filename.rpartition('/')
-        if not file or '__MACOSX' in folder:  # a directory, or what macOS puts beside each file
+        if not file or '__MACOSX' in folder:  # a directory, or a file that macOS adds
             return
         if file in self.members:
-            raise UserError(f'{self.name}: two members are named {file!r}; get the data set again')
+            raise UserError(f'{self.name}: two members are named {file!r}; download the data set again')
         self.members[file] = member
 
     def bytes(self, file: str) -> bytes:
-        """Contents of a member; its checksum is verified."""
+        """Reads the contents of a member and verifies its checksum."""
         try:
             return self._zip.read(self.members[file])
         except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
-            raise UserError(f'{self.name}: member {file} is damaged ({error}); get the data set again') from error
+            raise UserError(f'{self.name}: member {file} is damaged ({error}); download the data set again') from error
 
     def read(self, utterance: str) -> np.ndarray:
-        """Waveform `[N]` of a wav member, at `pairs.SAMPLE_RATE`."""
+        """Reads the waveform `[N]` of a wav member, at `pairs.SAMPLE_RATE`."""
         name = f'{utterance}.wav'
         try:
             samples, rate = soundfile.read(io.BytesIO(self.bytes(name)), dtype='float32', always_2d=True)
@@ -135,7 +136,7 @@ class Archive:
 def _hostile(member: zipfile.ZipInfo) -> bool:
     name = member.filename.replace('\\', '/')
     absolute = name.startswith('/') or re.match('[A-Za-z]:', name)
-    kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where the archive was not made on Unix
+    kind = stat.S_IFMT(member.external_attr >> 16)  # 0 if the archive was not made on Unix
     return bool(absolute) or '..' in name.split('/') or kind not in (0, stat.S_IFREG, stat.S_IFDIR)
 
 
@@ -150,7 +151,7 @@ def _speaker(name: str) -> str:
 
 
 def read_log(archive: Archive, member: str) -> dict[str, tuple[str, float]]:
-    """Noise class and SNR (dB) by utterance, from lines such as 'p226_001 cafeteria 15'; empty if there is no log."""
+    """Reads noise class and SNR (dB) by utterance from lines such as 'p226_001 cafeteria 15'; empty without a log."""
     if member not in archive.members:
         return {}
     rows = (line.split() for line in archive.bytes(member).decode('utf-8', 'replace').splitlines())
