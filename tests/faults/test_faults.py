@@ -7,7 +7,8 @@ import pytest
 from tests.faults.__main__ import HEADING, PAGE, with_table
 from tests.faults.drill import Drill, Outcome, table
 
-pytestmark = pytest.mark.skipif(sys.platform == 'win32', reason='signals are those of POSIX')
+pytestmark = [pytest.mark.slow,
+              pytest.mark.skipif(sys.platform == 'win32', reason='signals are those of POSIX')]
 
 
 @pytest.fixture(scope='module')

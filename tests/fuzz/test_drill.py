@@ -10,6 +10,7 @@ from tests.fuzz import drill
 COUNTS = {'wav': 300, 'flac': 300, 'torch': 400, 'run': 40, 'run without checksums': 40}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', COUNTS)
 def test_damaged_files_are_read_or_refused(name):
     tally = drill.drill(name, count=COUNTS[name])
