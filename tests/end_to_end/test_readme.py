@@ -1,4 +1,5 @@
-"""The README's commands and Python, run as they stand but at `:quick` size, in the order in which they are written."""
+"""The README's commands and Python, and those of the systems' pages for one's own folders, run as they stand but at
+`:quick` size, in the order in which they are written."""
 
 import json
 import os
@@ -17,12 +18,13 @@ from jax_diffse import cli, config
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 
-SMALLER = {'dccrn': ['channels=(4,4)'], 'demo': ['channels=(4,4)'], 'dr_diffuse': ['temporal_groups=0', 'channels=8']}
-named = pytest.mark.skipif(not hasattr(config, 'available'), reason='configs are not known by name yet')
+SMALLER = {'dccrn': ['channels=(4,4)'], 'demo': ['channels=(4,4)'], 'dr_diffuse': ['temporal_groups=0', 'channels=8'],
+           'diffgmm': ['steps=1'], 'diffiner': ['respacing=ddim2'], 'segan': ['channels=(4,4)'],
+           'compact_diffiner': ['respacing=2']}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf'^```{language}\n(.*?)^```', README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf'^```{language}\n(.*?)^```', text, re.MULTILINE | re.DOTALL)
 
 
 def commands(text: str) -> list[list[str]]:
@@ -34,7 +36,7 @@ def recipe(target: str) -> list[list[str]]:
     """The Python commands of a Makefile's target."""
     found = re.search(rf'^{target}:.*\n((?:\t.*\n)+)', (ROOT / 'Makefile').read_text(encoding='utf-8'), re.MULTILINE)
     assert found, f'README names make {target}, which the Makefile lacks'
-    return commands(found[1].replace('$(BIN)/', ''))
+    return [words for words in commands(found[1].replace('$(BIN)/', '')) if words[0] == 'python']
 
 
 def as_quick(words: list[str]) -> list[str]:
@@ -93,7 +95,7 @@ def clone(tmp_path_factory):
     return folder
 
 
-@named
+@pytest.mark.slow
 def test_blocks(clone, tmp_path_factory):
     pytest.importorskip('espeakng_loader', reason='the demo speaks with espeak-ng')
     data, steps = tmp_path_factory.mktemp('tfds'), []
@@ -111,6 +113,20 @@ def test_blocks(clone, tmp_path_factory):
     assert (clone / 'runs/quick/report/index.html').exists()
 
 
+@pytest.mark.slow
+def test_pages_of_systems(clone, tmp_path_factory):
+    """Each page's section on one's own folders, in an order in which each finds the runs that it names."""
+    steps = []
+    for page in ('dccrn', 'diffiner', 'segan', 'diffgmm'):
+        text = (ROOT / 'docs' / f'{page}.md').read_text(encoding='utf-8').partition('\n## On your own folders\n')[2]
+        steps += [as_quick(words) for block in blocks('bash', text) for words in commands(block)]
+    assert {word for words in steps for word in words if word.endswith(('runs/prior', 'runs/compact', 'runs/diffgmm'))}
+    run(steps, clone, tmp_path_factory.mktemp('tfds'))
+    for left in ('runs/dccrn', 'runs/prior', 'runs/compact', 'runs/diffgmm'):
+        assert (clone / left / 'report/summary.json').exists(), left
+    assert (clone / 'refined/0.wav').exists()
+
+
 def test_it_is_short():
     assert len(README.split()) <= 700
 
@@ -123,7 +139,6 @@ def test_files_and_flags_in_the_text_exist():
     assert {'--steps', '--stream'} <= set(re.findall(r'(?<![\w-])--(?!config\.)[a-z][a-z-]*', README)) <= known
 
 
-@named
 def test_configs_in_the_text_exist():
     names = re.findall(rf"['` ]((?:{'|'.join(SMALLER)}):[\w+,]+)['`]", README)
     assert names
