@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from jax_diffse import config as configs
 from jax_diffse import runs
 from jax_diffse.conversion import writing
@@ -14,8 +16,8 @@ from jax_diffse.evaluation.sweep import grid
 from jax_diffse.training import chain
 
 
-def train(config, workdir: str | os.PathLike, *, overrides: Mapping[str, Any] | None = None,
-          change_config: bool = False) -> dict[str, dict[str, float]]:
+def train(config: str | os.PathLike | ConfigDict, workdir: str | os.PathLike, *,
+          overrides: Mapping[str, Any] | None = None, change_config: bool = False) -> dict[str, dict[str, float]]:
     """Trains a system, or resumes a training.
 
     Args:

@@ -8,6 +8,8 @@ from jax_diffse.data.folders import open_folders
 from jax_diffse.data.source import Source
 from jax_diffse.errors import UserError
 
+__all__ = ['FOLDERS', 'SPLITS', 'DataConfig', 'Source', 'open_folders', 'open_source']
+
 
 def open_source(config: DataConfig, split: str) -> Source:
     """Opens the 'train', 'validation' or 'test' split. Every file of a `folders` split is read once, to check it.

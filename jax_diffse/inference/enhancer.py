@@ -214,17 +214,19 @@ class Enhancer:
         groups = self._grouped(waveforms, ids, processed, True)
         while True:
             started = time.perf_counter() - self.compile_seconds
-            indices, group = next(groups, (None, None))
-            if indices is None:
+            found = next(groups, None)
+            if found is None:
                 return
+            indices, group = found
             seconds = time.perf_counter() - self.compile_seconds - started
             names = ('preceding',) * isinstance(self.run.system, Refiner) + self._programs.stages
-            yield Batch(indices, {stage: [found[s] for found in group] for s, stage in enumerate(names)}, seconds)
+            yield Batch(indices, {stage: [stages[s] for stages in group] for s, stage in enumerate(names)}, seconds)
 
-    def _grouped(self, waveforms, ids, processed, all_stages) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+    def _grouped(self, waveforms: Sequence[np.ndarray], ids: Sequence[str], processed: Sequence[np.ndarray] | None,
+                 all_stages: bool) -> Iterator[tuple[list[int], list[np.ndarray]]]:
         """Indices of utterances, and the output `[K, N]` of each; K is 1, or the number of stages."""
-        buckets, pieces = collections.defaultdict(list), {}
-        given = [None] * len(waveforms) if processed is None else processed
+        buckets, pieces = collections.defaultdict[int, list[int]](list), {}
+        given: Sequence[np.ndarray | None] = [None] * len(waveforms) if processed is None else processed
         for i, (waveform, name, refined) in enumerate(zip(waveforms, ids, given, strict=True)):
             source, partner = streams.from_array(waveform[:, None], self.sample_rate, name), None
             if refined is not None:
@@ -248,8 +250,8 @@ class Enhancer:
         if processed is not None:
             streams.check_alike(source, processed)
 
-    def _stream(self, source: streams.Stream, processed: streams.Stream | None, strength,
-                utterance) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _stream(self, source: streams.Stream, processed: streams.Stream | None, strength: float,
+                utterance: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Consecutive pieces (noisy, output) `[n, C]` of a recording."""
         if not 0 <= strength <= 1:
             raise UserError(f'strength={strength}: expected a number from 0 to 1')
@@ -270,12 +272,12 @@ class Enhancer:
             self._streams[num_channels] = StreamingEnhancer(self.run, num_channels)
         return self._streams[num_channels]
 
-    def _chunks(self, source: streams.Stream, processed: streams.Stream | None, utterance,
-                all_stages=False) -> Iterator[np.ndarray]:
+    def _chunks(self, source: streams.Stream, processed: streams.Stream | None, utterance: str,
+                all_stages: bool = False) -> Iterator[np.ndarray]:
         """Consecutive enhanced pieces `[n, C * K]` of a recording at the system's rate; K stages of each channel."""
         rms, channels = self._levels(source, processed), source.num_channels
 
-        def process(chunk, number):
+        def process(chunk: np.ndarray, number: int) -> np.ndarray:
             length = self._programs.bucket(len(chunk))
             refined = [None] * channels if processed is None else chunk.T[channels:]
             pieces = [Chunk(chunk[:, c], utterance, rms[c], c, number, refined[c]) for c in range(channels)]

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import numpy as np
 from jax_diffse import runs
 from jax_diffse.errors import UserError
 from jax_diffse.runs import Run
-from jax_diffse.systems.base import Streaming
+from jax_diffse.systems.base import Streaming, Variables
 
 UNKNOWN_END = 1 << 30  # hops of a recording that is still running: 77 days at 100 samples and 16 kHz
 
@@ -30,11 +30,15 @@ def timing(run: Run) -> Timing:
     Raises:
       UserError: the system cannot stream.
     """
-    system = run.system
-    if not isinstance(system, Streaming):
-        raise UserError(f'{run.workdir}: {type(system).__name__} needs the whole recording and cannot stream; use a '
-                        'DCCRN run, or enhance whole files')
+    system = _streaming(run)
     return Timing(system.look_ahead / system.sample_rate, (system.delay + 1) * system.hop / system.sample_rate)
+
+
+def _streaming(run: Run) -> Streaming:
+    if not isinstance(run.system, Streaming):
+        raise UserError(f'{run.workdir}: {type(run.system).__name__} needs the whole recording and cannot stream; use '
+                        'a DCCRN run, or enhance whole files')
+    return run.system
 
 
 def load(run: str | os.PathLike, *, num_channels: int = 1, checkpoint: int | str = 'best') -> 'StreamingEnhancer':
@@ -70,12 +74,16 @@ class StreamingEnhancer:
         if num_channels < 1:
             raise UserError(f'num_channels={num_channels}: expected 1 or more')
         self.run, self.num_channels = run, num_channels
-        self.sample_rate, self.hop = run.system.sample_rate, run.system.hop
+        self._system = system = _streaming(run)
+        self.sample_rate, self.hop = system.sample_rate, system.hop
         self.step_seconds = 0.0
         started = time.perf_counter()
-        self._start = jax.jit(lambda: run.system.stream_start(num_channels))
-        self._program = _compiled(run, num_channels)
+        self._start = jax.jit(lambda: system.stream_start(num_channels))
+        self._program = _compiled(system, run.variables, num_channels)
         self.compile_seconds = time.perf_counter() - started
+        self._state: Any = None
+        self._pending: np.ndarray = np.zeros((0, num_channels), np.float32)
+        self._hops = self._num_samples = 0
         self.reset()
 
     def __call__(self, block: np.ndarray) -> np.ndarray:
@@ -100,7 +108,7 @@ class StreamingEnhancer:
 
     def flush(self) -> np.ndarray:
         """Ends the recording, returns its remaining samples like `__call__`, and resets the state."""
-        delay, hops = self.run.system.delay, -(-self._num_samples // self.hop)
+        delay, hops = self._system.delay, -(-self._num_samples // self.hop)
         left = self._num_samples - max(0, self._hops - delay) * self.hop
         rest = np.zeros(((hops + delay - self._hops) * self.hop if left else 0, self.num_channels), np.float32)
         rest[:len(self._pending)] = self._pending
@@ -110,8 +118,8 @@ class StreamingEnhancer:
 
     def reset(self) -> None:
         """Drops the recording and its remaining samples; the next block starts a new one."""
-        self._state, self._hops = self._start(), 0
-        self._pending, self._num_samples = np.zeros((0, self.num_channels), np.float32), 0
+        self._state, self._hops, self._num_samples = self._start(), 0, 0
+        self._pending = np.zeros((0, self.num_channels), np.float32)
         self._ndim = 1 if self.num_channels == 1 else 2  # of the returned arrays: that of the last block
 
     def through(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -125,7 +133,7 @@ class StreamingEnhancer:
         if len(rest):
             yield rest
 
-    def _checked(self, block) -> np.ndarray:
+    def _checked(self, block: np.ndarray) -> np.ndarray:
         block, shape = np.asarray(block), f'[samples, {self.num_channels}]'
         if block.shape[1:] != (self.num_channels,) and not (block.ndim == self.num_channels == 1):
             expected = f'[samples] or {shape}' if self.num_channels == 1 else shape
@@ -141,7 +149,7 @@ class StreamingEnhancer:
     def _enhanced(self, samples: np.ndarray, num_hops: int) -> np.ndarray:
         """Complete hops of samples `[n, C]` -> the samples that are final now."""
         started, outputs = time.perf_counter(), [np.zeros((0, self.num_channels), np.float32)]
-        early = max(0, self.run.system.delay - self._hops) * self.hop  # output before the first sample
+        early = max(0, self._system.delay - self._hops) * self.hop  # output before the first sample
         for hop in samples.reshape(-1, self.hop, self.num_channels):
             output, self._state = self._program(self._state, np.ascontiguousarray(hop.T),
                                                 np.full(self.num_channels, num_hops, np.int32))
@@ -152,19 +160,19 @@ class StreamingEnhancer:
         if not np.all(np.isfinite(enhanced)):
             raise UserError(f'{self.run.workdir}: the system gave NaN or infinity; is the checkpoint of step '
                             f'{self.run.step} sound?')
-        return enhanced if self._ndim == 2 else enhanced[:, 0]
+        return enhanced if self._ndim == 2 else np.asarray(enhanced[:, 0])
 
 
-def _compiled(run: Run, num_channels: int):
+def _compiled(system: Streaming, variables: Variables, num_channels: int) -> jax.stages.Compiled:
     """(state, samples `[C, hop]`, num_hops `[C]`) -> samples `[C, hop]` and the new state; the old one is donated.
 
     The variables are constants of the program: the compiler then lays them out once instead of at every hop, which
     halves the time.
     """
-    def step(state, samples, num_hops):
-        return run.system.stream_step(run.variables, state, samples, num_hops)
+    def step(state: Any, samples: jax.Array, num_hops: jax.Array) -> tuple[jax.Array, Any]:
+        return system.stream_step(variables, state, samples, num_hops)
 
-    state = jax.eval_shape(lambda: run.system.stream_start(num_channels))
+    state = jax.eval_shape(lambda: system.stream_start(num_channels))
     return jax.jit(step, donate_argnums=0).lower(
-        state, jax.ShapeDtypeStruct((num_channels, run.system.hop), jnp.float32),
+        state, jax.ShapeDtypeStruct((num_channels, system.hop), jnp.float32),
         jax.ShapeDtypeStruct((num_channels,), jnp.int32)).compile()

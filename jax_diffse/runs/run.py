@@ -35,7 +35,7 @@ class Run:
     history: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the training, see `runs.history.History`
 
 
-def save(workdir, config: ml_collections.ConfigDict, variables: Variables, step: int = 0) -> None:
+def save(workdir: str | os.PathLike, config: ml_collections.ConfigDict, variables: Variables, step: int = 0) -> None:
     """Writes variables from elsewhere, such as converted ones, as a run that `load` accepts.
 
     Raises:
@@ -56,7 +56,7 @@ def save(workdir, config: ml_collections.ConfigDict, variables: Variables, step:
     checksums.write(layout.directory(workdir) / str(step))
 
 
-def load(workdir, *, step: int | str = 'best', model: Mapping[str, Any] | None = None) -> Run:
+def load(workdir: str | os.PathLike, *, step: int | str = 'best', model: Mapping[str, Any] | None = None) -> Run:
     """Loads a run from its folder.
 
     Args:
@@ -87,17 +87,18 @@ def load(workdir, *, step: int | str = 'best', model: Mapping[str, Any] | None =
         raise layout.does_not_fit(workdir, number, error) from error
 
 
-def history_of(workdir) -> dict[str, Any]:
+def history_of(workdir: str | os.PathLike) -> dict[str, Any]:
     """The record of a run's training, see `runs.history.History`; {} if it has none.
 
     Raises:
       UserError: no such run.
     """
     directory = layout.directory(workdir)
-    return layout.meta(directory / str(_candidates(directory, 'best', workdir)[0]), workdir)['history']
+    meta = layout.meta(directory / str(_candidates(directory, 'best', workdir)[0]), workdir)
+    return dict(meta['history'])
 
 
-def _load(path: pathlib.Path, workdir, model) -> Run:
+def _load(path: pathlib.Path, workdir: str | os.PathLike, model: Mapping[str, Any]) -> Run:
     meta = layout.meta(path, workdir)
     config = ml_collections.ConfigDict(meta['config'])
     override(config.model, model)
@@ -122,9 +123,9 @@ def with_model(run: Run, model: Mapping[str, Any]) -> Run:
     return dataclasses.replace(run, system=system, config=config.lock())
 
 
-def _candidates(directory: pathlib.Path, step: int | str, workdir) -> list[int]:
+def _candidates(directory: pathlib.Path, step: int | str, workdir: str | os.PathLike) -> list[int]:
     """The requested step, followed by substitutes in case it is damaged."""
-    steps = layout.steps(directory)
+    steps: list[int] = layout.steps(directory)
     if not steps:
         raise UserError(f'{workdir}: holds no finished checkpoint')
     if step == 'latest':
@@ -141,14 +142,14 @@ def _restore_variables(path: pathlib.Path, system: System) -> Variables:
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes(system))
     with ocp.StandardCheckpointer(multiprocessing_options=layout.this_process_only()) as checkpointer:
-        variables = _restore_arrays(checkpointer, path / 'variables', abstract)
+        variables: dict[str, Any] = _restore_arrays(checkpointer, path / 'variables', abstract)
         if (path / 'ema').exists():
             averaged = {group: abstract['params'][group] for group in system.losses}
             variables['params'] = {**variables['params'], **_restore_arrays(checkpointer, path / 'ema', averaged)}
     return variables
 
 
-def _restore_arrays(checkpointer, path: pathlib.Path, abstract):
+def _restore_arrays(checkpointer: ocp.StandardCheckpointer, path: pathlib.Path, abstract: Any) -> Any:
     """Restores arrays with the shapes of `abstract`; a ValueError names one that differs (Orbax's fills pages)."""
     found = _named_shapes(checkpointer.metadata(path).item_metadata.tree)
     wanted = _named_shapes(abstract)
@@ -158,12 +159,12 @@ def _restore_arrays(checkpointer, path: pathlib.Path, abstract):
     return checkpointer.restore(path, abstract)
 
 
-def _named_shapes(tree) -> dict[str, tuple[int, ...]]:
+def _named_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     return {jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape)
             for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, 'shape'))}
 
 
-def _hash(variables) -> str:
+def _hash(variables: Variables) -> str:
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         digest.update(jax.tree_util.keystr(path).encode())
