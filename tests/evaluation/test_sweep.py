@@ -361,6 +361,26 @@ def test_curves_show_means_bands_and_baselines():
     assert_allclose(sorted({y for x, y in band.tolist() if x == 1}), [low, high])
 
 
+def test_a_stage_that_some_points_lack_is_not_drawn():
+    """DiffGMM has no `one_step` at one step, which on a busy machine may have the larger real-time factor."""
+    results = _results(a=('x', {}, 1, 0.5, [1, 3]), b=('x', {}, 6, 0.1, [2, 6]))
+    one, six = results.points
+    six = dataclasses.replace(six, stages=('condition', 'one_step', 'refined'),
+                              seeds=(_with_one_more_stage(six.seeds[0]),))
+    panel = Figure().subplots()
+    curves._panel(SweepResults(results.metrics, results.seeds, (one, six)),
+                  curves._Axis('rtf', 'real-time factor', lambda p: p.real_time_factor, lambda p: p.series), 0, panel)
+    lines = {line.get_label(): line for line in panel.lines}
+    assert list(lines) == ['noisy', 'x: condition', 'x']
+    assert_allclose(lines['x'].get_xydata(), [[0.1, 6], [0.5, 4]])
+
+
+def _with_one_more_stage(found):
+    values = np.insert(found.values, 2, -1.0, axis=1)
+    return evaluator.Results(found.infos, ('noisy', 'condition', 'one_step', 'refined'), found.metrics, values,
+                             [[{}] * 4] * len(values))
+
+
 def test_figures_are_of_what_varies(tmp_path):
     steps = _results(a=('x', {}, 1, 0.1, [1, 3]), b=('x', {}, 6, 0.5, [2, 6]))
     assert [figure.path.name for figure in curves.draw(steps, tmp_path)] == ['nfe.png', 'rtf.png']

@@ -104,7 +104,8 @@ def _panel(results: SweepResults, axis: _Axis, m: int, panel) -> None:
 
 
 def _stages(results: SweepResults, axis: _Axis, m: int, panel, name: str, points: Sequence[Point], colour: str) -> None:
-    stages = [stage for stage in reversed(points[0].stages) if stage not in points[0].baselines]
+    stages = [stage for stage in reversed(points[0].stages) if stage not in points[0].baselines
+              and all(stage in point.stages for point in points)]  # a system may have fewer at one step
     x = np.array([axis.value(point) for point in points], float)
     for k, stage in enumerate(stages):
         found = [results.means(point, stage)[m] for point in points]
