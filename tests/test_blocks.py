@@ -69,7 +69,7 @@ def test_blocks_without_overlap_stand_side_by_side():
 
 
 def test_frames_that_blocks_do_not_make_up_are_refused():
-    with pytest.raises(ValueError, match='17 frames are not those of whole blocks of 8 that share 3'):
+    with pytest.raises(ValueError, match='whole blocks of 8 that overlap by 3, got 17'):
         estimate(pointwise, signals(17))
 
 

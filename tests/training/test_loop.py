@@ -205,7 +205,7 @@ def test_a_run_without_a_sound_checkpoint_is_left_as_it_is(half_run, corpus, tmp
 def test_a_workdir_is_one_process_s(half_run, corpus, tmp_path):
     shutil.copytree(half_run, tmp_path, dirs_exist_ok=True)
     with files.locked(tmp_path / '.lock', 'run'):
-        with pytest.raises(UserError, match=f'process {os.getpid()} on .* is at work here'):
+        with pytest.raises(UserError, match=f'process {os.getpid()} on .* is using it'):
             train(make_config(corpus), tmp_path)
     assert train(make_config(corpus), tmp_path)['finished']
 
