@@ -1,6 +1,6 @@
 """Measures systems, scaling, the data pipeline, metrics, NISQA, losses and streaming: `python -m benchmarks`.
 
-Writes OUTPUT/benchmarks.json and OUTPUT/benchmarks.md; docs/benchmarks.md says what each figure means.
+Writes OUTPUT/benchmarks.json and OUTPUT/benchmarks.md. docs/benchmarks.md explains each figure.
 """
 
 import argparse
@@ -44,23 +44,23 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m benchmarks', description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument('--output', type=_folder, default='runs/benchmarks', metavar='DIR',
-                        help='where the files go (default: %(default)s)')
+                        help='folder for the results (default: %(default)s)')
     parser.add_argument('--against', type=files.given, metavar='JSON',
                         help='an earlier benchmarks.json to compare with, as ratios')
     parser.add_argument('--only', type=_names, default=list(plan.PARTS), metavar='A,B,...',
                         help=f'parts (default: {",".join(plan.PARTS)})')
-    parser.add_argument('--quick', action='store_true', help='everything in its smallest form, to see that it works')
+    parser.add_argument('--quick', action='store_true', help='measure everything at its smallest size, as a check')
     parser.add_argument('--synthetic', action='store_true',
-                        help='without TensorFlow: leave out the pipeline; the rest runs on noise anyway')
+                        help='leave out the pipeline, which needs TensorFlow; the rest runs on noise anyway')
     of_systems = parser.add_argument_group('systems')
     of_systems.add_argument('--systems', type=_names, default=list(plan.SYSTEMS), metavar='A,B,...',
                             help=f'default: {",".join(plan.SYSTEMS)}')
     of_systems.add_argument('--steps', type=_counts, metavar='A,B,...',
                             help=f'numbers of sampling steps (default: {",".join(map(str, full.steps))})')
-    of_systems.add_argument('--batch', type=_count, help=f'waveforms (default: {full.batch})')
-    of_systems.add_argument('--seconds', type=_seconds, help=f'of each (default: {full.seconds:g})')
-    of_systems.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'), help='also of scaling')
-    of_systems.add_argument('--repeats', type=_count, help=f'at most, of each median (default: {full.repeats})')
+    of_systems.add_argument('--batch', type=_count, help=f'number of waveforms (default: {full.batch})')
+    of_systems.add_argument('--seconds', type=_seconds, help=f'length of each (default: {full.seconds:g})')
+    of_systems.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'), help='also used by scaling')
+    of_systems.add_argument('--repeats', type=_count, help=f'at most, for each median (default: {full.repeats})')
     of_pipeline = parser.add_argument_group('pipeline')
     of_pipeline.add_argument('--speech', type=files.given, default='', metavar='DIR',
                              help='mix your own files; goes with --noise')
@@ -69,22 +69,22 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     plan.check('--only', args.only, plan.PARTS)
     plan.check('--systems', args.systems, plan.SYSTEMS)
     if bool(args.speech) != bool(args.noise):
-        raise UserError('--speech and --noise belong together: give both or neither')
+        raise UserError('--speech and --noise go together: give both or neither')
     return args
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the jobs one after the other and writes after each; 1 where one failed."""
+    """Runs the jobs one after the other and writes the results after each; returns 1 if one failed."""
     args = _parse(argv)
     earlier = report.load(args.against) if args.against else None
     try:
         args.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f'--output={args.output}: cannot be made ({error.strerror})') from error
+        raise UserError(f'--output={args.output}: cannot create the folder ({error.strerror})') from error
     size = plan.size_of(args)
     machine = job.start(plan.Job('machine', {'repeats': size.repeats}))
     if machine.failure:
-        raise UserError(f'nothing can be measured here: {machine.failure}')
+        raise UserError(f'cannot measure anything on this machine: {machine.failure}')
     found = {'format': report.FORMAT, 'complete': False, **machine.figures[0], 'left_out': {}, 'failures': {},
              'figures': []}
     for each in plan.jobs(args, size, found['hardware']):
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _measure(each: plan.Job, synthetic: bool, found: report.Report) -> None:
-    """Adds what a job comes to, and says so in a line."""
+    """Runs a job, adds its outcome to `found`, and prints a line about it."""
     started = time.perf_counter()
     outcome = job.Outcome([], '--synthetic', '') if synthetic and each.part == 'pipeline' else job.start(each)
     found['figures'] += outcome.figures
@@ -109,8 +109,8 @@ def _measure(each: plan.Job, synthetic: bool, found: report.Report) -> None:
 
 
 if __name__ == '__main__':
-    # Compilation is measured, so no program may come from a cache.
+    # Compile times are measured, so no program may come from a cache.
     os.environ.update(JAX_DIFFSE_CACHE='off', JAX_ENABLE_COMPILATION_CACHE='false')
     launch.tune()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which ends the job's process as well
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which also ends the job's process
     errors.exit_with(main)

@@ -1,7 +1,7 @@
-"""Runs a job in a process of its own, so that its peak memory is its own and its failure costs nothing else.
+"""Runs a job in a process of its own, so that peak memory is that of the job and a failure affects no other job.
 
-The child, `python -m benchmarks.job PART FILE` with the settings as JSON on its standard input, writes a line of JSON
-to FILE for each figure as it comes: what was measured before a crash stays.
+The child, `python -m benchmarks.job PART FILE`, reads the settings as JSON from standard input. It writes a line of
+JSON to FILE for each figure at once, so that figures from before a crash are kept.
 """
 
 import importlib
@@ -21,7 +21,7 @@ from jax_diffse.errors import UserError
 
 
 class Outcome(NamedTuple):
-    """What a job came to."""
+    """The outcome of a job."""
 
     figures: list[dict[str, Any]]
     left_out: str  # why it was not measured
@@ -45,9 +45,9 @@ def start(job: Job) -> Outcome:
 
 
 def ended_by(status: int) -> str:
-    """Why a process that said nothing ended."""
+    """Why a process ended that gave no reason."""
     if status == -9:
-        return 'killed (signal 9), most likely for lack of memory: try a smaller --batch'
+        return 'killed (signal 9), most likely because memory ran out: try a smaller --batch'
     return f'ended by signal {-status}' if status < 0 else f'ended with status {status}'
 
 

@@ -1,4 +1,4 @@
-"""The perceptual losses, forward and backward: the log-mel distance from DCCRN's spectra, PMSQE from waveforms."""
+"""Times the perceptual losses and their gradients: log-mel distance of DCCRN's spectra, PMSQE of waveforms."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ BATCH, SECONDS = 2, 3
 
 
 def run(repeats: int) -> Iterator[Figure]:
-    """Figures of each loss as its paper has it and as released."""
+    """Yields the figures of each loss, as in its paper and as released."""
     waves = 0.1 * jax.random.normal(jax.random.key(0), (2, BATCH, SECONDS * SAMPLE_RATE))
     specs = jax.random.normal(jax.random.key(1), (2, BATCH, SECONDS * SAMPLE_RATE // HOP + 3, 257, 2))
     cases = (('LMS', lms, specs), ('LMS, released', lambda *pair: lms(*pair, released=True), specs),
@@ -26,5 +26,5 @@ def run(repeats: int) -> Iterator[Figure]:
 
 
 def lms(estimate: jax.Array, target: jax.Array, released: bool = False) -> jax.Array:
-    """The distance of complex spectra `[B, T, 257, 2]`."""
+    """The log-mel distance of complex spectra `[B, T, 257, 2]`."""
     return log_mel.log_mel_rmse(*map(log_mel.magnitude_for_log, (estimate, target)), released=released)

@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""Describes the machine that the figures were measured on."""
 
 import datetime
 import os
@@ -14,7 +14,7 @@ from benchmarks.measure import timed
 from jax_diffse import launch
 from jax_diffse.runs import versions
 
-PRODUCT = 2048  # rows and columns of the matrices whose product machines are compared by
+PRODUCT = 2048  # rows and columns of the matrices whose product calibrates a machine
 
 
 def run(repeats: int) -> Iterator[dict[str, Any]]:
@@ -38,7 +38,7 @@ def hardware() -> dict[str, Any]:
 
 
 def revision() -> str | None:
-    """The commit of the clone, with '-dirty' where files differ from it; None outside a clone."""
+    """The commit of the clone, with '-dirty' if files differ from it; None outside a clone."""
     command = ['git', '--no-optional-locks', 'describe', '--always', '--dirty', '--abbrev=12', '--exclude=*']
     try:
         done = subprocess.run(command, cwd=pathlib.Path(__file__).parent, capture_output=True, text=True)

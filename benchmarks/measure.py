@@ -1,4 +1,4 @@
-"""Seconds, memory and operations of programs, and the variables they run on."""
+"""Measures the time, memory and operations of compiled programs, and draws variables for them."""
 
 import resource
 import statistics
@@ -13,11 +13,11 @@ import numpy as np
 from benchmarks.figures import Figure, figure
 from jax_diffse.systems.base import System, Variables, shapes
 
-ENOUGH = 20.0  # seconds, after which a slow function is not repeated again
+ENOUGH = 20.0  # seconds, after which a slow function is not repeated
 
 
 def timed(function: Callable[[], Any], repeats: int) -> tuple[float, int]:
-    """Median seconds of `function()`, which returns arrays, after one call that is not counted; and over how many."""
+    """Times `function()`, which returns arrays, after one call that is not counted -> median seconds, repeats."""
     jax.block_until_ready(function())
     times = []
     while not times or len(times) < repeats and sum(times) < ENOUGH:
@@ -28,7 +28,7 @@ def timed(function: Callable[[], Any], repeats: int) -> tuple[float, int]:
 
 
 def program(subject: str, what: str, function, args: tuple, repeats: int, settings: dict) -> Iterator[Figure]:
-    """Compiles a jitted function for `args`, then measures it: its seconds come last."""
+    """Compiles a jitted function for `args` and measures it; its run time is the last figure."""
     started = time.perf_counter()
     compiled = function.lower(*args).compile()
     yield figure(subject, 'compilation', what, time.perf_counter() - started, 's', 1, settings)
@@ -44,7 +44,7 @@ def program(subject: str, what: str, function, args: tuple, repeats: int, settin
 
 
 def peaks(subject: str, settings: dict) -> Iterator[Figure]:
-    """The most memory that the process has held so far, and that of the accelerator where it tells."""
+    """Yields the peak memory of the process so far, and that of the accelerator if JAX reports it."""
     unit = 1 if sys.platform == 'darwin' else 1024
     resident = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     yield figure(subject, 'peak memory', 'process', resident, 'B', 1, settings)
@@ -54,7 +54,7 @@ def peaks(subject: str, settings: dict) -> Iterator[Figure]:
 
 
 def drawn(system: System) -> Variables:
-    """Variables of a system, drawn with NumPy: `init` takes ten times as long."""
+    """Draws the variables of a system with NumPy, because `init` takes ten times as long."""
     def draw(path, leaf):
         if path[-1].key in ('var', 'scale'):  # of normalisation
             return np.ones(leaf.shape, leaf.dtype)

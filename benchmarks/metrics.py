@@ -1,4 +1,4 @@
-"""Files per second that each metric takes, and the pool of processes takes all of them."""
+"""Measures files per second for each metric, and for all metrics in a pool of processes."""
 
 import os
 import time
@@ -13,10 +13,10 @@ SAMPLE_RATE, SECONDS = 16_000, 3
 
 
 def run(files: int) -> Iterator[Figure]:
-    """Figures over pairs of 3 s: in one process by metric and all, which share work; in a pool with its start."""
+    """Yields figures over pairs of 3 s: each metric and all (which share work) in one process; all in a new pool."""
     pairs, workers = generated(files), os.cpu_count()
     settings = {'files': files, 'seconds': SECONDS}
-    score(*pairs[0], SAMPLE_RATE)  # imports what is imported late
+    score(*pairs[0], SAMPLE_RATE)  # makes the late imports
 
     def each(names):
         return [score(*pair, SAMPLE_RATE, names) for pair in pairs]
@@ -30,20 +30,20 @@ def run(files: int) -> Iterator[Figure]:
 
 
 def pooled(pairs, workers: int) -> list:
-    """All scores, by a pool that is started for them."""
+    """Computes all scores in a new pool."""
     with Pool(workers) as pool:
         return list(pool.score_all(pairs, SAMPLE_RATE))
 
 
 def took(function: Callable) -> float:
-    """Seconds of one call."""
+    """The seconds that one call takes."""
     started = time.perf_counter()
     function()
     return time.perf_counter() - started
 
 
 def generated(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of noise in syllables and the same with noise added."""
+    """Makes pairs of noise in syllables and the same with noise added."""
     rng = np.random.default_rng(0)
     time_axis = np.arange(SECONDS * SAMPLE_RATE) / SAMPLE_RATE
     clean = [0.1 * rng.standard_normal(len(time_axis)) * np.maximum(np.sin(8 * np.pi * time_axis + k), 0.01)

@@ -1,4 +1,4 @@
-"""NISQA from waveforms to scores, with random weights, so that nobody needs the released ones."""
+"""Times NISQA from waveforms to scores, with random weights, so that the released weights are not needed."""
 
 import time
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ SECONDS = 3
 
 
 def run(models: list[str], rates: list[int], files: int, repeats: int) -> Iterator[Figure]:
-    """Figures for `files` files of 3 s: the whole, and its front end alone."""
+    """Yields figures for `files` files of 3 s: of all of NISQA, and of its front end alone."""
     for model in models:
         config = nisqa.MODELS[model]
         variables = jax.jit(Nisqa(config).init)(jax.random.key(0), jnp.zeros((1, 1, SEGMENT, MELS)), jnp.ones(1, int))
@@ -25,7 +25,7 @@ def run(models: list[str], rates: list[int], files: int, repeats: int) -> Iterat
 
 
 def at_rate(model: str, variables, sample_rate: int, files: int, repeats: int) -> Iterator[Figure]:
-    """Figures of a model at a sample rate."""
+    """Yields the figures of a model at a sample rate."""
     config, settings = nisqa.MODELS[model], {'files': files, 'seconds': SECONDS, 'sample_rate': sample_rate}
     waveforms = list(np.random.default_rng(0).normal(0, 0.1, (files, SECONDS * sample_rate)).astype(np.float32))
     front_end = nisqa.FrontEnd(sample_rate, config.max_hz)

@@ -1,4 +1,4 @@
-"""Crops per second of the training pipeline."""
+"""Measures crops per second of the training pipeline."""
 
 import os
 import tempfile
@@ -18,14 +18,15 @@ CROP, BATCH = 3, 8  # seconds, crops
 
 
 def run(seconds: float, speech: str, noise: str) -> Iterator[Figure]:
-    """Crops of 3 s per second, mixed on the fly, spectrograms included, over `seconds` after a warm-up.
+    """Yields crops of 3 s per second, mixed on the fly, with spectrograms, over `seconds` after a warm-up.
 
     Args:
-      speech, noise: folders; '': FLAC files of noise in a temporary one.
+      seconds: the time to measure.
+      speech, noise: folders; '': FLAC files of noise in a temporary folder.
 
     Raises:
-      LeftOut: there is no TensorFlow.
-      UserError: a folder is missing or names nothing.
+      LeftOut: TensorFlow is not installed.
+      UserError: a folder is missing or has no audio files.
     """
     try:
         from jax_diffse.data import pipeline
@@ -42,7 +43,7 @@ def run(seconds: float, speech: str, noise: str) -> Iterator[Figure]:
 
 
 def per_second(batches: Iterator, seconds: float) -> float:
-    """Batches per second, over about `seconds` after a warm-up."""
+    """Measures batches per second over about `seconds`, after a warm-up."""
     for _ in range(8):
         next(batches)
     count, started = 0, time.perf_counter()

@@ -1,4 +1,4 @@
-"""What is measured, at which sizes, and the jobs that do it. Imports no JAX: the parent process stays small."""
+"""Plans what is measured, at which sizes, in which jobs. It does not import JAX, so the parent process stays small."""
 
 import argparse
 import dataclasses
@@ -17,7 +17,7 @@ PARTS = ('systems', 'scaling', 'pipeline', 'metrics', 'nisqa', 'losses', 'stream
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Of all that is measured; of the batches of systems, unless the command line says otherwise."""
+    """The sizes of all measurements; the command line may override those of systems."""
 
     batch: int = 2
     seconds: float = 3.0
@@ -27,8 +27,8 @@ class Size:
     points: tuple[int, ...] = (1, 2, 4, 8)  # batch sizes, and lengths in seconds
     devices: tuple[int, ...] = (1, 2, 4)  # simulated ones
     pipeline_seconds: float = 10.0
-    pairs: int = 16  # that metrics are computed of
-    files: int = 32  # that NISQA rates
+    pairs: int = 16  # for metrics
+    files: int = 32  # for NISQA
     nisqa_models: tuple[str, ...] = ('nisqa_v2', 'nisqa_v2_mos_only', 'nisqa_tts')
     nisqa_rates: tuple[int, ...] = (16_000, 48_000)
     stream_seconds: float = 10.0
@@ -42,33 +42,33 @@ QUICK = Size(batch=1, seconds=1.0, steps=(1,), repeats=1, quick=True, points=(1,
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A module of this package, and what its `run` is called with, in a process of its own."""
+    """A module of this package and the arguments of its `run`, in a process of its own."""
 
     part: str
     settings: dict[str, Any]
-    label: str = ''  # what it measures of the part
-    simulated: int = 0  # devices; 0: those that there are
+    label: str = ''  # of what it measures within the part
+    simulated: int = 0  # number of simulated devices; 0: use the real ones
 
     def __str__(self):
         return f'{self.part} {self.label}'.strip()
 
 
 def size_of(args: argparse.Namespace) -> Size:
-    """The sizes that the command line asks for."""
+    """The sizes that the command line gives."""
     given = {name: getattr(args, name) for name in ('batch', 'seconds', 'steps', 'repeats')}
     return dataclasses.replace(QUICK if args.quick else FULL,
                                **{name: value for name, value in given.items() if value is not None})
 
 
 def check(flag: str, names: list[str], known) -> None:
-    """Raises a UserError for a name that is not known."""
+    """Raises a `UserError` for an unknown name."""
     for name in names:
         if name not in known:
             raise UserError(f'{flag}: {name!r} does not exist, expected some of {", ".join(known)}')
 
 
 def jobs(args: argparse.Namespace, size: Size, hardware: dict[str, Any]) -> Iterator[Job]:
-    """The jobs, in the order of `PARTS`; `hardware` is what `machine.hardware` found."""
+    """Yields the jobs in the order of `PARTS`; `hardware` is the result of `machine.hardware`."""
     common = {'dtype': args.dtype, 'repeats': size.repeats}
     for name in args.systems:
         config = quick(SYSTEMS[name]) if size.quick else SYSTEMS[name]

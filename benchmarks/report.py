@@ -1,4 +1,4 @@
-"""`benchmarks.json` and `benchmarks.md`, the slopes of scaling, and ratios to an earlier run."""
+"""Writes `benchmarks.json` and `benchmarks.md`, with the slopes of scaling and ratios to an earlier run."""
 
 import json
 import pathlib
@@ -11,19 +11,19 @@ from jax_diffse.errors import UserError
 
 FORMAT = 1  # of benchmarks.json
 SCALES = {'B': (1e6, 'MB'), 'FLOP': (1e9, 'GFLOP')}  # of tables
-FASTER = {'s': 1, 's/s': 1, '1/s': -1}  # unit -> the power of the calibration's seconds that it goes with
-FIELDS = ('part', 'subject', 'quantity', 'what', 'unit', 'settings')  # that two compared figures have in common
+FASTER = {'s': 1, 's/s': 1, '1/s': -1}  # unit -> the power of the calibration time that it is proportional to
+FIELDS = ('part', 'subject', 'quantity', 'what', 'unit', 'settings')  # equal in two figures that are compared
 
 Report = dict[str, Any]
 
 
 def slope(sizes: list[float], values: list[float]) -> float:
-    """The exponent p of value ~ size^p, by least squares over the logarithms."""
+    """Fits the exponent p of value ~ size^p, by least squares over the logarithms."""
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
 def slopes(figures: list[dict]) -> list[dict]:
-    """Of the seconds of the training step over each axis of scaling that has two points or more, as figures."""
+    """Computes the slope of the training step's time over each axis of scaling with two or more points, as figures."""
     found = []
     steps = [x for x in figures if x['part'] == 'scaling' and x['quantity'] == 'time']
     for axis in dict.fromkeys(step['subject'] for step in steps):
@@ -40,10 +40,10 @@ def slopes(figures: list[dict]) -> list[dict]:
 
 
 def load(path: str) -> Report:
-    """An earlier `benchmarks.json`.
+    """Loads an earlier `benchmarks.json`.
 
     Raises:
-      UserError: it cannot be read, or is something else.
+      UserError: it cannot be read, or is another kind of file.
     """
     try:
         report = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
@@ -52,13 +52,13 @@ def load(path: str) -> Report:
         numbers = [report['calibration']['value'], *(x['value'] for x in report['figures'])]
         _ = report['date'], report['hardware'], [_key(x) for x in report['figures']]
         if not all(isinstance(x, (int, float)) for x in numbers) or numbers[0] <= 0:
-            raise ValueError('values that are no numbers')
+            raise ValueError('values that are not numbers')
     except OSError as error:
         raise UserError(f'--against={path}: cannot be read ({error.strerror})') from error
     except (ValueError, KeyError, TypeError) as error:
         reason = f'{error} is missing' if isinstance(error, KeyError) else error
-        raise UserError(f'--against={path}: not a whole benchmarks.json of this command ({reason}); give one that an '
-                        'earlier python -m benchmarks wrote') from error
+        raise UserError(f'--against={path}: not a complete benchmarks.json ({reason}); give one that an earlier '
+                        'python -m benchmarks wrote') from error
     return report
 
 
@@ -67,12 +67,12 @@ def _key(figure: dict) -> str:
 
 
 def ratios(new: Report, old: Report) -> list[dict]:
-    """New / old of the figures that both have under equal settings, as they are and by the calibration's seconds."""
+    """Ratios new / old of the figures that both have under equal settings, raw and normalised by the calibration."""
     partners = {_key(figure): figure['value'] for figure in old['figures']}
     calibration, found = new['calibration']['value'] / old['calibration']['value'], []
     for figure in new['figures']:
         earlier = partners.get(_key(figure))
-        if earlier:  # not 0, as temporaries may be
+        if earlier:  # not 0, which the size of temporary memory may be
             ratio, power = figure['value'] / earlier, FASTER.get(figure['unit'])
             found.append({**{name: figure[name] for name in FIELDS}, 'old': earlier, 'new': figure['value'],
                           'ratio': ratio, 'normalised': None if power is None else ratio / calibration**power})
@@ -83,7 +83,7 @@ def ratios(new: Report, old: Report) -> list[dict]:
 
 
 def write(folder: pathlib.Path, report: Report, earlier: Report | None) -> None:
-    """Writes both files, each of them whole or not at all.
+    """Writes both files atomically.
 
     Raises:
       UserError: they cannot be written.
@@ -127,7 +127,7 @@ def markdown(report: Report) -> str:
 
 
 def hardware(found: dict) -> str:
-    """In words."""
+    """Describes hardware in words."""
     memory = f' with {found["device_memory"] / 1e9:.0f} GB' if found['device_memory'] else ''
     device = '' if found['platform'] == 'cpu' else f', {found["devices"]} x {found["device"]}{memory}'
     return (f'{found["cpu"]}, {found["usable_cores"]} of {found["cores"]} cores, {found["memory"] / 1e9:.0f} GB'
@@ -142,9 +142,9 @@ def shared_settings(figures: list[dict]) -> str:
 
 
 def table(figures: list[dict]) -> list[str]:
-    """A quantity: one row per subject, one column per `what`."""
+    """The table of a quantity: one row per subject, one column per `what`."""
     scale, unit = SCALES.get(figures[0]['unit'], (1, figures[0]['unit']))
-    columns = sorted(dict.fromkeys(x['what'] for x in figures), key='training step'.__eq__)  # that last
+    columns = sorted(dict.fromkeys(x['what'] for x in figures), key='training step'.__eq__)  # which is the last column
     cells = {(x['subject'], x['what']): number(x['value'] / scale) for x in figures}
     title = f'{figures[0]["quantity"]}{f" ({unit})" if unit not in ("1", "s/s", "1/s") else ""}'
     rows = [f'| {subject} | {" | ".join(cells.get((subject, what), "") for what in columns)} |'
@@ -153,7 +153,7 @@ def table(figures: list[dict]) -> list[str]:
 
 
 def number(value: float) -> str:
-    """With four digits, or all of those before the point."""
+    """Formats a number with four digits, or with all digits before the decimal point."""
     return f'{value:.4g}' if abs(value) < 1e4 else f'{value:.0f}'
 
 

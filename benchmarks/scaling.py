@@ -1,4 +1,4 @@
-"""The training step of a small DCCRN over batch sizes, lengths and numbers of devices."""
+"""Measures the training step of a small DCCRN over batch sizes, lengths and numbers of devices."""
 
 from collections.abc import Iterator
 
@@ -10,15 +10,15 @@ from benchmarks.systems import noise, training
 from jax_diffse.systems.dccrn import Dccrn
 from jax_diffse.training.parallel import Parallel, wait_for_each_step
 
-CHANNELS, UNITS = (16, 32, 64), 64  # shallow: compilation takes most of the time
+CHANNELS, UNITS = (16, 32, 64), 64  # shallow, because compilation takes most of the time
 PER_DEVICE = 2  # examples
 
 
 def run(axis: str, points: list[int], dtype: str, repeats: int) -> Iterator[Figure]:
-    """Figures at each point of an axis: 'batch', 'seconds', or 'devices' with a batch that grows with them.
+    """Yields figures at each point of an axis: 'batch', 'seconds', or 'devices' with a batch that grows with them.
 
     Raises:
-      RuntimeError: more devices than there are.
+      RuntimeError: there are fewer devices.
     """
     wait_for_each_step()
     if axis == 'devices' and max(points) > len(jax.devices()):

@@ -1,8 +1,7 @@
-"""Real-time factor of streaming with the full-size DCCRN on one core.
+"""Measures the real-time factor of streaming with the full-size DCCRN on one core.
 
-Medians over hops, of the time that went by and of the time that the processor was at it, which are the same where
-nothing else runs. A hop that takes longer than it lasts, a factor above 1, is a gap in a live stream unless there is a
-buffer.
+The figures are medians over hops, of wall-clock time and of processor time, which are equal if nothing else runs. A hop
+that takes longer than its duration (a factor above 1) makes a gap in a live stream, unless there is a buffer.
 """
 
 import pathlib
@@ -16,7 +15,7 @@ from jax_diffse import launch
 
 
 def run(seconds: float) -> Iterator[Figure]:
-    """Figures over `seconds` of noise in one channel."""
+    """Yields figures over `seconds` of noise in one channel."""
     launch.use_one_core()  # before JAX is imported
 
     from benchmarks.measure import drawn
@@ -36,7 +35,7 @@ def run(seconds: float) -> Iterator[Figure]:
 
 
 def hop_seconds(stream, num_hops: int) -> np.ndarray:
-    """What each hop of noise takes `[num_hops, 2]`: wall and processor time."""
+    """Seconds that each hop of noise takes `[num_hops, 2]`: wall-clock and processor time."""
     noise = 0.1 * np.random.default_rng(0).standard_normal((num_hops, stream.hop, stream.num_channels))
     times = []
     for block in noise.astype(np.float32):

@@ -1,4 +1,4 @@
-"""A system on noise: one evaluation of its network, enhancement from waveform to waveform, the training step."""
+"""Measures a system on noise: one evaluation of its network, enhancement of waveforms, the training step."""
 
 from collections.abc import Iterator
 
@@ -50,7 +50,7 @@ def make(config: str, dtype: str) -> System:
 
 
 def noise(system: System, batch: int, seconds: float) -> dict[str, jax.Array]:
-    """A batch as the data pipeline makes it, of noise."""
+    """Makes a batch of noise, in the form of the data pipeline."""
     num_samples = round(seconds * system.sample_rate)
     lengths = jnp.full(batch, num_samples)
     waves = {name: 0.1 * jax.random.normal(jax.random.key(i), (batch, num_samples))
@@ -59,11 +59,11 @@ def noise(system: System, batch: int, seconds: float) -> dict[str, jax.Array]:
     return {**waves, **specs, 'num_samples': lengths, 'index': jnp.arange(batch)}
 
 
-# Each of these returns a jitted function and its arguments.
+# Each of these functions returns a jitted function and its arguments.
 
 
 def evaluation(system: System, variables: Variables, inputs: dict[str, jax.Array]):
-    """One evaluation of the network that is trained; SEGAN's generator, Diffiner's prior on whole blocks."""
+    """One evaluation of the trained network; for SEGAN the generator, for Diffiner the prior on whole blocks."""
     group = list(system.losses)[-1]
     own = {collection: groups[group] for collection, groups in variables.items() if group in groups}
     noisy, spec, lengths = inputs['noisy'], inputs.get('noisy_spec'), inputs['num_samples']
@@ -87,7 +87,7 @@ def evaluation(system: System, variables: Variables, inputs: dict[str, jax.Array
 
 
 def enhancement(system: System, variables: Variables, inputs: dict[str, jax.Array], steps: int | None):
-    """Waveform to waveform; systems that refine are given half the noisy waveform."""
+    """Enhancement of waveforms; systems that refine get half the noisy waveform as the output to refine."""
     noisy, lengths = inputs['noisy'], inputs['num_samples']
     processed = (0.5 * noisy,) if isinstance(system, Refiner) else ()
 

@@ -1,8 +1,8 @@
-"""Writes requirements.lock and docs/dependencies.md from the packages that are installed.
+"""Writes requirements.lock and docs/dependencies.md from the installed packages.
 
     python -m docs.dependencies
 
-Run it in an environment made by `make .venv/dev.stamp LOCK=`, which takes the newest packages that the bounds allow.
+Run it in an environment made by `make .venv/dev.stamp LOCK=`, which installs the newest packages that the bounds allow.
 """
 
 import pathlib
@@ -18,34 +18,43 @@ from packaging.utils import canonicalize_name
 ROOT = pathlib.Path(__file__).parents[1]
 LOCK, PAGE = ROOT / 'requirements.lock', ROOT / 'docs' / 'dependencies.md'
 EXTRAS = ('demo', 'dev', 'docs')  # what `make test` installs
-# Of packages whose metadata name none.
+# Licences of packages whose metadata name none.
 READ_THERE: Mapping[str, str] = {
     'espeakng-loader': 'MIT; the eSpeak NG in it: GPL-3.0-or-later', 'namex': 'Apache-2.0'}
 INTRODUCTION = """# Dependencies
 
-Written by `python -m docs.dependencies` from the packages that are installed; a test compares.
+Install the versions that the tests run with:
 
-`requirements.txt` has the bounds of what the library needs, pyproject.toml those of its extras. Both ends were tried:
-the upper ones by the tests, in the versions of `requirements.lock`, which `make` installs (`make test LOCK=` takes the
-newest that the bounds allow instead); the lower ones of `requirements.txt` by {lowest}.
+```
+pip install --constraint requirements.lock .
+```
 
-No command uses the network, unless it says so: a data set that TensorFlow Datasets has to download first
-(`config.data.name='voicebank_demand'`, say), Weights & Biases where `config.log.wandb_project` names a project, and the
-other processes of `--distributed`. A test runs a training, an evaluation and an enhancement and watches.
+`python -m docs.dependencies` writes this page and `requirements.lock` from the installed packages; a test compares
+them.
+
+`requirements.txt` has the bounds of the library's dependencies, pyproject.toml those of its extras. Both ends were
+tested. The upper ends are tested in the versions of `requirements.lock`, which `make` installs (`make test LOCK=`
+installs the newest versions that the bounds allow). The lower ends of `requirements.txt` were tested with the same
+tests on Python 3.11, with the oldest versions that the bounds allow and the newest of all other packages. Eight
+bounds were raised because tests failed, and the tests were run again.
+
+Commands use the network only in three cases: if TensorFlow Datasets has to download a data set
+(`config.data.name='voicebank_demand'`, for example), if `config.log.wandb_project` names a project of Weights & Biases,
+and to connect the processes of `--distributed`. A test runs a training, an evaluation and an enhancement and checks
+this.
 
 ## Licences
 
-jax_diffse is under the MIT licence. What a package says of its own, in the versions of the lock, Python {python}:
+jax_diffse is under the MIT licence. These are the licences that the packages state, in the versions of the lock, Python
+{python}:
 
 | package | version | licence | of what |
 |---|---|---|---|
 """
-LOWEST = """the same tests, on Python 3.11, with the oldest versions that they allow, other packages being the newest;
-what failed raised eight bounds, and was run again"""
 
 
 def installed() -> dict[str, set[str]]:
-    """Package -> who asks for it: 'library' or an extra; all that these need, in turn."""
+    """Package -> who needs it: 'library' or an extra, directly or through other packages."""
     found: dict[str, set[str]] = {}
     for extra in ('', *EXTRAS):
         for name in _needed(extra):
@@ -54,7 +63,7 @@ def installed() -> dict[str, set[str]]:
 
 
 def own(extra: str = '') -> list[Requirement]:
-    """What this project asks for: the library, or one of its extras."""
+    """The requirements of the library, or of one of its extras."""
     if extra:
         with (ROOT / 'pyproject.toml').open('rb') as file:
             return [Requirement(text) for text in tomllib.load(file)['project']['optional-dependencies'][extra]]
@@ -63,7 +72,7 @@ def own(extra: str = '') -> list[Requirement]:
 
 
 def _needed(extra: str) -> set[str]:
-    """What these need, in turn, and is installed: not the CUDA libraries of a build for CPUs, say."""
+    """All installed packages that these need, directly or through others; not CUDA libraries in a build for CPUs."""
     queue, seen = own(extra), set()
     while queue:
         requirement = queue.pop()
@@ -81,12 +90,12 @@ def _needed(extra: str) -> set[str]:
 
 
 def version(name: str) -> str:
-    """Without what names a build, as of torch for CPUs."""
+    """The version without the name of a build, which torch for CPUs has."""
     return metadata.version(name).partition('+')[0]
 
 
 def licence(name: str) -> str:
-    """What a package's metadata say."""
+    """The licence in a package's metadata."""
     found = metadata.metadata(name)
     classifiers = [text.rpartition(' :: ')[2] for text in found.get_all('Classifier', ())
                    if text.startswith('License ::') and text != 'License :: OSI Approved']
@@ -97,7 +106,7 @@ def licence(name: str) -> str:
 
 def lock() -> str:
     """The text of requirements.lock."""
-    head = f'# Constraints for pip: what the tests run with, on Python {platform.python_version()} '
+    head = f'# Constraints for pip: the versions that the tests run with, on Python {platform.python_version()} '
     return f'{head}(python -m docs.dependencies)\n' + ''.join(f'{name}=={version(name)}\n' for name in installed())
 
 
@@ -106,11 +115,11 @@ def page() -> str:
     rows = ''.join(f'| {name} | {version(name)} | {licence(name)} | {", ".join(sorted(of))} |\n'
                    for name, of in installed().items())
     major = '.'.join(platform.python_version_tuple()[:2])
-    return INTRODUCTION.format(python=major, lowest=' '.join(LOWEST.split())) + rows
+    return INTRODUCTION.format(python=major) + rows
 
 
 def locked() -> dict[str, str]:
-    """Package -> version, of requirements.lock."""
+    """Package -> version, from requirements.lock."""
     return dict(re.findall(r'^(\S+)==(\S+)$', LOCK.read_text(encoding='utf-8'), re.MULTILINE))
 
 

@@ -1,10 +1,11 @@
-"""Measures the terms of DCCRN's loss combinations on mixtures: how large each is beside the other.
+"""Measures the relative size of the two terms of DCCRN's loss combinations on mixtures.
 
     python -m docs.loss_weights --speech DIR --noise DIR RUN...
 
-RUN was trained with a combination of two terms. A row for each says how many times as large the first term is as the
-other, both weighted, by the mean of their magnitudes over the mixtures: where the estimate is the mixture itself, that
-of the untrained network and that of the run; the same under the released weights; and by the norms of their gradients.
+RUN was trained with a combination of two terms. Its row says how many times as large the first term is as the second,
+both weighted, by the mean of their magnitudes over the mixtures. The estimate is the mixture itself, the output of the
+untrained network, and the output of the run. Further columns have the same with the released weights, and the ratio of
+the norms of the gradients.
 """
 
 import argparse
@@ -16,7 +17,7 @@ STATES = ('mixture', 'untrained', 'trained')
 
 
 def combination(run) -> tuple[str, str]:
-    """The two terms of the run's loss, the more important one first."""
+    """Returns the two terms of the run's loss, the more important one first."""
     terms = {name for name, weight in run.config.model.get('loss', {}).items() if weight}
     found = [name for name, weights in RELEASED.items() if set(weights) == terms]
     if not found:
@@ -25,7 +26,7 @@ def combination(run) -> tuple[str, str]:
 
 
 def batches(run, speech: str, noise: str) -> list:
-    """The listed mixtures of the folders at the run's test SNRs, in the middle of 3 s at most."""
+    """Returns the listed mixtures of the folders at the run's test SNRs, cut to at most 3 s in the middle."""
     from jax_diffse.data import DataConfig, open_source, pipeline
     from jax_diffse.data.config import Folders
 
@@ -37,8 +38,10 @@ def batches(run, speech: str, noise: str) -> list:
 
 
 def make_step(system):
-    """Builds `step(variables, batch)`: each term's magnitude, summed over the examples, and the norm of its gradient,
-    with the batch's statistics, as in training."""
+    """Builds `step(variables, batch)` -> each term's magnitude, summed over the examples, and its gradient's norm.
+
+    The step uses the statistics of the batch, as in training.
+    """
     import jax
     import jax.numpy as jnp
     import optax
@@ -58,7 +61,7 @@ def make_step(system):
 
 
 def ratios(run, mixtures: list) -> dict[str, tuple[float, float]]:
-    """State -> how many times as large the first term is as the second, unweighted: magnitudes, gradients."""
+    """State -> how many times as large the first term is as the second, unweighted: by magnitude, by gradient."""
     import jax
     import numpy as np
 

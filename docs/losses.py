@@ -1,8 +1,9 @@
-"""Draws the comparison of DCCRN's losses and prints its tables from the reports of several runs.
+"""Draws the comparison of DCCRN's losses, and prints its tables, from the reports of several runs.
 
     python docs/losses.py OUTPUT.png NAME=REPORT... --pairs NAME=REPORT...
 
-REPORT is a folder that evaluate.py wrote: first those on mixtures, by noise kind and SNR, then those on pairs.
+REPORT is a folder that `jax-diffse evaluate` wrote: first those on mixtures, by noise kind and SNR, then those on
+pairs.
 """
 
 import argparse
@@ -20,13 +21,13 @@ OVERALL = ('pesq_wb', 'stoi', 'estoi', 'si_sdr', 'ssnr', 'csig', 'cbak', 'covl')
 
 
 def read(arguments: list[str]) -> dict[str, dict]:
-    """Name -> summary."""
+    """Reads the reports: name -> summary."""
     pairs = (argument.partition('=') for argument in arguments)
     return {name: json.loads(pathlib.Path(report, 'summary.json').read_text()) for name, _, report in pairs}
 
 
 def curves(summaries: dict[str, dict], kind: str, metric: str) -> dict[str, dict[str, float]]:
-    """Name -> SNR -> mean; the noisy input first."""
+    """Name -> SNR -> mean, with the noisy input first."""
     first = next(iter(summaries.values()))
     found = {'noisy': cells(first, kind, 'noisy', metric)}
     return found | {name: cells(summary, kind, 'enhanced', metric) for name, summary in summaries.items()}
@@ -37,7 +38,7 @@ def cells(summary: dict, kind: str, stage: str, metric: str) -> dict[str, float]
 
 
 def draw(summaries: dict[str, dict], path: str) -> None:
-    """A panel per noise kind and metric: the mean over SNR, a line per loss."""
+    """Draws a panel per noise kind and metric: the mean against SNR, a line per loss."""
     figure, axes = plt.subplots(2, len(METRICS), figsize=(11, 6), sharex=True, layout='constrained')
     for row, kind in zip(axes, ('seen', 'unseen'), strict=True):
         for axis, (metric, label) in zip(row, METRICS.items(), strict=True):
@@ -65,7 +66,7 @@ def by_kind(summaries: dict[str, dict], metric: str) -> str:
 
 
 def overall(summaries: dict[str, dict]) -> str:
-    """Means over all files of a report, and how many files lost PESQ."""
+    """Means over all files of a report, and the number of files with lower PESQ."""
     lines = ['| | ' + ' | '.join(OVERALL) + ' | files with lower pesq_wb |', '|---|' + '--:|' * (len(OVERALL) + 1)]
     first = next(iter(summaries.values()))
     for name, summary, stage in (('noisy', first, 'noisy'), *((n, s, 'enhanced') for n, s in summaries.items())):

@@ -2,7 +2,7 @@
 
     python -m docs.mixtures REPORT...
 
-REPORT is a folder that evaluate.py wrote: a row for each, and one for what the first step of a run alone gives.
+REPORT is a folder that `jax-diffse evaluate` wrote. It gets a row, and another row for the first step of its run alone.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from jax_diffse.errors import UserError, exit_with
 
 
 def table(folders: list[str]) -> str:
-    """Rows of means, and how many files have a lower PESQ than the noisy ones."""
+    """Makes rows of means, and the number of files with lower PESQ than the noisy ones."""
     summaries = [json.loads(pathlib.Path(folder, 'summary.json').read_text(encoding='utf-8')) for folder in folders]
     if len({(summary['data'], summary['files']) for summary in summaries}) > 1:
         raise UserError(f'{", ".join(folders)}: expected reports on the same files')
@@ -33,7 +33,7 @@ def table(folders: list[str]) -> str:
 
 
 def _model(summary, stage) -> str:
-    """Cells of K, kappa, temperature and the number of network evaluations; empty for systems that have none."""
+    """The cells K, kappa, temperature and number of network evaluations; empty for systems without them."""
     model, steps = summary['config']['model'], 1 if stage == 'one_step' else summary['sampling_steps']
     values = (model['network']['components'], model['noise_scale'], model['temperature'], steps) if (
         summary['config']['system'] == 'diffgmm') else ('', '', '', steps or 1)

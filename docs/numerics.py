@@ -1,4 +1,4 @@
-"""Writes docs/numerics.md: how exactly networks and losses compute, measured on this machine.
+"""Writes docs/numerics.md: the numerical errors of networks and losses, measured on this machine.
 
     python -m docs.numerics
 """
@@ -14,39 +14,46 @@ from tests.numerics import precision  # noqa: E402
 PAGE = pathlib.Path(__file__).parent / 'numerics.md'
 INTRODUCTION = """# Numerics
 
-Written by `python -m docs.numerics`; no figure is typed. It takes some minutes.
+Measure how exactly networks and losses compute on your machine:
 
-Errors are relative, |a - b| / |b| in the Euclidean norm: of a result, and of the gradient of its product with fixed
-noise, over all parameters of a network, or with respect to the estimate of a loss. Networks are small versions with
-random weights, on noise; those with batch normalisation are in training. float64 is the same code, with all that says
-float32 in it read as float64, parameters and statistics included, on the same weights and inputs. In brackets: the
-limit, which the tests hold.
+```
+python -m docs.numerics
+```
 
-A PReLU has another derivative on the other side of zero. A value that rounds across changes the gradient by a step,
-and in bfloat16 many do, so the slopes are 1 here, but for one row which shows what that alone comes to. It is no
-error of the arithmetic: both are the derivative at a point nearby.
+The command takes some minutes and writes this page; no figure is typed.
 
-Systems train in float32; losses are always in float32, and so are statistics of normalisations, softmax and recurrent
-layers in bfloat16 (`--config.model.dtype=bfloat16`, of some systems `--config.model.network.dtype=bfloat16`). Under
-bfloat16 stands what becomes of a loss whose estimate rounds to it, and so does the gradient that goes back into the
-network; that of multi_resolution does not survive it. NISQA, a metric, is in float32 alone.
+Errors are relative to float64, |a - b| / |b| in the Euclidean norm. They are errors of a result, and of the gradient of
+its product with fixed noise: over all parameters of a network, or with respect to the estimate of a loss. Networks are
+small versions with random weights, on noise; those with batch normalisation are in training mode. float64 is the same
+code with float64 in place of float32, parameters and statistics included, on the same weights and inputs. The limits,
+which the tests check, are in brackets.
+
+The derivative of a PReLU jumps at zero. A value that rounds across zero changes the gradient by a step, and in bfloat16
+many values do. The slopes are therefore 1 here, except in one row that shows this effect alone. It is not an error of
+the arithmetic: both values are derivatives at a point nearby.
+
+Systems train in float32. With bfloat16 (`--config.model.dtype=bfloat16`, for some systems
+`--config.model.network.dtype=bfloat16`), losses stay in float32, and so do the statistics of normalisations, softmax
+and recurrent layers. The bfloat16 columns of a loss show its error if its estimate is rounded to bfloat16, and if the
+gradient that goes back into the network is rounded, too; the gradient of multi_resolution does not survive that. NISQA,
+a metric, runs in float32 only.
 """
 CLOSING = """
 ## Silence
 
-For every system, the training step's gradient, loss and statistics are finite where a batch holds silence, next to
+For every system, the gradient, loss and statistics of a training step are finite if a batch holds silence, almost
 nothing (1e-30, denormal numbers), silence on one side only, equal, constant, inverted or loud (1e4) signals, a click,
-single samples, or padding alone. So is every loss with its gradient. The released losses of DCCRN have a floor for
-that, of 1e-12 where they divide or take a logarithm, which their authors' code lacks.
+single samples, or only padding. Every loss and its gradient are finite as well. The released losses of DCCRN have a
+floor of 1e-12 where they divide or take a logarithm, which their authors' code lacks.
 
-Metrics of such signals are values that they can have, or n/a with a reason ([metrics.md](metrics.md)).
+Metrics of such signals are within their range, or n/a with a reason ([metrics.md](metrics.md)).
 
 ## Damaged files
 
 `python -m tests.fuzz --seconds 300` damages audio files and checkpoints (flipped bits, extreme values, cuts,
-insertions, random bytes, files that are gone) and has them read in a process of their own. Each must be read, or
-refused in one line; an exception of another kind, a crash, a minute without an answer, a GiB more of memory, or
-weights other than those that were saved end it with status 1.
+insertions, random bytes, missing files) and reads them in a process of their own. Each must be read, or refused in one
+line. The command ends with status 1 after an exception of another kind, a crash, a minute without an answer, a GiB more
+of memory, or weights that differ from the saved ones.
 """
 
 

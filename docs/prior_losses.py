@@ -1,9 +1,10 @@
-"""Prints the loss of priors on clean speech that they were not trained on, to compare them by.
+"""Prints the losses of priors on clean speech that they were not trained on, to compare them.
 
     python -m docs.prior_losses --speech DIR RUN...
 
-The mean squared error of the estimated noise, as in validation: at eight steps t, one per recording, with noise that
-depends on the place of the recording alone. Only runs with one scale of spectrograms and one schedule compare.
+The loss is the mean squared error of the estimated noise, as in validation: at eight steps t, one per recording, with
+noise that depends only on the place of the recording. Only runs with the same scale of spectrograms and the same
+schedule can be compared.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from jax_diffse import errors, launch
 
 
 def loss(run, speech: str, seconds: float, batch_size: int = 4) -> tuple[float, int]:
-    """The mean over the recordings in a folder, cut to their middle `seconds`; and how many there are."""
+    """The mean over the recordings in a folder, cut to their middle `seconds`, and the number of recordings."""
     from jax_diffse.data import DataConfig, open_source, pipeline
     from jax_diffse.data.config import Folders
     from jax_diffse.training import parallel, validation
@@ -31,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('runs', nargs='+', metavar='RUN')
     parser.add_argument('--speech', required=True, metavar='DIR', help='clean speech')
-    parser.add_argument('--seconds', type=float, default=4.08, help='of each recording (default: %(default)s)')
+    parser.add_argument('--seconds', type=float, default=4.08, help='length of each recording (default: %(default)s)')
     args = parser.parse_args()
 
     from jax_diffse import runs

@@ -1,9 +1,9 @@
-"""Prints the table, and draws the figure, of what a prior made of other enhancers' outputs, from several reports.
+"""Prints a table, and draws a figure, of a prior's refinement of other enhancers' outputs, from several reports.
 
     python -m docs.refinement OUTPUT.png REPORT...
 
-REPORT is a folder that evaluate.py wrote with --preceding or --processed; those of one preceding enhancer and one list
-of files belong together, at any numbers of sampling steps.
+REPORT is a folder that `jax-diffse evaluate` wrote with --preceding or --processed. Reports with the same preceding
+enhancer and the same list of files form a group, at any numbers of sampling steps.
 """
 
 import argparse
@@ -19,12 +19,12 @@ import matplotlib.pyplot as plt
 from jax_diffse.evaluation.results import number
 
 METRICS = ('pesq_wb', 'stoi', 'estoi', 'si_sdr', 'ssnr', 'csig', 'cbak', 'covl', 'nisqa_v2_mos', 'nisqa_v2_noi',
-           'nisqa_v2_dis', 'nisqa_v2_col', 'nisqa_v2_loud')  # of these, what all reports have
+           'nisqa_v2_dis', 'nisqa_v2_col', 'nisqa_v2_loud')  # the table has those that all reports have
 DRAWN = ('pesq_wb', 'estoi', 'si_sdr')
 
 
 def read(folders: list[str]) -> dict[tuple[str, str, int], list[dict]]:
-    """(Preceding enhancer, sampler, number of files) -> summaries, by sampling steps."""
+    """(Preceding enhancer, sampler, number of files) -> summaries, sorted by sampling steps."""
     found = collections.defaultdict(list)
     for folder in folders:
         summary = json.loads(pathlib.Path(folder, 'summary.json').read_text(encoding='utf-8'))
@@ -34,13 +34,13 @@ def read(folders: list[str]) -> dict[tuple[str, str, int], list[dict]]:
 
 
 def means(summary: dict, stage: str, metrics: list[str]) -> str:
-    """Cells; empty where the clean speech has no value."""
+    """The cells of a row; empty where the clean speech has no value."""
     found = [(metric, summary['statistics'][stage].get(metric, {'mean': None})['mean']) for metric in metrics]
     return ' | '.join('' if mean is None else number(mean, metric) for metric, mean in found)
 
 
 def table(groups: dict) -> str:
-    """Rows for what came in, then one per number of steps: means, and how many files have a lower PESQ."""
+    """Makes rows for the inputs, then one per number of steps: means, and the number of files with lower PESQ."""
     every = [summary for summaries in groups.values() for summary in summaries]
     metrics = [metric for metric in METRICS if all(metric in summary['metrics'] for summary in every)]
     lines = [f'| | NFE | {" | ".join(metrics)} | files made worse (pesq_wb) |',
@@ -57,7 +57,7 @@ def table(groups: dict) -> str:
 
 
 def draw(groups: dict, path: str) -> None:
-    """A panel per metric: the mean over the number of evaluations; dashed, what came in."""
+    """Draws a panel per metric: the mean against the number of evaluations; the inputs are dashed."""
     figure, axes = plt.subplots(1, len(DRAWN), figsize=(11, 3.4), layout='constrained')
     for axis, metric in zip(axes, DRAWN, strict=True):
         several = [(key, summaries) for key, summaries in groups.items() if len(summaries) > 1]

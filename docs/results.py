@@ -1,7 +1,7 @@
-"""Writes docs/results.md: for every system what is published and what was measured here, from stored summaries.
+"""Writes docs/results.md: the published and the measured figures of every system, from stored summaries.
 
     python -m docs.results                                # docs/results/*.json -> docs/results.md
-    python -m docs.results add REPORT NAME [--note TEXT]  # first takes a report of evaluate.py into docs/results/
+    python -m docs.results add REPORT NAME [--note TEXT]  # first stores a report of an evaluation in docs/results/
 
 REPORT is a folder with summary.json, or with sweep.json and its figures. No figure in the page is typed.
 """
@@ -25,26 +25,32 @@ KEPT = {'summary': (*BOTH, 'checkpoint', 'sampling_steps', 'seed', 'stages', 'st
 CONFIG = ('system', 'model', 'train', 'optimizer')  # of a run's config; its data are named by folders of a machine
 INTRODUCTION = """# Results
 
-Written by `python -m docs.results` from the summaries in `docs/results/`, which `evaluate.py` left; nothing here is
-typed. Published figures are others'; measured ones are of this project on the data named, in tables of their own.
-**They do not compare**: what was measured is the work of minutes on two CPU cores with 50 minutes of speech and 28 of
-noise, where the published systems were trained for days, and is scored on 38 of the 824 test pairs at most. Nobody has
-run the full configs yet. Commands name configs as they were called at their commit; their present names, and figures
-measured before reports were stored, are in [results_earlier.md](results_earlier.md).
+Store a report and write this page again:
 
-Arrows point to the better side. NFE: network evaluations of the sampler. How studies like these are made:
-[studies.md](studies.md); what the metrics are: [metrics.md](metrics.md)."""
+```
+python -m docs.results add REPORT NAME
+```
+
+`python -m docs.results` writes this page from the summaries in `docs/results/`, which `jax-diffse evaluate` wrote;
+nothing here is typed. Published figures are those of others. Measured figures are this project's, on the data named, in
+tables of their own. **They do not compare**: the measured systems were trained for minutes on two CPU cores with 50
+minutes of speech and 28 of noise, and the published ones for days; the measured ones are scored on at most 38 of the
+824 test pairs. Nobody has run the full configs yet. Commands name configs as they were called at their commit. Their
+present names, and figures measured before reports were stored, are in [results_earlier.md](results_earlier.md).
+
+Arrows point to the better side. NFE is the number of network evaluations of the sampler. [studies.md](studies.md)
+explains how such studies are made, and [metrics.md](metrics.md) what the metrics are."""
 
 
 def add(report: pathlib.Path, name: str, note: str) -> None:
-    """Takes what a report of `evaluate.py` found into the store.
+    """Stores the results of an evaluation.
 
     Raises:
-      UserError: it is not a report, holds an absolute path, or is of a run that does not say how it was trained.
+      UserError: it is not a report, it has an absolute path, or its run does not say how it was trained.
     """
     kind = next((kind for kind in KEPT if (report / f'{kind}.json').exists()), None)
     if kind is None:
-        raise UserError(f'{report}: holds neither summary.json nor sweep.json, expected what evaluate.py wrote')
+        raise UserError(f'{report}: has neither summary.json nor sweep.json, expected a folder that evaluate wrote')
     found = json.loads((report / f'{kind}.json').read_text(encoding='utf-8'))
     kept = {key: found[key] for key in KEPT[kind]} | {'note': note}
     for workdir, checkpoint in checkpoints_of(kept).items():
@@ -54,7 +60,7 @@ def add(report: pathlib.Path, name: str, note: str) -> None:
     kept['configs'] = {run: {key: config[key] for key in CONFIG} for run, config in configs.items()}
     text = json.dumps(kept, indent=1, allow_nan=False) + '\n'
     if '"/' in text or ' /' in text:
-        raise UserError(f'{report}: holds an absolute path; run evaluate.py with paths below the current folder')
+        raise UserError(f'{report}: has an absolute path; rerun the evaluation with paths below the current folder')
     (STORE / f'{name}.json').write_text(text, encoding='utf-8')
     if kind == 'sweep':
         for figure in sorted((report / 'figures').glob('*.png')):
@@ -81,19 +87,19 @@ def page() -> str:
 
 
 def checkpoints_of(found: dict) -> dict[str, dict]:
-    """Run -> its checkpoint, of all runs that an entry of the store is about."""
+    """Run -> its checkpoint, for all runs of a stored entry."""
     checkpoints = [point['checkpoint'] for point in found.get('points', [])]
     checkpoints += [found[key] for key in ('checkpoint', 'preceding') if found.get(key) and 'hash' in found[key]]
     return {checkpoint['workdir']: checkpoint for checkpoint in checkpoints}
 
 
 def _trainings(found: dict) -> str:
-    """How the runs of an entry were made."""
+    """Describes how the runs of an entry were trained."""
     return '\n\n'.join(map(_training, checkpoints_of(found).values()))
 
 
 def _training(checkpoint: dict) -> str:
-    """Of the run itself and of those that it started from, the first one first."""
+    """Describes the training of a run and of the runs that it started from, the earliest first."""
     chain, history = [], checkpoint['history']
     while history:
         chain.insert(0, history)
@@ -159,7 +165,7 @@ def _study(name: str, found: dict) -> str:
 
 
 def _cost(point: dict, stage: str) -> list[str]:
-    """NFE, stage and real-time factor; of a stage that the sampler has no part in, its name alone."""
+    """NFE, stage and real-time factor; for a stage without the sampler, only its name."""
     if stage in point['baselines']:
         return ['', stage, '']
     return [str(point['sampling_steps'] or ''), stage, f'{point["real_time_factor"]:.3f}']
@@ -194,10 +200,10 @@ def _versions(found: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command')
-    adding = commands.add_parser('add', help='take a report into docs/results/')
+    adding = commands.add_parser('add', help='store a report in docs/results/')
     adding.add_argument('report', type=pathlib.Path, metavar='REPORT')
     adding.add_argument('name', metavar='NAME')
-    adding.add_argument('--note', default='', metavar='TEXT', help='what a reader should know besides')
+    adding.add_argument('--note', default='', metavar='TEXT', help='what else a reader should know')
     args = parser.parse_args()
     if args.command == 'add':
         add(args.report, args.name, args.note)

@@ -1,4 +1,4 @@
-"""Audio files <-> arrays, and resampling (host side, NumPy)."""
+"""Reads and writes audio files as arrays, and resamples (on the host, NumPy)."""
 
 import contextlib
 import functools
@@ -18,23 +18,23 @@ from jax_diffse import containers, files
 from jax_diffse.errors import UserError
 
 BLOCK = 2**20  # values that are read at a time
-UNCLIPPED = ('FLOAT', 'DOUBLE')  # encodings that hold any level
+UNCLIPPED = ('FLOAT', 'DOUBLE')  # encodings that can hold any level
 FULL_SCALE = 1 - 2**-23  # float32; at 1.0 some encoders wrap around
-# Encoders whose predictors overshoot and wrap around below full scale: levels at which sines and speech, clipped by a
-# third, come back with the right sign.
+# The predictors of these encoders overshoot and wrap around below full scale. At these levels, sines and speech that
+# are clipped by a third keep the right sign.
 CEILINGS = {'G721_32': 0.85, 'G723_24': 0.85, 'G723_40': 0.85,
             'NMS_ADPCM_16': 1 - 2**-15, 'NMS_ADPCM_24': 1 - 2**-15, 'NMS_ADPCM_32': 1 - 2**-15}
-DAMAGED = ('ALAC_20', 'ALAC_24', 'ALAC_32')  # by libsndfile 1.2 as it writes them: frames of loud sound are lost
-# Encodings, FLAC's among them, in which reading from the middle gives what reading from the start gives.
+DAMAGED = ('ALAC_20', 'ALAC_24', 'ALAC_32')  # libsndfile 1.2 loses frames of loud sound when it writes these
+# Encodings, with those of FLAC, in which reading from the middle gives the same samples as reading from the start.
 SEEKABLE = ('PCM_S8', 'PCM_U8', 'PCM_16', 'PCM_24', 'PCM_32', 'FLOAT', 'DOUBLE', 'ULAW', 'ALAW')
 FORMATS_WITHOUT_SEEK = ('SDS', 'PAF')  # blocks of samples
-FRAME = 1152  # samples of an MP3's frame: its tag may be wrong by one
+FRAME = 1152  # samples of an MP3's frame; the tag's count may be wrong by one frame
 
 log = logging.getLogger(__name__)
 
 
 class AudioInfo(NamedTuple):
-    """What a file is."""
+    """Properties of an audio file."""
 
     sample_rate: int  # Hz
     num_samples: int  # per channel
@@ -44,7 +44,7 @@ class AudioInfo(NamedTuple):
 
 
 class _Sound(NamedTuple):
-    """A file that was looked at."""
+    """A file that was examined."""
 
     info: AudioInfo
     parts: tuple[containers.Part, ...]
@@ -52,25 +52,25 @@ class _Sound(NamedTuple):
 
 
 def info(path: str | os.PathLike) -> AudioInfo:
-    """Looks at a file. Where its header does not say how long it is, or only estimates it, the file is decoded.
+    """Examines a file. If its header does not state the length, or only estimates it, the whole file is decoded.
 
     Raises:
-      UserError: there is no such file, it is not audio that soundfile reads, is shorter than it claims, or has a name
-        that is not UTF-8.
+      UserError: there is no such file, or it is not audio that soundfile reads, is shorter than it claims, or has a
+        name that is not UTF-8.
     """
     return _look(path).info
 
 
 def read(path: str | os.PathLike, start: int = 0, stop: int | None = None) -> tuple[np.ndarray, int]:
-    """Reads samples [start, stop) of a file: those that decoding all of it would give.
+    """Reads samples [start, stop) of a file: the same as if the whole file was decoded.
 
-    Encodings that depend on what came before are decoded from the start of the file.
+    Encodings in which samples depend on earlier ones are decoded from the start of the file.
 
     Returns:
       float32 `[N, C]`, integer encodings scaled to [-1, 1), and the sample rate in Hz.
 
     Raises:
-      UserError: the file cannot be read, or ends before its header says.
+      UserError: the file cannot be read, or is shorter than its header claims.
     """
     sound = _look(path)
     start, stop, _ = slice(start, stop).indices(sound.info.num_samples)
@@ -84,13 +84,13 @@ def read(path: str | os.PathLike, start: int = 0, stop: int | None = None) -> tu
 
 
 def blocks(path: str | os.PathLike, size: int) -> Iterator[np.ndarray]:
-    """Decodes a file in one go.
+    """Decodes a file from start to end.
 
     Yields:
       Consecutive blocks `[n, C]` float32, n at most `size`.
 
     Raises:
-      UserError: as `read`.
+      UserError: see `read`.
     """
     sound = _look(path)
     return _blocks(path, sound, 0, sound.info.num_samples, size)
@@ -98,8 +98,8 @@ def blocks(path: str | os.PathLike, size: int) -> Iterator[np.ndarray]:
 
 def _look(path) -> _Sound:
     with _errors(path):
-        os.fspath(path).encode()  # reports and libsndfile take no other
-        if not os.path.isfile(path):  # opening a pipe that nobody writes to would not return
+        os.fspath(path).encode()  # reports and libsndfile need names in UTF-8
+        if not os.path.isfile(path):  # opening a pipe that nobody writes to would block
             raise OSError('not a file')
         status = os.stat(path)
         return _looked_at(os.fspath(path), status.st_size, status.st_ctime_ns)
@@ -107,19 +107,19 @@ def _look(path) -> _Sound:
 
 @functools.lru_cache(maxsize=4096)
 def _looked_at(path: str, size: int, changed: int) -> _Sound:
-    del changed  # names the content: the system sets it, and programs cannot put it back as they can st_mtime
+    del changed  # identifies the content: only the system sets it, while programs can set st_mtime
     if not size:
         raise ValueError('the file is empty')
     parts = containers.parts(path)
     headers = [_part_info(path, parts, part) for part in parts]
     first, count = headers[0], sum(header.num_samples for header in headers)
     if parts[-1].unfinished:
-        log.warning('%s: its last page is missing, it may have been cut off; %d samples are there', path, count)
+        log.warning('%s: the last page is missing, so the file may have been cut off; it has %d samples', path, count)
     for header in headers:
         if (header.sample_rate, header.num_channels) != (first.sample_rate, first.num_channels):
             raise UserError(f'{path}: several files joined end to end, of {first.sample_rate} Hz with '
                             f'{first.num_channels} channels and of {header.sample_rate} Hz with {header.num_channels}; '
-                            'expected one rate and number of channels, split it')
+                            'expected one rate and one number of channels: split the file')
     return _Sound(first._replace(num_samples=count), parts, tuple(header.num_samples for header in headers))
 
 
@@ -128,7 +128,7 @@ def _part_info(path, parts, part: containers.Part) -> AudioInfo:
         there = file.frames
         if file.subtype.startswith('MPEG') or there >= containers.UNSIZED // 2:
             there = _count(file)
-        if part.claimed > part.there and file.subtype.startswith('ALAC'):  # of a variable rate
+        if part.claimed > part.there and file.subtype.startswith('ALAC'):  # which has a variable bit rate
             raise UserError(cut_off(path, part.there, part.claimed, 'bytes of sound'))
         claimed = max(_claimed(part, file), _logged(path, file))
         if claimed > there:
@@ -137,13 +137,13 @@ def _part_info(path, parts, part: containers.Part) -> AudioInfo:
 
 
 def cut_off(path, there: int, claimed: int, unit: str = 'samples') -> str:
-    """The line about a file that has `there` of `claimed` samples."""
-    return (f'{path}: cut off, {there} of {claimed} {unit} are there; get it again, or have a sound editor save what '
-            'is there')
+    """The message about a file that has `there` of `claimed` samples."""
+    return (f'{path}: cut off, {there} of {claimed} {unit} are left; get the file again, or open it in a sound editor '
+            'and save it')
 
 
 def _claimed(part: containers.Part, file: soundfile.SoundFile) -> int:
-    """Samples that the part's bytes claim; 0 where they claim no more than there is."""
+    """Samples that the bytes of the part claim; 0 if they claim no more than the part has."""
     if part.claimed > part.there:
         block, samples = (re.search(rf'{name} *: (\d+)', file.extra_info) for name in ('Block Align', 'Samples/Block'))
         if block and samples:
@@ -156,8 +156,8 @@ def _claimed(part: containers.Part, file: soundfile.SoundFile) -> int:
     return part.claimed_samples or (max(file.frames - FRAME, 0) if part.tagged else 0)
 
 
-# Containers whose claim libsndfile prints in its log, or leaves in the first bytes: what to look for, what it counts
-# besides sound, and whether it counts bytes.
+# Containers whose claim is in libsndfile's log or in the first bytes of the file: the pattern of the claim, what it
+# counts besides sound, and whether it counts bytes.
 _CLAIMS = {
     'NIST': (r'sample_count -i (\d+)', 0, False),
     'AVR': (r'^\s*Frames\s*: (\d+)', 0, False),
@@ -172,7 +172,7 @@ _WIDTH = {'PCM_16': 2, 'PCM_24': 3, 'PCM_32': 4, 'FLOAT': 4, 'DOUBLE': 8}  # byt
 
 
 def _logged(path, file: soundfile.SoundFile) -> int:
-    """Likewise of containers that are seldom met."""
+    """Samples that the header of a rare container claims; 0 if it claims none."""
     if file.format not in _CLAIMS:
         return 0
     pattern, besides, in_bytes = _CLAIMS[file.format]
@@ -188,9 +188,9 @@ def _logged(path, file: soundfile.SoundFile) -> int:
 
 
 class _InOneGo(soundfile.SoundFile):
-    """Decodes from start to end.
+    """Decodes from start to end, without seeking.
 
-    soundfile seeks behind every block that it reads, and some decoders then go on with other samples.
+    soundfile seeks after every block that it reads, and some decoders then continue with other samples.
     """
 
     def seekable(self) -> bool:
@@ -203,7 +203,7 @@ def _decoder(path, parts, part: containers.Part) -> soundfile.SoundFile:
 
 
 def _count(file: soundfile.SoundFile) -> int:
-    """The samples that decoding gives."""
+    """Counts the samples by decoding the file."""
     total, size = 0, max(BLOCK // file.channels, 1)
     while got := len(file.read(size, dtype='float32', always_2d=True)):
         total += got
@@ -211,9 +211,9 @@ def _count(file: soundfile.SoundFile) -> int:
 
 
 def _blocks(path, sound: _Sound, start: int, stop: int, size: int | None = None) -> Iterator[np.ndarray]:
-    """Samples [start, stop), block by block, as a damaged header may promise any number.
+    """Decodes samples [start, stop) block by block, because a damaged header may claim any number of them.
 
-    `start` is 0 where a seek is not exact.
+    `start` must be 0 if seeking in the file is not exact.
     """
     size, place = size or max(BLOCK // sound.info.num_channels, 1), start
     with _errors(path):
@@ -221,7 +221,7 @@ def _blocks(path, sound: _Sound, start: int, stop: int, size: int | None = None)
             with _decoder(path, sound.parts, part) as file:
                 if start:
                     file.seek(start)
-                end = min(stop, place - start + count)  # of the part; what follows it may not be sound
+                end = min(stop, place - start + count)  # of the part; bytes behind it may not be sound
                 while place < end:
                     try:
                         block = file.read(min(size, end - place), dtype='float32', always_2d=True)
@@ -236,7 +236,7 @@ def _blocks(path, sound: _Sound, start: int, stop: int, size: int | None = None)
 
 
 def _damaged(path, sound: _Sound, error: soundfile.SoundFileError) -> UserError:
-    """The line about a file whose decoder gave up, which says how far it came."""
+    """The message about a file that the decoder cannot finish; it says how many samples can be read."""
     place = 0
     with contextlib.suppress(soundfile.SoundFileError):
         for part in sound.parts:
@@ -245,12 +245,12 @@ def _damaged(path, sound: _Sound, error: soundfile.SoundFileError) -> UserError:
                     place += got
     reason = str(getattr(error, 'error_string', error)).strip().rstrip('.')
     return UserError(f'{path}: cut off or damaged, {place} of {sound.info.num_samples} samples can be read ({reason}); '
-                     'get it again, or have a sound editor save what is there')
+                     'get the file again, or open it in a sound editor and save it')
 
 
 @contextlib.contextmanager
 def _errors(path) -> Iterator[None]:
-    """What soundfile raises meanwhile becomes a `UserError`."""
+    """Turns errors of soundfile into `UserError`s."""
     try:
         yield
     except UnicodeEncodeError as error:
@@ -262,7 +262,7 @@ def _errors(path) -> Iterator[None]:
 def _unreadable(path, error) -> str:
     try:
         os.stat(path)
-    except PermissionError as denied:  # of a folder above it
+    except PermissionError as denied:  # for a folder above it
         return f'{path}: cannot be read ({denied.strerror})'
     except OSError:
         pass  # see below
@@ -286,10 +286,10 @@ def write(path: str | os.PathLike, samples: np.ndarray, sample_rate: int, *, for
           subtype: str | None = None) -> None:
     """Writes float samples `[N]` or `[N, C]`, clipped to [-1, 1] unless the encoding is floating point, atomically.
 
-    `format` and `subtype` are soundfile's names; by default they follow the extension.
+    `format` and `subtype` are soundfile's names; by default the extension of the path determines them.
 
     Raises:
-      UserError: the file cannot be written, or the format does not take the rate, channels or subtype.
+      UserError: the file cannot be written, or the format does not support the rate, channels or subtype.
     """
     format = format or pathlib.Path(path).suffix.lstrip('.').upper()
     columns = samples if samples.ndim == 2 else samples[:, None]
@@ -303,7 +303,7 @@ def write(path: str | os.PathLike, samples: np.ndarray, sample_rate: int, *, for
 
 @contextlib.contextmanager
 def writer(path: str | os.PathLike, like: AudioInfo) -> Iterator[Callable[[np.ndarray], None]]:
-    """Writes a file piece by piece in the rate, channels, format and subtype of `like`; it appears when it is whole.
+    """Writes a file piece by piece in the rate, channels, format and subtype of `like`; it appears when complete.
 
     Yields:
       A function that appends `[n, C]`, clipped to [-1, 1] unless the encoding is floating point.
@@ -315,7 +315,7 @@ def writer(path: str | os.PathLike, like: AudioInfo) -> Iterator[Callable[[np.nd
         with files.atomic_write(path) as partial:
             with _encoder(partial, like) as file:
                 yield lambda samples: file.write(clipped(samples, like.subtype))
-            if not partial.stat().st_size:  # FLAC without samples; such a file could not be read
+            if not partial.stat().st_size:  # FLAC without samples, which could not be read
                 raise soundfile.SoundFileRuntimeError(f'{like.format} needs at least one sample')
     except (soundfile.SoundFileError, OSError) as error:
         raise UserError(files.unwritable(path, error)) from error
@@ -323,7 +323,7 @@ def writer(path: str | os.PathLike, like: AudioInfo) -> Iterator[Callable[[np.nd
 
 def _encoder(target: pathlib.Path | io.BytesIO, like: AudioInfo) -> soundfile.SoundFile:
     if like.subtype in DAMAGED:
-        raise soundfile.SoundFileRuntimeError('libsndfile damages loud sound in it')
+        raise soundfile.SoundFileRuntimeError('libsndfile damages loud sound in this encoding')
     try:
         return soundfile.SoundFile(target, 'w', like.sample_rate, like.num_channels, like.subtype, format=like.format)
     except (ValueError, TypeError) as error:
@@ -331,7 +331,7 @@ def _encoder(target: pathlib.Path | io.BytesIO, like: AudioInfo) -> soundfile.So
 
 
 def clipped(samples: np.ndarray, subtype: str) -> np.ndarray:
-    """Samples as an encoding can hold them: most wrap around, or worse, beyond full scale."""
+    """Clips samples to what an encoding can hold: beyond full scale most encodings wrap around, or worse."""
     if subtype in UNCLIPPED:
         return samples
     ceiling = CEILINGS.get(subtype)
@@ -342,7 +342,7 @@ def check_writable(path: str | os.PathLike) -> None:
     """Checks that results can be written in the rate, channels and encoding of a file.
 
     Raises:
-      UserError: they cannot; or the file cannot be read.
+      UserError: they cannot, or the file cannot be read.
     """
     like = info(path)
     try:
@@ -350,7 +350,7 @@ def check_writable(path: str | os.PathLike) -> None:
     except soundfile.SoundFileError as error:
         raise UserError(f'{path}: {like.format} with {like.subtype}, {like.sample_rate} Hz and {like.num_channels} '
                         'channels can be read but not written, and results keep the encoding of their input; convert '
-                        'it first, to FLAC or 16-bit wav, say') from error
+                        'the file first, for example to FLAC or 16-bit wav') from error
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The audio files of a folder, and what they are called."""
+"""Finds the audio files of a folder, and names them."""
 
 import collections
 import functools
@@ -9,31 +9,31 @@ from collections.abc import Iterator
 
 from jax_diffse.errors import UserError
 
-# What is looked for in folders: what libsndfile reads, without headerless files and Matlab's, which rarely hold sound.
+# The formats that libsndfile reads, without headerless files and those of Matlab, which rarely hold sound.
 EXTENSIONS = ('.wav', '.flac', '.mp3', '.ogg', '.opus', '.aiff', '.aif', '.aifc', '.au', '.snd', '.caf', '.w64',
               '.rf64', '.wave', '.bwf', '.oga', '.mp1', '.mp2', '.sph', '.nist', '.voc', '.8svx', '.svx', '.iff',
               '.avr', '.ircam', '.sf', '.paf', '.pvf', '.xi', '.wve')
 
 
 def name(path: str | os.PathLike, root: str | os.PathLike) -> str:
-    """What a file below a folder is called: its path there, '/' between parts, without extension.
+    """The name of a file below a folder: its path there, '/' between parts, without extension.
 
-    In Unicode's normal form C: file systems and programs differ in how they store the same letters, and partners are
-    found by name.
+    Names are in Unicode's normal form C, because file systems and programs store the same letters differently, and
+    partners are found by name.
     """
     return normal(pathlib.Path(path).relative_to(root).with_suffix('').as_posix())
 
 
 def normal(text: str) -> str:
-    """A name in Unicode's normal form C, in which all names are compared."""
+    """Returns a name in Unicode's normal form C, in which all names are compared."""
     return unicodedata.normalize('NFC', text)
 
 
 def find(root: str | os.PathLike) -> list[pathlib.Path]:
-    """All audio files below a directory, sorted, and a line that says how many others were left out and why.
+    """Finds all audio files below a directory, sorted, and prints how many other files were left out and why.
 
-    Hidden files are left out. Links to folders are followed, and each folder is looked at once. Links that lead nowhere
-    are among the files, so that whoever reads them says so.
+    Hidden files are left out. Links to folders are followed, each folder once. Links that lead nowhere are returned
+    too, so that the caller reports them when it reads them.
 
     Raises:
       UserError: there is no such directory.
@@ -58,9 +58,9 @@ def find(root: str | os.PathLike) -> list[pathlib.Path]:
 
 
 def _files(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    """All files below a folder, hidden ones too, and those of folders that links lead to, unless they were seen.
+    """Yields all files below a folder, with hidden ones and those of linked folders, each folder once.
 
-    Folders that cannot be read are among them.
+    Folders that cannot be read are yielded as well.
     """
     seen, links, folders = set(), collections.deque(), [root]
     while folders or links:
@@ -92,7 +92,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def _left_out(path: pathlib.Path, root: pathlib.Path) -> str:
-    """Why a file is passed over, or ''."""
+    """Why a file is left out, or ''."""
     if any(part.startswith('.') for part in path.relative_to(root).parts):
         return 'hidden'
     if os.path.isdir(path):
@@ -100,7 +100,7 @@ def _left_out(path: pathlib.Path, root: pathlib.Path) -> str:
     if path.suffix.lower() in EXTENSIONS:
         return '' if os.path.isfile(path) or not os.path.exists(path) else 'not a file but a device or pipe'
     kind = path.suffix.lower() or 'without an extension'
-    return f'{kind} (not taken for sound)'
+    return f'{kind} (not an audio format)'
 
 
 @functools.lru_cache(maxsize=256)
@@ -109,15 +109,15 @@ def _say_once(line: str) -> None:
 
 
 def by_name(root: str | os.PathLike) -> dict[str, pathlib.Path]:
-    """All audio files below a directory by their `name`.
+    """Finds all audio files below a directory, by their `name`.
 
     Raises:
-      UserError: there is no such directory, or two files have one name.
+      UserError: there is no such directory, or two files have the same name.
     """
     found: dict[str, pathlib.Path] = {}
     for path in find(root):
         own = name(path, root)
         if own in found:
-            raise UserError(f'{path}: has the same name as {found[own]}, expected one file of a name; remove one')
+            raise UserError(f'{path}: has the same name as {found[own]}, expected one file per name; remove one')
         found[own] = path
     return found

@@ -1,11 +1,11 @@
-"""What the bytes of a sound file say about its length, where libsndfile would lose sound or miss that some is gone.
+"""Reads the length of a sound file from its bytes, where libsndfile would lose sound or not notice missing sound.
 
-Three kinds of files need a look at their bytes before libsndfile decodes them:
+The bytes of three kinds of files must be examined before libsndfile decodes them:
 
 - containers of chunks (WAV, RF64, W64, AIFF, SVX, CAF, AU) that were cut off, or in which the size of the sound was
   never filled in, or counts the header;
-- MP3, Ogg and FLAC files that were joined end to end: libsndfile stops behind the first;
-- MP3 without a Xing or Info tag, of whose length libsndfile makes a guess.
+- MP3, Ogg and FLAC files that were joined end to end: libsndfile stops after the first;
+- MP3 without a Xing or Info tag: libsndfile guesses its length.
 
 Sources: Microsoft RIFF, EBU Tech 3306 (RF64), Sony Wave64, Apple AIFF and CAF specifications, RFC 3533 (Ogg), RFC 9639
 (FLAC), ISO 11172-3 (MPEG audio) and the Xing and LAME tags.
@@ -19,13 +19,13 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-# Sizes of programs that wrote to a pipe and could not know, more or less a header and a block.
+# Sizes that programs write if they write to a pipe and do not know the size, give or take a header and a block.
 UNTOLD = (0x3FFFFFFF, 0x7F000000, 0x7FFF0000, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 NEARLY = 4096  # bytes
-LARGEST = 2**31 - 1  # bytes that libsndfile takes from a size of 32 bits
-UNSIZED = 2**63 - 1  # what libsndfile takes for a stream without an end
-SEARCHED = 2**16  # bytes for the first frame of an MP3
-MAX_CHUNKS = 10_000  # before the sound; more are damage
+LARGEST = 2**31 - 1  # bytes; the largest 32-bit size that libsndfile accepts
+UNSIZED = 2**63 - 1  # the length of a stream without an end for libsndfile
+SEARCHED = 2**16  # bytes that are searched for the first frame of an MP3
+MAX_CHUNKS = 10_000  # before the sound; a file with more is damaged
 
 
 class Part(NamedTuple):
@@ -33,21 +33,21 @@ class Part(NamedTuple):
 
     start: int
     stop: int
-    patch: tuple[int, bytes] | None = None  # (byte of the file, what to read there in place of a wrong size)
-    claimed: int = 0  # bytes of sound that a header claims,
-    there: int = 0  # of which so many are there; equal unless the file was cut off
+    patch: tuple[int, bytes] | None = None  # (byte of the file, bytes to read there instead of a wrong size)
+    claimed: int = 0  # bytes of sound that a header claims
+    there: int = 0  # bytes of sound that the file has; equal to `claimed` unless the file was cut off
     claimed_samples: int = 0  # that the tag of an MP3 claims, per channel; 0: no claim
-    unfinished: bool = False  # whether it lacks the page that ends a stream of Ogg
-    tagged: bool = False  # whether an MP3 begins with a tag that tells the truth
-    sized: bool = True  # whether libsndfile may know where the part ends; otherwise it has to look for the end
+    unfinished: bool = False  # whether the last page of an Ogg stream is missing
+    tagged: bool = False  # whether an MP3 begins with a correct tag
+    sized: bool = True  # whether libsndfile may know where the part ends; otherwise it has to search for the end
 
 
 class _Chunks(NamedTuple):
-    """How a container lays out its chunks."""
+    """The layout of the chunks of a container."""
 
     first: int  # byte of the first chunk
     identifier: int  # bytes
-    size: str  # of the chunk, as `struct` has it
+    size: str  # of the chunk, a format of `struct`
     counted: int  # bytes of the chunk's own header that its size includes
     align: int
     sound: bytes  # first four bytes of the identifier of the chunk with the sound
@@ -65,7 +65,7 @@ _AU = {b'.snd': '>', b'dns.': '<'}  # byte order
 
 
 def parts(path: str | os.PathLike) -> tuple[Part, ...]:
-    """The streams of a file, in order; one, unless files were joined end to end.
+    """Finds the streams of a file, in order; one, unless files were joined end to end.
 
     Raises:
       OSError: the file cannot be read.
@@ -98,12 +98,12 @@ def _split(size: int, starts: Iterator[int]) -> tuple[Part, ...]:
 class _Chunk(NamedTuple):
     name: bytes  # the first four of its identifier
     field: int  # byte of its size
-    claimed: int  # bytes of content, as the size has it
+    claimed: int  # bytes of content, by its size
     begins: int  # byte of its content
 
 
 def _chunks(file, layout: _Chunks, at: int, size: int) -> Iterator[_Chunk]:
-    """The chunks from byte `at` on, as far as they are there."""
+    """Yields the chunks from byte `at` on, as far as the file has them."""
     width = struct.calcsize(layout.size)
     for _ in range(MAX_CHUNKS):
         if at + layout.identifier + width > size:
@@ -118,14 +118,14 @@ def _chunks(file, layout: _Chunks, at: int, size: int) -> Iterator[_Chunk]:
 
 
 class _Sound(NamedTuple):
-    """Where a container says how much sound it has."""
+    """The field of a container that states the size of its sound."""
 
     field: int  # byte of the size
     size: str  # its format
-    counted: int  # what the size counts besides the sound, bytes
+    counted: int  # bytes that the size counts besides the sound
     claimed: int  # bytes of sound
     begins: int  # byte of the sound
-    empty: bool = False  # whether other chunks follow, up to the end of the file, so that a size of 0 can be right
+    empty: bool = False  # whether other chunks follow up to the end of the file, so that a size of 0 can be correct
 
 
 def _find_au(file, order: str) -> _Sound | None:
@@ -137,14 +137,14 @@ def _find_au(file, order: str) -> _Sound | None:
 
 
 def _find_sound(file, magic: bytes, size: int) -> _Sound | None:
-    """The chunk with the sound; None where the headers are not those of a file that has one."""
+    """Finds the chunk with the sound; None if the headers have no such chunk."""
     layout, long = _CHUNKS[magic], None
     file.seek(8)
     if magic == b'FORM' and file.read(4) in (b'8SVX', b'16SV'):
         layout = layout._replace(sound=b'BODY', fields=0)
     for chunk in _chunks(file, layout, layout.first, size):
         if chunk.name == b'ds64':
-            long = chunk.begins + 8  # where RF64 keeps the size of the sound
+            long = chunk.begins + 8  # RF64 has the size of the sound here
         if chunk.name != layout.sound:
             continue
         short, begins = struct.calcsize(layout.size) == 4, chunk.begins + layout.fields
@@ -172,9 +172,9 @@ def _only_chunks(file, layout: _Chunks, at: int, size: int) -> bool:
 
 
 def _corrected(sound: _Sound, size: int) -> Part:
-    """The part, with the size of its sound put right: libsndfile is to read what is there.
+    """Returns the part with a corrected size of its sound, so that libsndfile reads all the sound of the file.
 
-    Where the size was never filled in, or counts the header, all that is there is the sound.
+    If the size was never filled in, or counts the header, the sound extends to the end of the file.
     """
     there, claimed = max(size - sound.begins, 0), sound.claimed
     never_filled_in = claimed == 0 and not sound.empty
@@ -191,7 +191,7 @@ def _corrected(sound: _Sound, size: int) -> Part:
 
 # --------------------------------------------------------------------------------------------- Ogg, and MPEG audio
 def _ogg_streams(data: mmap.mmap) -> Iterator[int]:
-    """Where a chained stream begins: at a page that begins a stream and does not stand beside another such page."""
+    """Yields where chained streams begin: at a page that begins a stream and does not directly follow such a page."""
     end = None
     for match in re.finditer(rb'OggS\x00[\x02\x06]', data):
         if match.start() not in (0, end):
@@ -205,13 +205,13 @@ def _page_end(data: mmap.mmap, at: int) -> int:
 
 
 def _ends(data: mmap.mmap) -> bool:
-    """Whether the last page of an Ogg file is there and says that it is the last one."""
+    """Whether an Ogg file has its last page complete, and that page is marked as the last one."""
     at = data.rfind(b'OggS')
     return bool(sum(data[at + 5:at + 6]) & 4) and _page_end(data, at) <= len(data)
 
 
 def _behind_tag(data: mmap.mmap, at: int) -> int:
-    """The byte behind ID3v2 tags that begin at `at`."""
+    """The byte after ID3v2 tags that begin at `at`."""
     while data[at:at + 3] == b'ID3' and at + 10 <= len(data):
         high, *rest = data[at + 6:at + 10]
         for byte in rest:
@@ -233,11 +233,11 @@ _RATES = (44_100, 48_000, 32_000)
 
 
 class _Tag(NamedTuple):
-    """The first frame of an MP3, which says how long it is and holds no sound."""
+    """The first frame of an MP3, which states the length and holds no sound."""
 
     start: int  # byte
-    frames: int  # 0: not said
-    size: int  # bytes of the MP3, 0: not said
+    frames: int  # 0: not stated
+    size: int  # bytes of the MP3, 0: not stated
     per_frame: int  # samples
     field: int  # byte of the size in the file
 
@@ -260,7 +260,7 @@ def _mp3_tags(data: mmap.mmap) -> Iterator[_Tag]:
 
 
 def _mp3_parts(data: mmap.mmap) -> Iterator[Part]:
-    """Streams with a tag, and what stands between them."""
+    """Yields streams with a tag, and the streams between them."""
     tags = list(_mp3_tags(data))
     edges = [tag.start for tag in tags] + [len(data)]
     start = _first_frame(data, edges[0])
@@ -276,12 +276,12 @@ def _mp3_parts(data: mmap.mmap) -> Iterator[Part]:
 
 
 def _tagged(data: mmap.mmap, tag: _Tag, stop: int) -> Part:
-    """The part of a tag, which libsndfile is to see only where it tells the truth: it would read no more than that."""
+    """The part of a tag. libsndfile sees the tag only if it is correct, because it reads no more than a tag states."""
     frames, behind, end = _frames(data, tag.start, stop)
     if not behind:
         return Part(tag.start, stop)
-    if 0 <= tag.frames - frames <= 1:  # some encoders count the tag, too
-        # libsndfile prints a warning where the size is wrong.
+    if 0 <= tag.frames - frames <= 1:  # some encoders also count the tag
+        # libsndfile prints a warning if the size is wrong.
         patch = (tag.field, struct.pack('>I', end - tag.start)) if tag.size else None
         return Part(tag.start, end, patch, tagged=True)
     cut_off = frames < tag.frames and (not tag.size or tag.start + tag.size > stop)
@@ -289,9 +289,9 @@ def _tagged(data: mmap.mmap, tag: _Tag, stop: int) -> Part:
 
 
 def _frames(data: mmap.mmap, start: int, stop: int) -> tuple[int, int, int]:
-    """How many frames of layer III follow the one at `start`, where the first of them begins and the last one ends.
+    """Counts the frames of layer III after the one at `start` -> count, where the first begins, where the last ends.
 
-    (0, 0, 0) of free formats.
+    For free formats it returns (0, 0, 0).
     """
     count, at, behind = -1, start, 0
     while at + 4 <= stop and _is_mpeg(header := data[at:at + 4]):
@@ -306,21 +306,21 @@ def _frames(data: mmap.mmap, start: int, stop: int) -> tuple[int, int, int]:
 
 
 def _first_frame(data: mmap.mmap, stop: int) -> int | None:
-    """The byte of the first frame before `stop`, or of ID3 tags that it follows; other bytes are passed over."""
+    """The byte of the first frame before `stop`, or of ID3 tags before it; other bytes are skipped."""
     if _holds_frames(data, 0, stop):
         return 0
     return next((at for at in range(min(SEARCHED, stop)) if data[at] == 0xFF and _frames(data, at, stop)[0] > 1), None)
 
 
 def _holds_frames(data: mmap.mmap, start: int, stop: int) -> bool:
-    """Whether MPEG audio begins at `start`, or behind ID3 tags there."""
+    """Whether MPEG audio begins at `start`, or after ID3 tags there."""
     start = _behind_tag(data, start)
     return start < stop and _is_mpeg(data[start:start + 4])
 
 
 # ------------------------------------------------------------------------------------------------------ reading a part
 class View(io.RawIOBase):
-    """A part of a file, as a file of its own."""
+    """A part of a file that reads like a file of its own."""
 
     def __init__(self, path: str | os.PathLike, part: Part):
         self._file, self._part, self._at = open(path, 'rb', buffering=0), part, 0

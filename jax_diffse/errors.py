@@ -1,4 +1,4 @@
-"""Errors that a user can mend, and how the entry points report them."""
+"""Errors that a user can fix, and how the entry points report them."""
 
 import argparse
 import errno
@@ -9,19 +9,19 @@ from typing import NoReturn
 
 from jax_diffse import interrupts, terminal
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room for a file
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space for a file
 
 
 class UserError(Exception):
-    """Something the user gave is wrong: one line naming it, what was expected and what to do."""
+    """A mistake of the user. The message is one line: what is wrong, what was expected and what to do."""
 
 
 class NoRoomError(UserError):
-    """What a run has to keep cannot be written, so neither can logs that are still open."""
+    """There is no space for the files of a run, nor for logs that are still open."""
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line in which a mistake is a `UserError` too: one line, not the usage and then the line."""
+    """A parser that raises a `UserError` for a mistake: one line, without the usage before it."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f'{message} (see {self.prog} --help)')
@@ -40,7 +40,7 @@ def exit_with(main: Callable[[], int | None]) -> None:
 
 
 def status(main: Callable[[], int | None]) -> int:
-    """Runs an entry point -> its exit status; of what the user can mend one line, and status 2."""
+    """Runs an entry point -> its exit status. A mistake of the user prints one line and gives status 2."""
     try:
         return main() or 0
     except NoRoomError as error:
@@ -50,7 +50,7 @@ def status(main: Callable[[], int | None]) -> int:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        _end(f'error: {error.filename or "a file"}: {error.strerror}; make room, and repeat the command')
+        _end(f'error: {error.filename or "a file"}: {error.strerror}; free some space and rerun the command')
     except (AssertionError, RuntimeError):
         reason = _no_device()
         if not reason:
@@ -63,7 +63,7 @@ def status(main: Callable[[], int | None]) -> int:
 
 
 def _no_device() -> str:
-    """Why JAX has nothing to compute on, where that is so because of $JAX_PLATFORMS; '' elsewhere."""
+    """Why JAX has no device, if $JAX_PLATFORMS is the reason; otherwise ''."""
     named = os.environ.get('JAX_PLATFORMS')
     if not named or 'jax' not in sys.modules:
         return ''
@@ -71,14 +71,14 @@ def _no_device() -> str:
 
     try:
         jax.devices()
-    except (AssertionError, RuntimeError) as error:  # the former, without words, where a plugin of JAX is missing
+    except (AssertionError, RuntimeError) as error:  # an AssertionError has no message, if a plugin of JAX is missing
         reason = f' ({" ".join(str(error).split())})' if str(error) else ''
         return f'JAX_PLATFORMS={named}: JAX finds no such device{reason}; install JAX for it, or unset the variable'
     return ''
 
 
 def _end(message: str) -> NoReturn:
-    """Ends with status 2 at once: TensorBoard's writer would try again at exit, and print pages of its failure."""
+    """Ends with status 2 at once; otherwise TensorBoard's writer would retry at exit, and print pages about it."""
     print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(2)

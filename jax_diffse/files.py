@@ -1,4 +1,4 @@
-"""Paths as users give them, files that appear when they are whole, and one that only one process holds."""
+"""Paths that users give, atomic writes, and file locks."""
 
 import contextlib
 import hashlib
@@ -18,10 +18,10 @@ except ImportError:  # Windows
 
 
 def given(path: str | os.PathLike) -> str:
-    """A path that a user gave, with `~` expanded.
+    """Expands `~` in a path that a user gave.
 
     Raises:
-      UserError: it is an address, as of object storage.
+      UserError: it is an address, for example of object storage.
     """
     text = os.fspath(path)
     if re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', text):
@@ -32,39 +32,40 @@ def given(path: str | os.PathLike) -> str:
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """A name beside `path` to write to, which then takes its place; the folders above it are made where they lack.
+    """Yields a temporary path beside `path` to write to, and renames it to `path` at the end.
 
-    Where anything is raised, what was written is removed and `path` stays as it was.
+    Missing folders above it are created. If anything is raised, the temporary file is removed and `path` does not
+    change.
 
     Raises:
-      OSError: a folder cannot be made, or the file not put in its place.
+      OSError: a folder cannot be created, or the file cannot be renamed.
     """
     path = pathlib.Path(path)
-    # Not the name itself, which may be as long as the file system allows.
+    # A hash, because the name itself may be as long as the file system allows.
     partial = path.with_name(f'.{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.{os.getpid()}.partial')
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        partial.touch()  # tells why it cannot be written, which not every library does
+        partial.touch()  # raises the reason if it cannot be written; not every library does
         with interrupts.on_leave(partial.unlink):
             yield partial
         os.replace(partial, path)
     finally:
-        with contextlib.suppress(OSError):  # a full or lost disk must not hide what went wrong
+        with contextlib.suppress(OSError):  # a full or lost disk must not hide the first error
             partial.unlink()
 
 
 def unwritable(path: str | os.PathLike, error: Exception) -> str:
-    """The line that says that and why a file could not be written."""
+    """The message that a file could not be written, and why."""
     above = (folder for folder in pathlib.Path(path).parents if os.path.lexists(folder) and not folder.is_dir())
     blocking = next(above, None)
-    reason = f'{blocking} is no folder' if blocking else getattr(error, 'strerror', None) or error
-    if 'System error' in str(reason):  # libsndfile, of which the file itself was made before
+    reason = f'{blocking} is not a folder' if blocking else getattr(error, 'strerror', None) or error
+    if 'System error' in str(reason):  # of libsndfile, after the file itself was created
         reason = 'System error, is the disk full?'
     return f'{path}: cannot be written ({reason})'
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes a file, and the folders above it; it appears when it is whole.
+    """Writes a file atomically, and creates the folders above it.
 
     Raises:
       UserError: it cannot be written.
@@ -78,10 +79,14 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 @contextlib.contextmanager
 def locked(path: str | os.PathLike, what: str) -> Iterator[None]:
-    """Holds a file, which is made where there is none; the system lets go of it however this process ends.
+    """Locks a file, which is created if necessary; the system releases the lock however this process ends.
+
+    Args:
+      path: the file.
+      what: the resource that it stands for, for messages.
 
     Raises:
-      UserError: another process holds it, `what` says what for; or it cannot be made.
+      UserError: another process holds the lock, or the file cannot be created.
     """
     try:
         file = open(path, 'a+', encoding='utf-8')
@@ -94,7 +99,7 @@ def locked(path: str | os.PathLike, what: str) -> Iterator[None]:
             except BlockingIOError as error:
                 file.seek(0)
                 holder = file.read().strip() or 'another process'
-                raise UserError(f'{what}: {holder} is at work here; wait for it or end it') from error
+                raise UserError(f'{what}: {holder} is using it; wait for that process or end it') from error
             except OSError:  # storage that cannot lock
                 pass
         file.truncate(0)

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a command within seconds, also where Python cannot interrupt it, as while XLA compiles."""
+"""Ends a command within seconds of Ctrl-C, even if Python cannot interrupt it, for example while XLA compiles."""
 
 import contextlib
 import functools
@@ -12,18 +12,18 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-PATIENCE_SECONDS = 3.0  # that the main thread has to end by itself
-STATUS = 130  # as of a shell's command that SIGINT ended
+PATIENCE_SECONDS = 3.0  # in which the main thread may end by itself
+STATUS = 130  # which shells give a command that SIGINT ended
 
 _actions: list[Callable[[], object]] = []
 _asked, _told = threading.Event(), threading.Lock()
 
 
 def watch() -> None:
-    """Has Ctrl-C end this process: by KeyboardInterrupt, but after `PATIENCE_SECONDS`, or at a second one, at once.
+    """Makes Ctrl-C end this process: by KeyboardInterrupt, and forcibly after `PATIENCE_SECONDS` or a second Ctrl-C.
 
-    Python raises KeyboardInterrupt in the main thread only when that returns from the library it is in. A thread of
-    this module learns of the signal from the system. Where SIGINT is ignored, or somebody else's, nothing changes.
+    Python raises KeyboardInterrupt in the main thread only when that thread returns from library code. A thread of this
+    module gets the signal from the system. If SIGINT is ignored or has another handler, nothing changes.
     """
     if (threading.current_thread() is not threading.main_thread()
             or signal.getsignal(signal.SIGINT) is not signal.default_int_handler):
@@ -37,9 +37,9 @@ def watch() -> None:
 
 
 def leave() -> NoReturn:
-    """Ends the process at once, after `on_leave` actions alone.
+    """Ends the process at once, after the `on_leave` actions only.
 
-    What Python and libraries do at exit may wait for a compilation that nobody wants any more.
+    The normal exit of Python and libraries may wait for a compilation that is no longer needed.
     """
     tell()
     for action in [*_actions, _show_cursor]:
@@ -49,7 +49,7 @@ def leave() -> NoReturn:
 
 
 def finish() -> None:
-    """From now on Ctrl-C ends the process at once: what was asked for is done."""
+    """Makes Ctrl-C end the process at once from now on, because the work is done."""
     _asked.set()
 
 
@@ -57,12 +57,12 @@ def tell() -> None:
     """Prints that the command was interrupted, once."""
     if _told.acquire(blocking=False) and sys.__stderr__ is not None:  # None: closed before the start
         with contextlib.suppress(OSError):
-            os.write(2, b'interrupted\n')  # not by way of a stream that another thread may be stuck in
+            os.write(2, b'interrupted\n')  # directly, because another thread may hold the stream
 
 
 @contextlib.contextmanager
 def on_leave(action: Callable[[], object]) -> Iterator[None]:
-    """Has `action` done if the process leaves at once in this context, as nothing else is done then."""
+    """Runs `action` if the process leaves at once within this context; no other cleanup runs then."""
     _actions.append(action)
     try:
         yield
@@ -71,7 +71,7 @@ def on_leave(action: Callable[[], object]) -> Iterator[None]:
 
 
 def _show_cursor() -> None:
-    """Progress bars hide it."""
+    """Shows the cursor, which progress bars hide."""
     if os.isatty(1):
         os.write(1, b'\x1b[?25h')
 
@@ -84,14 +84,14 @@ def _interrupt(signum, frame) -> None:
 
 
 def _unraisable(previous: Callable[[object], object], unraisable) -> None:
-    """Leaves at an interrupt in a callback, which Python drops; many come in JAX's of the garbage collector."""
+    """Leaves if an interrupt comes in a callback, where Python drops it; many come in JAX's garbage collection."""
     if unraisable.exc_type is KeyboardInterrupt:
         leave()
     previous(unraisable)
 
 
 def _wait(reading: socket.socket, writing: socket.socket) -> None:
-    """Counts interrupts; `writing`, which the system writes to, stays open as long as this runs."""
+    """Counts interrupts. `writing`, which the system writes to, stays open while this runs."""
     interrupts, deadline = 0, None
     while True:
         seconds = None if deadline is None else max(0.0, deadline - time.monotonic())

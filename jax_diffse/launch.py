@@ -1,4 +1,4 @@
-"""What the entry points do before anything else."""
+"""Settings that the entry points make before anything else."""
 
 import contextlib
 import os
@@ -11,22 +11,22 @@ from importlib import metadata
 from jax_diffse import files
 
 HUGE_PAGES = 'glibc.malloc.hugetlb=1'
-# By release of jaxlib, as XLA ends the process at a flag that it does not know.
+# By release of jaxlib, because XLA ends the process if it does not know a flag.
 THREADED_CONVOLUTIONS = {'0.10': '--xla_cpu_experimental_ynn_fusion_type=-individual_convolution'}
 
-OFF = ('', 'off')  # values of $JAX_DIFFSE_CACHE that keep no programs
-PROGRAMS_SIZE = 4 * 10**9  # bytes of programs that are kept
+OFF = ('', 'off')  # values of $JAX_DIFFSE_CACHE that turn the cache of programs off
+PROGRAMS_SIZE = 4 * 10**9  # bytes; the size of the cache of programs
 
 
 def tune() -> None:
-    """Settings that are read only at the start; call it before JAX is imported."""
+    """Makes the settings that are read only at the start; call it before JAX is imported."""
     _use_huge_pages()
     _use_threaded_convolutions()
     _keep_programs()
 
 
 def command() -> str:
-    """The command line of this process as a user would type it again."""
+    """The command line of this process, as a user would type it."""
     script, *arguments = sys.argv
     name = os.path.basename(script)
     if name == '__main__.py':
@@ -35,27 +35,27 @@ def command() -> str:
 
 
 def cache() -> pathlib.Path:
-    """This project's cache folder: the one that $JAX_DIFFSE_CACHE names, or jax_diffse in the user's.
+    """This project's cache folder: $JAX_DIFFSE_CACHE, or jax_diffse in the user's cache folder.
 
     Raises:
-      OSError: the user has none.
+      OSError: the user has no home folder.
       UserError: $JAX_DIFFSE_CACHE is an address.
     """
     named = os.environ.get('JAX_DIFFSE_CACHE', 'off')
     if named not in OFF:
         return pathlib.Path(files.given(named)).absolute()
     try:
-        named = os.environ.get('XDG_CACHE_HOME', '')  # which counts where it is absolute, says the XDG specification
+        named = os.environ.get('XDG_CACHE_HOME', '')  # the XDG specification ignores relative paths
         return pathlib.Path(named if os.path.isabs(named) else pathlib.Path.home() / '.cache', 'jax_diffse')
     except RuntimeError as error:
         raise OSError(0, 'there is no home folder') from error
 
 
 def _keep_programs() -> None:
-    """Has JAX keep what it compiles in `cache()`, so that the next start does without.
+    """Makes JAX cache compiled programs in `cache()`, so that later starts skip compilation.
 
-    A folder of the user's own (`JAX_COMPILATION_CACHE_DIR`) is left alone. JAX can bound the size of its cache itself,
-    but only where another package is installed, and then no process may be interrupted while it writes.
+    A folder that the user set (`JAX_COMPILATION_CACHE_DIR`) is not changed. JAX can bound the size of its cache itself,
+    but only if another package is installed, and then no process may be interrupted while it writes.
     """
     if 'JAX_COMPILATION_CACHE_DIR' in os.environ or os.environ.get('JAX_DIFFSE_CACHE') in OFF:
         return
@@ -66,16 +66,16 @@ def _keep_programs() -> None:
         if not os.access(folder, os.W_OK):
             raise PermissionError(0, 'not writable')
     except OSError as error:
-        print(f'compiled programs are not kept: {error.filename or cache()}: {error.strerror}; $JAX_DIFFSE_CACHE names '
-              'another folder, off: none', file=sys.stderr)
+        print(f'compiled programs are not cached: {error.filename or cache()}: {error.strerror}; set JAX_DIFFSE_CACHE '
+              'to another folder, or to off', file=sys.stderr)
         return
     os.environ['JAX_COMPILATION_CACHE_DIR'] = str(folder)
-    # Seconds. JAX would leave out what takes less than one, of which a training has many.
+    # Seconds. By default JAX leaves out programs that compile in less than one second, and a training has many of them.
     os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.1')
 
 
 def discard_oldest(folder: pathlib.Path, size: int) -> None:
-    """Removes the files of a folder that were used longest ago, until the others take no more than `size` bytes."""
+    """Removes the least recently used files of a folder until the others take no more than `size` bytes."""
     used = {}
     for entry in os.scandir(folder):
         with contextlib.suppress(FileNotFoundError):  # another process removed it
@@ -87,10 +87,10 @@ def discard_oldest(folder: pathlib.Path, size: int) -> None:
 
 
 def _use_threaded_convolutions() -> None:
-    """Keeps XLA from taking up a library whose convolutions run on one core (jaxlib 0.10).
+    """Keeps XLA from using a library whose convolutions run on one core (jaxlib 0.10).
 
-    On two cores, DCCRN's forward pass takes a tenth less time, a single convolution half. A flag of the user's own is
-    left alone.
+    On two cores, the forward pass of DCCRN then takes a tenth less time, and a single convolution half the time. A flag
+    that the user set is not changed.
     """
     release = '.'.join(metadata.version('jaxlib').split('.')[:2])
     flag, flags = THREADED_CONVOLUTIONS.get(release, ''), os.environ.get('XLA_FLAGS', '')
@@ -99,11 +99,11 @@ def _use_threaded_convolutions() -> None:
 
 
 def _use_huge_pages() -> None:
-    """Restarts the process, once, with huge pages for large allocations (Linux, glibc 2.35 or newer).
+    """Restarts the process once, with huge pages for large allocations (Linux, glibc 2.35 or newer).
 
-    On CPUs, XLA asks for its temporaries anew at every call, gigabytes in a training step, and touching them page by
-    page took a quarter of one (`python -m benchmarks`). glibc reads the setting only when a process starts.
-    A `GLIBC_TUNABLES` of the user's own, even an empty one, is left alone.
+    On CPUs, XLA allocates its temporary memory anew at every call, which is gigabytes in a training step. Touching it
+    page by page took a quarter of a step (`python -m benchmarks`). glibc reads the setting only when a process starts.
+    A `GLIBC_TUNABLES` that the user set is not changed, even if it is empty.
     """
     if sys.platform == 'linux' and 'GLIBC_TUNABLES' not in os.environ:
         os.environ['GLIBC_TUNABLES'] = HUGE_PAGES
@@ -111,9 +111,9 @@ def _use_huge_pages() -> None:
 
 
 def use_one_core() -> None:
-    """Keeps the process on one core, where the system can do that, and JAX on the CPU; call it before JAX is imported.
+    """Binds the process to one core, if the system can do that, and JAX to the CPU; call it before JAX is imported.
 
-    What is measured then holds for one core, and a stream's small steps gain nothing from more.
+    Measurements then hold for one core, and the small steps of a stream gain nothing from more cores.
     """
     os.environ['JAX_PLATFORMS'] = 'cpu'
     if hasattr(os, 'sched_setaffinity'):
@@ -121,15 +121,15 @@ def use_one_core() -> None:
 
 
 def cores() -> str:
-    """The cores that the process is kept on, in words."""
+    """The cores that the process is bound to, in words."""
     if not hasattr(os, 'sched_getaffinity'):
-        return 'all cores, as this system cannot keep a process on one'
+        return 'all cores, because this system cannot bind a process to one'
     count = len(os.sched_getaffinity(0))
     return 'one core' if count == 1 else f'{count} cores'
 
 
 def cpu() -> str:
-    """The name of the CPU, which Python knows only outside Linux."""
+    """The name of the CPU; on Linux, Python does not know it."""
     try:
         lines = pathlib.Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
     except OSError:

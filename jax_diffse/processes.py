@@ -1,4 +1,4 @@
-"""Several processes that work together: how they find one another, and end together."""
+"""Connects several processes that work together, and ends them together."""
 
 import argparse
 import os
@@ -9,36 +9,36 @@ from collections.abc import Callable
 from jax_diffse import errors
 from jax_diffse.errors import UserError
 
-HEARTBEAT_SECONDS = 30  # without a sign of life from a process before the others end
-# A process that is done waits this long for the others, say for the one that writes the report. JAX ends all of them
-# afterwards. It need not be short: a process that died is missed by its signs of life.
+HEARTBEAT_SECONDS = 30  # without a heartbeat of a process, after which the others end
+# A process that has finished waits this long for the others, for example for the one that writes the report. Then JAX
+# ends all of them. The time may be long, because missing heartbeats reveal a process that died.
 SHUTDOWN_SECONDS = 24 * 3600
-# What errors that come from other processes say: of collectives (on CPUs, on GPUs) and of JAX's coordination service.
+# Words in errors that other processes cause: of collectives (on CPUs, on GPUs) and of JAX's coordination service.
 REMOTE = ('Gloo', 'NCCL', 'CoordinationService', 'Barrier')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that `run` reads."""
+    """Adds the arguments that `run` reads."""
     group = parser.add_argument_group('several processes')
     group.add_argument('--distributed', action='store_true',
-                       help='one of several processes of a TPU pod slice, SLURM or Open MPI, which say which one')
+                       help='run as one of several processes of a TPU pod slice, SLURM or Open MPI')
     group.add_argument('--coordinator', metavar='HOST:PORT',
-                       help='elsewhere: where the others reach the first process; goes with --processes and --process')
-    group.add_argument('--processes', type=int, metavar='N', help='how many there are')
-    group.add_argument('--process', type=int, metavar='I', help='which one this is, 0 to N - 1')
+                       help='elsewhere: the address of the first process; goes with --processes and --process')
+    group.add_argument('--processes', type=int, metavar='N', help='number of processes')
+    group.add_argument('--process', type=int, metavar='I', help='index of this process, 0 to N - 1')
 
 
 def run(work: Callable[[], int | None], args: argparse.Namespace) -> int | None:
-    """Does `work` as one of several processes where `args` say so; call it before JAX computes anything.
+    """Runs `work`, as one of several processes if `args` say so; call it before JAX computes anything.
 
-    A process that fails ends at once: to wait for the others, as JAX does at exit, would be to wait for processes that
-    wait for this one. They end when its signs of life are missing.
+    A process that fails ends at once. At exit JAX would wait for the others, which wait for this one. They end when its
+    heartbeats are missing.
 
     Returns:
       The exit status.
 
     Raises:
-      UserError: there are no such processes; without several, what `work` raises.
+      UserError: the processes cannot be connected; with a single process, what `work` raises.
     """
     given = {'--coordinator': args.coordinator, '--processes': args.processes, '--process': args.process}
     missing = [name for name, value in given.items() if value is None]
@@ -52,8 +52,8 @@ def run(work: Callable[[], int | None], args: argparse.Namespace) -> int | None:
     except BaseException as error:
         cause = _remote_cause(error)
         if cause:
-            print(f'error: process {jax.process_index()} cannot go on ({str(error).splitlines()[0]}): {cause}; the '
-                  'same command, in all of them, goes on from what was saved', file=sys.stderr)
+            print(f'error: process {jax.process_index()} cannot continue ({str(error).splitlines()[0]}): {cause}; '
+                  'rerun the command in all processes to resume from what was saved', file=sys.stderr)
         else:
             traceback.print_exc()
         status = 1
@@ -65,16 +65,16 @@ def run(work: Callable[[], int | None], args: argparse.Namespace) -> int | None:
 
 
 def _remote_cause(error: BaseException) -> str:
-    """What another process has to do with an error, or ''.
+    """How another process caused an error, or ''.
 
-    One that died is missed by its signs of life within `HEARTBEAT_SECONDS`, and JAX then ends this process. Where a
-    longer wait fails, the other process lives.
+    If a process died, its heartbeats are missed within `HEARTBEAT_SECONDS`, and JAX then ends this process. If a longer
+    wait fails, the other process is alive.
     """
     if not isinstance(error, RuntimeError) or not any(sign in str(error) for sign in REMOTE):
         return ''
     if 'DEADLINE_EXCEEDED' in str(error):
         return 'it waited too long for another one, which may still be at work: see what that one is doing'
-    return 'another one ended, most likely: see what it printed'
+    return 'another one ended, most likely: see what that one printed'
 
 
 def _connect(args: argparse.Namespace, missing: list[str]) -> None:
@@ -93,7 +93,7 @@ def _connect(args: argparse.Namespace, missing: list[str]) -> None:
                                    shutdown_timeout_seconds=SHUTDOWN_SECONDS)
     except (ValueError, RuntimeError) as error:
         if missing:
-            raise UserError('--distributed: no TPU pod slice, SLURM or Open MPI says which process this is '
+            raise UserError('--distributed: found no TPU pod slice, SLURM or Open MPI '
                             f'({" ".join(str(error).split())}); elsewhere give --coordinator, --processes and '
                             '--process') from error
         raise UserError(f'--coordinator={args.coordinator}: {" ".join(str(error).split())}') from error

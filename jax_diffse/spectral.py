@@ -1,7 +1,7 @@
-"""Waveform <-> complex spectrogram, magnitude compression, level: the front ends of the papers, in JAX.
+"""The front ends of the papers in JAX: waveform <-> complex spectrogram, magnitude compression, level.
 
-Waveforms are `[B, N]`; spectrograms are `[B, T, F, 2]`, real and imaginary parts last. `data/tf_spectral.py` holds the
-TensorFlow twins of the analysis side.
+Waveforms are `[B, N]`; spectrograms are `[B, T, F, 2]`, real and imaginary parts last. `data/tf_spectral.py` has the
+TensorFlow twins of the analysis functions.
 """
 
 import dataclasses
@@ -21,14 +21,14 @@ def hann(n_fft: int) -> np.ndarray:
 
 
 def magnitude(spec: jax.Array) -> jax.Array:
-    """Magnitude `[..., ]` of `[..., 2]`, with gradient 0 (not NaN) where the spectrogram is exactly zero."""
+    """Magnitude `[...]` of `[..., 2]`, with gradient 0 (not NaN) where the spectrogram is exactly zero."""
     power = jnp.sum(spec**2, axis=-1)
     silent = power == 0
     return jnp.where(silent, 0.0, jnp.sqrt(jnp.where(silent, 1.0, power)))
 
 
 def mask_frames(x: jax.Array, num_frames: jax.Array | None) -> jax.Array:
-    """Zeroes `x[b, t]` for t >= `num_frames[b]`; `x` is `[B, T, ...]`, `num_frames` `[B]` or None for no change."""
+    """Sets `x[b, t]` to 0 for t >= `num_frames[b]`; `x` is `[B, T, ...]`, `num_frames` `[B]`, or None for no change."""
     if num_frames is None:
         return x
     real = jnp.arange(x.shape[1])[None] < num_frames[:, None]
@@ -55,7 +55,7 @@ def _frames(x: jax.Array, size: int, hop: int, count: int) -> jax.Array:
 
 
 def _overlap_add(frames: jax.Array, hop: int) -> jax.Array:
-    """The inverse gesture: `[B, T, size]` -> `[B, (T - 1) * hop + size]`, overlapping samples added."""
+    """Adds frames `[B, T, size]` where they overlap -> `[B, (T - 1) * hop + size]`."""
     batch, total, size = frames.shape
     parts = size // hop
     pieces = frames.reshape(batch, total, parts, hop)
@@ -74,7 +74,7 @@ def stft(x: jax.Array, n_fft: int, hop: int, end: jax.Array | None = None) -> ja
       x: waveforms `[B, N]`, N > n_fft / 2.
       n_fft: window and transform length in samples, a multiple of `hop`.
       hop: hop in samples.
-      end: `[B]`, where each waveform ends (zeros follow): reflection happens there, and frames beyond `end // hop` are
+      end: `[B]`, where each waveform ends (zeros follow). Reflection happens there, and frames beyond `end // hop` are
         zero. Default: all end at N. Each must exceed n_fft / 2.
 
     Returns:
@@ -106,7 +106,7 @@ def istft(spec: jax.Array, hop: int, num_frames: jax.Array | None = None) -> jax
     spec = mask_frames(spec, num_frames)
     frames = jnp.fft.irfft(jax.lax.complex(spec[..., 0], spec[..., 1]), n=n_fft) * window
     weight = mask_frames(jnp.broadcast_to(window**2, (batch, total, n_fft)), num_frames)
-    # Every kept sample lies between the centres of two frames, where the weight is at least 0.5.
+    # Every returned sample lies between the centres of two frames, where the weight is at least 0.5.
     y = _overlap_add(frames, hop) / jnp.maximum(_overlap_add(weight, hop), 1e-8)
     y = y[:, n_fft // 2:n_fft // 2 + (total - 1) * hop]
     return mask_frames(y, None if num_frames is None else (num_frames - 1) * hop)
@@ -119,8 +119,8 @@ def _pairs(spec: jax.Array) -> jax.Array:
 def conv_stft(x: jax.Array, window: int, hop: int, n_fft: int) -> jax.Array:
     """Transform of zero-padded frames: `window - hop` zeros at both ends, a periodic Hann window, not normalised.
 
-    The `ConvSTFT` of DCCRN: every sample lies in `window / hop` frames. `[B, N]`, N a multiple of `hop` ->
-    `[B, N // hop + window // hop - 1, n_fft // 2 + 1, 2]`; frame t ends with sample `(t + 1) * hop - 1`.
+    This is the `ConvSTFT` of DCCRN: every sample lies in `window / hop` frames. `[B, N]`, N a multiple of `hop` ->
+    `[B, N // hop + window // hop - 1, n_fft // 2 + 1, 2]`. Frame t ends with sample `(t + 1) * hop - 1`.
     """
     x = jnp.pad(x, ((0, 0), (window - hop, 0)))
     return analyze_frames(_frames(x, window, hop, x.shape[1] // hop), n_fft)
@@ -137,18 +137,19 @@ def conv_istft(spec: jax.Array, window: int, hop: int) -> jax.Array:
 
 
 def synthesize_frames(spec: jax.Array, window: int, hop: int) -> jax.Array:
-    """Frames to overlap and add: `[B, T, F, 2]` -> `[B, T, window]`, windowed and normalised.
+    """Synthesises frames to overlap and add: `[B, T, F, 2]` -> `[B, T, window]`, windowed and normalised.
 
     Each frame is the least-squares inverse of the transform of `window` of its n points, as in DCCRN: the
-    pseudo-inverse of the [2 F, window] matrix A of real and imaginary rows. With A^T A = n/2 I + (u u^T + v v^T) / 2,
-    u constant and v alternating, that is the inverse transform cut to `window` samples, corrected along u and v.
+    pseudo-inverse of the [2 F, window] matrix A of real and imaginary rows. As A^T A = n/2 I + (u u^T + v v^T) / 2
+    with u constant and v alternating, it equals the inverse transform cut to `window` samples and corrected along u
+    and v.
     """
     n_fft = 2 * (spec.shape[-2] - 1)
     ends = np.stack([np.ones(window), 1.0 - 2.0 * (np.arange(window) % 2)]).astype(np.float32)  # u and v
     real, imag = spec[..., 0], spec[..., 1]
     frames = jnp.fft.irfft(jax.lax.complex(real, imag), n=n_fft)[..., :window]
     frames += jnp.matmul(real[..., ::n_fft // 2], ends, precision='highest') / n_fft
-    # Products, not sums: with sums XLA:CPU (JAX 0.10.2) computes some shapes wrongly.
+    # Matrix products instead of sums: with sums, XLA:CPU (JAX 0.10.2) computes some shapes wrongly.
     both = jnp.matmul(frames, ends.T, precision='highest')
     frames -= jnp.matmul(both, ends, precision='highest') / (n_fft + window)
     # Overlapping squared Hann windows add up to a constant.
@@ -179,7 +180,7 @@ def decompress(spec: jax.Array, kind: str) -> jax.Array:
 
 
 def rms_gain(x: jax.Array, num_samples: jax.Array) -> jax.Array:
-    """`sqrt(N / sum(x^2))` `[B]`, the gain that brings `x` `[B, N]` to unit RMS; 1 for digital silence."""
+    """The gain `sqrt(N / sum(x^2))` `[B]` that scales `x` `[B, N]` to unit RMS; 1 for digital silence."""
     energy = jnp.sum(x**2, axis=1)
     silent = energy == 0
     return jnp.where(silent, 1.0, jnp.sqrt(num_samples / jnp.where(silent, 1.0, energy)))
@@ -187,17 +188,17 @@ def rms_gain(x: jax.Array, num_samples: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class FrontEnd:
-    """How a system turns waveforms into what its network reads.
+    """Turns waveforms into the input of a system's network, and its output back into waveforms.
 
-    A waveform of n samples is zero-extended to whole hops so that each of its samples comes back from `synthesize`;
-    padding behind it changes nothing.
+    A waveform of n samples is zero-extended to whole hops, so that `synthesize` returns each of its samples. Padding
+    behind it changes nothing.
     """
 
     sample_rate: int = 16_000  # Hz
     n_fft: int = 320  # samples
     hop: int = 160  # samples
     compression: str = 'sqrt'
-    unit_rms: bool = True  # scale noisy (and clean alike) to unit RMS of noisy
+    unit_rms: bool = True  # scale noisy to unit RMS, and clean by the same gain
     window: int | None = None  # samples, in zero-padded frames (`conv_stft`); None: n_fft, centred frames (`stft`)
 
     def __post_init__(self):
@@ -205,8 +206,8 @@ class FrontEnd:
             raise ValueError(f'compression must be one of {COMPRESSIONS}, got {self.compression!r}')
         window, fewest = self.window or self.n_fft, 2 if self.window is None else 3
         if self.hop < 1 or window % self.hop or not fewest * self.hop <= window <= self.n_fft or self.n_fft % 2:
-            raise ValueError(f'expected a window of whole hops, {fewest} or more, and at most n_fft samples, an even '
-                             f'number, got {window} samples, hop {self.hop}, n_fft {self.n_fft}')
+            raise ValueError(f'expected a window of whole hops, {fewest} or more, and of at most n_fft samples, and an '
+                             f'even n_fft, got {window} samples, hop {self.hop}, n_fft {self.n_fft}')
 
     @property
     def num_bins(self) -> int:
@@ -214,21 +215,21 @@ class FrontEnd:
 
     @property
     def shortest(self) -> int:
-        """Samples that are transformed at least."""
+        """The minimum number of samples that are transformed."""
         return self.n_fft if self.window is None else self.hop
 
     @property
     def extra_frames(self) -> int:
-        """Frames beyond one per hop."""
+        """The number of frames beyond one per hop."""
         return 1 if self.window is None else self.window // self.hop - 1
 
     def extended(self, num_samples):
-        """Samples after the extension to whole hops; an int or an array."""
+        """The number of samples after the extension to whole hops (int or array)."""
         whole = -(-num_samples // self.hop) * self.hop
         return max(whole, self.shortest) if isinstance(whole, int) else jnp.maximum(whole, self.shortest)
 
     def num_frames(self, num_samples):
-        """Real frames of a waveform of `num_samples`; an int or an array."""
+        """The number of real frames of a waveform of `num_samples` (int or array)."""
         return self.extended(num_samples) // self.hop + self.extra_frames
 
     def gain(self, noisy: jax.Array, num_samples: jax.Array) -> jax.Array:
@@ -236,7 +237,7 @@ class FrontEnd:
         return rms_gain(noisy, num_samples) if self.unit_rms else jnp.ones(noisy.shape[0])
 
     def analyze(self, x: jax.Array, num_samples: jax.Array) -> jax.Array:
-        """Waveforms `[B, N]` (zero beyond `num_samples [B]`) -> compressed spectrogram `[B, T, F, 2]`."""
+        """Transforms waveforms `[B, N]` (zero beyond `num_samples [B]`) to compressed spectrograms `[B, T, F, 2]`."""
         x = jnp.pad(x, ((0, 0), (0, self.extended(x.shape[1]) - x.shape[1])))
         if self.window is None:
             spec = stft(x, self.n_fft, self.hop, self.extended(num_samples))
@@ -245,7 +246,7 @@ class FrontEnd:
         return compress(spec, self.compression)
 
     def synthesize(self, spec: jax.Array, num_samples: jax.Array, length: int) -> jax.Array:
-        """Compressed spectrogram `[B, T, F, 2]` -> waveforms `[B, length]`, zero beyond `num_samples [B]`."""
+        """Transforms compressed spectrograms `[B, T, F, 2]` to waveforms `[B, length]`, zero beyond `num_samples`."""
         spec = decompress(spec, self.compression)
         if self.window is None:
             y = istft(spec, self.hop, self.num_frames(num_samples))

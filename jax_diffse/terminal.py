@@ -1,4 +1,4 @@
-"""Standard output and error that no terminal, locale or pipe can make fail."""
+"""Standard output and error that never fail, whatever the terminal, the locale or the pipe."""
 
 import errno
 import io
@@ -8,11 +8,10 @@ import sys
 
 
 def prepare() -> None:
-    """Replaces `sys.stdout` and `sys.stderr` by streams that work goes on behind, whatever becomes of what is printed.
+    """Replaces `sys.stdout` and `sys.stderr` by streams that never raise, so that work continues if output is lost.
 
-    Characters that the encoding lacks are written as escapes. What a closed pipe (`| head -1`) would have shown is
-    dropped, and so is what does not fit on a full disk, with a line that says so. Streams that are not those of the
-    process are left alone.
+    Characters that the encoding lacks are written as escapes. Output to a closed pipe (`| head -1`) is dropped. Output
+    to a full disk is dropped too, and one line says so. Streams that are not those of the process are not changed.
     """
     for name in ('stdout', 'stderr'):
         stream = getattr(sys, name)
@@ -36,7 +35,7 @@ def _lossy(stream: io.TextIOWrapper) -> io.TextIOWrapper:
 
 
 class _Lossy(io.RawIOBase):
-    """Writes to a file descriptor as long as that takes it."""
+    """Writes to a file descriptor until a write fails, and drops everything after that."""
 
     def __init__(self, descriptor: int):
         self._descriptor, self._lost = descriptor, False
@@ -54,10 +53,10 @@ class _Lossy(io.RawIOBase):
         while not self._lost:
             try:
                 return os.write(self._descriptor, data)
-            except BlockingIOError:  # somebody else made the pipe non-blocking
+            except BlockingIOError:  # another program made the pipe non-blocking
                 select.select([], [self._descriptor], [])
             except OSError as error:
                 self._lost = True
                 if error.errno != errno.EPIPE and self._descriptor == 1:
-                    print(f'what is printed is lost ({error.strerror}); the work goes on', file=sys.stderr)
+                    print(f'output is lost ({error.strerror}); the work continues', file=sys.stderr)
         return len(data)

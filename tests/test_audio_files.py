@@ -30,8 +30,8 @@ def test_all_that_libsndfile_reads_is_found_and_the_rest_is_counted(tmp_path, ca
     audio_files.find(tmp_path)
     assert found == expected
     assert capsys.readouterr().out.splitlines() == [
-        f'{tmp_path}: left out 6 of 16 files: 2 .txt (not taken for sound), 2 hidden, 1 .m4a (not taken '
-        'for sound), 1 without an extension (not taken for sound)']
+        f'{tmp_path}: left out 6 of 16 files: 2 .txt (not an audio format), 2 hidden, 1 .m4a (not an '
+        'audio format), 1 without an extension (not an audio format)']
 
 
 def test_nothing_is_printed_if_no_file_is_skipped(tmp_path, capsys):

@@ -68,8 +68,8 @@ def test_blocks_without_overlap_are_concatenated():
     np.testing.assert_allclose(run(x, jnp.zeros(3)), expected, atol=1e-5)
 
 
-def test_numbers_of_frames_that_blocks_cannot_have_are_refused():
-    with pytest.raises(ValueError, match='17 frames are not those of whole blocks of 8 that share 3'):
+def test_frames_that_blocks_do_not_make_up_are_refused():
+    with pytest.raises(ValueError, match='whole blocks of 8 that overlap by 3, got 17'):
         estimate(pointwise, signals(17))
 
 

@@ -183,7 +183,7 @@ def test_an_mp3_with_a_tag_that_was_cut_off_is_refused(tmp_path, share, capfd):
     path = tmp_path / 'a.mp3'
     data = sounds.mp3(path, sounds.sine(10 * 44_100))
     path.write_bytes(data[:int(share * len(data))])
-    with pytest.raises(UserError, match=r'a\.mp3: cut off, \d+ of \d+ samples are there'):
+    with pytest.raises(UserError, match=r'a\.mp3: cut off, \d+ of \d+ samples are left'):
         audio.info(path)
     assert not capfd.readouterr().err  # libsndfile's decoder would print what it thinks of it
 
@@ -201,7 +201,7 @@ def test_an_ogg_without_its_last_page_is_read_and_said(tmp_path, subtype, caplog
         count = len(_channel(path))
     assert 2 * N < count < 4 * N
     assert [record.getMessage() for record in caplog.records] == [
-        f'{path}: its last page is missing, it may have been cut off; {count} samples are there']
+        f'{path}: the last page is missing, so the file may have been cut off; it has {count} samples']
 
 
 # --------------------------------------------------------------------------------------------- sizes that are wrong

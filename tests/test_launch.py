@@ -67,7 +67,7 @@ def test_a_system_that_cannot_pin_says_so(monkeypatch):
     for name in ('sched_setaffinity', 'sched_getaffinity'):
         monkeypatch.delattr(os, name, raising=False)
     launch.use_one_core()
-    assert launch.cores() == 'all cores, as this system cannot keep a process on one'
+    assert launch.cores() == 'all cores, because this system cannot bind a process to one'
 
 
 def test_user_errors_of_the_scripts_are_one_line_and_status_2(tmp_path):

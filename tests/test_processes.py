@@ -39,8 +39,8 @@ def run(monkeypatch, error: Exception) -> int:
 def test_the_failure_of_another_process_is_one_line(monkeypatch, capsys, words, said):
     assert run(monkeypatch, jax.errors.JaxRuntimeError(words)) == 1
     line, = capsys.readouterr().err.splitlines()
-    assert line.startswith(f'error: process 0 cannot go on ({words.splitlines()[0]}): ') and said in line
-    assert ('ended' in line) == (words is ENDED) and line.endswith('goes on from what was saved')
+    assert line.startswith(f'error: process 0 cannot continue ({words.splitlines()[0]}): ') and said in line
+    assert ('ended' in line) == (words is ENDED) and line.endswith('to resume from what was saved')
 
 
 @pytest.mark.parametrize('error', [jax.errors.JaxRuntimeError(OWN), RuntimeError('mine'), ZeroDivisionError('Gloo')])

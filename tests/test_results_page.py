@@ -94,13 +94,13 @@ def test_a_run_that_does_not_say_how_it_was_trained_is_refused(store, key):
 def test_folders_of_a_machine_are_not_kept(store):
     results.add(_report(store / 'report'), 'short', '')
     assert '/home' not in (store / 'store' / 'short.json').read_text()
-    with pytest.raises(UserError, match='holds an absolute path'):
+    with pytest.raises(UserError, match='has an absolute path'):
         results.add(_report(store / 'other', data='clean /data/clean'), 'other', '')
     assert not (store / 'store' / 'other.json').exists()
 
 
 def test_a_folder_without_a_report_is_refused(tmp_path):
-    with pytest.raises(UserError, match='holds neither'):
+    with pytest.raises(UserError, match='has neither'):
         results.add(tmp_path, 'name', '')
 
 

@@ -41,7 +41,7 @@ def test_work_continues_if_printing_fails(tmp_path, shell):
 
 def test_a_full_disk_is_reported_once(tmp_path):
     done = _run(tmp_path, '> /dev/full')
-    assert done.stderr.count(b'what is printed is lost (No space left on device); the work goes on') == 1
+    assert done.stderr.count(b'output is lost (No space left on device); the work continues') == 1
 
 
 @pytest.mark.parametrize('env', [{'PYTHONIOENCODING': 'ascii'}, {'PYTHONIOENCODING': 'cp1252'},

@@ -87,12 +87,12 @@ def test_unequal_settings_units_and_parts_are_not_compared(tmp_path):
 @pytest.mark.parametrize(('text', 'reason'), [
     ('{"format": 1, "figures": [', 'Expecting value'), ('[1, 2]', 'indices must be integers'),
     ('{"loss": 3}', "'format' is missing"), ('{"format": 99}', 'format 99'), ('\ufeff', 'BOM'),
-    (json.dumps(made({'value': 1.0})), "'part' is missing"), (json.dumps(made(calibration=0)), 'no numbers'),
-    (json.dumps(made(item(1.0) | {'value': 'fast'})), 'no numbers'),
+    (json.dumps(made({'value': 1.0})), "'part' is missing"), (json.dumps(made(calibration=0)), 'not numbers'),
+    (json.dumps(made(item(1.0) | {'value': 'fast'})), 'not numbers'),
 ])
 def test_an_invalid_reference_is_refused_before_anything_is_measured(tmp_path, text, reason):
     (tmp_path / 'earlier.json').write_text(text, encoding='utf-8')
-    with pytest.raises(UserError, match=f'^--against=.*earlier.json: not a whole benchmarks.json.*{reason}'):
+    with pytest.raises(UserError, match=f'^--against=.*earlier.json: not a complete benchmarks.json.*{reason}'):
         command.main(['--against', str(tmp_path / 'earlier.json'), '--output', str(tmp_path / 'out')])
     assert not (tmp_path / 'out').exists()
 
@@ -173,7 +173,7 @@ def test_results_before_an_interruption_are_kept(monkeypatch, tmp_path):
 @pytest.mark.parametrize(('flags', 'line'), [
     (['--systems', 'dccrn,wavenet'], "--systems: 'wavenet' does not exist, expected some of c_gen, "),
     (['--only', 'speed'], "--only: 'speed' does not exist, expected some of systems, "),
-    (['--speech', 'folder'], '--speech and --noise belong together'),
+    (['--speech', 'folder'], '--speech and --noise go together'),
     (['--against', 'none.json'], '--against=none.json: cannot be read (No such file or directory)'),
 ])
 def test_user_errors_are_one_line(flags, line, tmp_path):

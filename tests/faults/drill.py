@@ -209,7 +209,7 @@ class Drill:
         first.send_signal(signal.SIGSTOP)  # must not finish before the second one starts
         status, _, error = call([*self.train, '--workdir', workdir])
         first.send_signal(signal.SIGCONT)
-        survived = (status == 2 and 'is at work here' in error and 'Traceback' not in error
+        survived = (status == 2 and 'is using it' in error and 'Traceback' not in error
                     and finish(first)[0] == 0 and contents(workdir) == contents(self.whole))
         return Outcome('a second process in the workdir', 1, int(survived), 'refused, status 2; the first went on')
 

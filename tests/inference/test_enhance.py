@@ -382,7 +382,7 @@ def test_encodings_that_cannot_be_written_are_refused_before_the_work(tmp_path, 
     monkeypatch.setattr(Enhancer, 'enhance_file', lambda *_, **__: pytest.fail('it was begun'))
     assert _main(monkeypatch, '--workdir', 'run', '--output', tmp_path / 'out', path) == 2
     line, = capsys.readouterr().err.splitlines()
-    assert line.startswith(f'not enhanced: {path}: WAV with MPEG_LAYER_III') and 'convert it first' in line
+    assert line.startswith(f'not enhanced: {path}: WAV with MPEG_LAYER_III') and 'convert the file first' in line
     assert not (tmp_path / 'out').exists()
 
 

@@ -204,7 +204,7 @@ def test_a_run_with_only_damaged_checkpoints_is_left_unchanged(half_run, corpus,
 def test_a_workdir_is_locked_by_one_process(half_run, corpus, tmp_path):
     shutil.copytree(half_run, tmp_path, dirs_exist_ok=True)
     with files.locked(tmp_path / '.lock', 'run'):
-        with pytest.raises(UserError, match=f'process {os.getpid()} on .* is at work here'):
+        with pytest.raises(UserError, match=f'process {os.getpid()} on .* is using it'):
             train(make_config(corpus), tmp_path)
     assert train(make_config(corpus), tmp_path)['finished']
 
