@@ -76,8 +76,8 @@ class Dccrn(Streaming):
         if self.loss.lms and self.n_fft != 512:
             raise ValueError(f'loss.lms is defined for n_fft 512, got {self.n_fft}')
         if any(c < 2 or c % 2 for c in (*self.channels, self.lstm_units)):
-            raise ValueError('channels, lstm_units: expected even numbers, as real and imaginary parts share them, got '
-                             f'{self.channels} and {self.lstm_units}')
+            raise ValueError('channels, lstm_units: expected even numbers of 2 or more, as real and imaginary parts '
+                             f'share them, got {self.channels} and {self.lstm_units}')
 
     @property
     def front_end(self) -> FrontEnd:

@@ -255,7 +255,7 @@ def test_only_the_released_output_is_clamped(variables):
 @pytest.mark.parametrize(('fields', 'message'), [
     ({'masking': 'X'}, "config.model: masking must be one of .*, got 'X'"),
     ({'channels': (4,) * 9}, 'config.model: channels: expected 1 or more blocks that halve 256 bins, got 9'),
-    ({'channels': (3, 4)}, 'channels, lstm_units: expected even numbers, .* got'),
+    ({'channels': (3, 4)}, 'channels, lstm_units: expected even numbers of 2 or more, .* got'),
     ({'loss': {'mse': 0.0, 'si_snr': 0.0}}, 'config.model.loss: expected weights of 0 or more, and not all 0'),
     ({'loss': {'pesq': 1.0}}, 'config.model.loss.pesq: unknown key, expected one of mse, si_snr'),
     ({'hop': 150}, 'expected a window of whole hops, 3 or more, and .* got 400 samples, hop 150'),
