@@ -36,7 +36,7 @@ def recipe(target: str) -> list[list[str]]:
     """The Python commands of a Makefile's target."""
     found = re.search(rf'^{target}:.*\n((?:\t.*\n)+)', (ROOT / 'Makefile').read_text(encoding='utf-8'), re.MULTILINE)
     assert found, f'README names make {target}, which the Makefile lacks'
-    return commands(found[1].replace('$(BIN)/', ''))
+    return [words for words in commands(found[1].replace('$(BIN)/', '')) if words[0] == 'python']
 
 
 def as_quick(words: list[str]) -> list[str]:
