@@ -3,7 +3,10 @@
 Command:   make demo
 Data:      spoken_demo: sentences spoken by espeak-ng, mixed with generated noises. The test voices, the test sentences
            and two of the test noises do not occur in training. The data are made on first use; nothing is downloaded.
-Measured:  docs/results.md. Synthetic speech: nothing follows for recordings.
+Measured:  pesq_wb rises from 1.13 to 1.61 and si_sdr from 10.0 to 15.0 dB on the 36 test files (docs/results.md).
+           Synthetic speech: nothing follows for recordings.
+Hardware:  three minutes of CPU time on two cores of an Intel Xeon that other work shared: 2.5 to make the data, to
+           compile and to train, half a minute to evaluate.
 Next:      --config dccrn:folders,small,short for your own recordings; --config dr_diffuse:spoken_demo,small,brief for
            the chain of DR-DiffuSE on the demo's data, in twenty minutes.
 """

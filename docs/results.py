@@ -28,9 +28,11 @@ INTRODUCTION = """# Results
 Written by `python -m docs.results` from the summaries in `docs/results/`, which `evaluate.py` left; nothing here is
 typed. Published figures are others'; measured ones are of this project on the data named, in tables of their own.
 **They do not compare**: what was measured is the work of minutes on two CPU cores with 50 minutes of speech and 28 of
-noise, where the published systems were trained for days, and is scored on 38 of the 824 test pairs at most. Nobody has
-run the full configs yet. Commands name configs as they were called at their commit; their present names, and figures
-measured before reports were stored, are in [results_earlier.md](results_earlier.md).
+noise, where the published systems were trained for days, and is scored on 38 of the 824 test pairs at most; the data
+of `demo` are synthetic. Nobody has run the full configs yet.
+
+Commands name configs as they were called at their commit. Their present names, and figures measured before reports were
+stored, are in [results_earlier.md](results_earlier.md).
 
 Arrows point to the better side. NFE: network evaluations of the sampler. How studies like these are made:
 [studies.md](studies.md); what the metrics are: [metrics.md](metrics.md)."""
