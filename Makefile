@@ -13,6 +13,12 @@ BIN := .venv/bin
 demo: .venv/demo.stamp
 	$(BIN)/python train.py --config demo --workdir runs/demo
 	$(BIN)/python evaluate.py --workdir runs/demo --output runs/demo/report
+	@echo
+	@echo 'Enhance your own recordings, files or folders:'
+	@echo '  $(BIN)/jax-diffse enhance --workdir runs/demo --output enhanced RECORDINGS'
+	@echo 'Train on your own folders of speech and noise:'
+	@echo '  $(BIN)/jax-diffse train --config dccrn:folders,small,short --workdir runs/mine \'
+	@echo '    --config.data.train.speech=SPEECH --config.data.train.noise=NOISE'
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile --no-loadscope-reorder

@@ -132,11 +132,11 @@ def knowing(schedule, x_0):
     return denoise
 
 
-def ancestral(make, **options):
+def ancestral(make, rule=ddpm.Ancestral()):
     def sample(num_steps, x_0, x, other, draw):
         levels = make(TRAINING, num_steps)
-        condition = other if 'guidance' in options else None
-        return ddpm.sample(knowing(levels, x_0), x, levels, draw, condition=condition, **options)
+        condition = None if rule.guidance.mode == 'none' else other
+        return ddpm.sample(knowing(levels, x_0), x, levels, draw, rule=rule, condition=condition)
 
     return sample
 
@@ -153,7 +153,7 @@ def restored(rule, schedule):
     def sample(num_steps, x_0, x, other, draw):
         levels = spaced(schedule, f'ddim{num_steps}')
         sigma_hat = jnp.abs(jnp.roll(other, 1, axis=1))
-        return ddrm.sample(knowing(levels, x_0), x, levels, other, sigma_hat, rule, draw)
+        return ddrm.sample(knowing(levels, x_0), x, levels, ddrm.Observation(other, sigma_hat), rule, draw)
 
     return sample
 
@@ -166,8 +166,8 @@ def mixture(num_steps, x_0, x, other, draw):
 
 
 SAMPLERS = {
-    'ddpm': ancestral(respaced), 'ddpm, beta': ancestral(respaced, variance='beta'), 'fast': ancestral(fast),
-    **{f'fast, {mode}': ancestral(fast, guidance=Guidance(mode)) for mode in ('released', 'x0', 'gradient')},
+    'ddpm': ancestral(respaced), 'ddpm, beta': ancestral(respaced, ddpm.Ancestral(variance='beta')), 'fast': ancestral(fast),
+    **{f'fast, {mode}': ancestral(fast, ddpm.Ancestral(Guidance(mode))) for mode in ('released', 'x0', 'gradient')},
     'ddim': implicit(0.0), 'ddim, eta': implicit(0.7), 'diffiner': restored(ddrm.Diffiner(), guided('cosine', 50)),
     'diffiner+': restored(ddrm.DiffinerPlus(), Diffiner().training),
     'diffiner+, eta_c': restored(ddrm.DiffinerPlus(0.5, 0.6, 0.4), guided('linear', 50)), 'gmm': mixture}
