@@ -35,8 +35,8 @@ python -m docs.results add REPORT NAME
 nothing here is typed. Published figures are those of others. Measured figures are this project's, on the data named, in
 tables of their own. **They do not compare**: the measured systems were trained for minutes on two CPU cores with 50
 minutes of speech and 28 of noise, and the published ones for days; the measured ones are scored on at most 38 of the
-824 test pairs; the data of `demo` are synthetic. Nobody has run the full configs yet. Commands name configs as they were
-called at their commit. Their present names, and figures measured before reports were stored, are in
+824 test pairs; the data of `demo` are synthetic. Nobody has run the full configs yet. Commands name configs as they
+were called at their commit. Their present names, and figures measured before reports were stored, are in
 [results_earlier.md](results_earlier.md).
 
 Arrows point to the better side. NFE is the number of network evaluations of the sampler. [studies.md](studies.md)

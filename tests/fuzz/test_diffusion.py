@@ -132,7 +132,10 @@ def knowing(schedule, x_0):
     return denoise
 
 
-def ancestral(make, rule=ddpm.Ancestral()):
+RULE = ddpm.Ancestral()
+
+
+def ancestral(make, rule=RULE):
     def sample(num_steps, x_0, x, other, draw):
         levels = make(TRAINING, num_steps)
         condition = None if rule.guidance.mode == 'none' else other
@@ -166,7 +169,8 @@ def mixture(num_steps, x_0, x, other, draw):
 
 
 SAMPLERS = {
-    'ddpm': ancestral(respaced), 'ddpm, beta': ancestral(respaced, ddpm.Ancestral(variance='beta')), 'fast': ancestral(fast),
+    'ddpm': ancestral(respaced), 'ddpm, beta': ancestral(respaced, ddpm.Ancestral(variance='beta')),
+    'fast': ancestral(fast),
     **{f'fast, {mode}': ancestral(fast, ddpm.Ancestral(Guidance(mode))) for mode in ('released', 'x0', 'gradient')},
     'ddim': implicit(0.0), 'ddim, eta': implicit(0.7), 'diffiner': restored(ddrm.Diffiner(), guided('cosine', 50)),
     'diffiner+': restored(ddrm.DiffinerPlus(), Diffiner().training),
