@@ -25,8 +25,8 @@ def get_config(variant: str = '') -> ConfigDict:
     chosen = experiment.choose(variant, VARIANTS, DEFAULTS)
     config = load(f'dccrn:spoken_demo,short,{chosen.size or "small"}').unlock()
     config.log.audio_examples = 0  # which would compile a program of their own
+    config.optimizer.update(learning_rate=4e-3, warmup_steps=20)
     if chosen.size is None:
         config.train.update(steps=300, crop_seconds=0.5,  # many short crops are worth more than fewer long ones
                             ema_decay=0.98, eval_every=150, eval_seconds=4.0, save_every=150)
-        config.optimizer.update(learning_rate=4e-3, warmup_steps=20)
     return config.lock()
