@@ -213,8 +213,6 @@ def test_commands_have_flags_that_exist(page):
 @pytest.mark.parametrize('page', WITH_COMMANDS)
 def test_commands_name_configs_that_load(page):
     """With their variants and overrides; those with another placeholder than LOSS are left out."""
-    if not hasattr(config, 'available'):
-        pytest.skip('configs are not known by name yet')
     for command, arguments in commands(page):
         named = arguments[arguments.index('--config') + 1] if command == 'train' and '--config' in arguments else 'X'
         named = named.replace('LOSS', 'mse+lms')

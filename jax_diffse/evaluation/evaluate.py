@@ -65,6 +65,7 @@ def evaluate(setting: Setting, data: EvaluationSet, output: str | os.PathLike,
     with _timed(seconds, 'reading'):
         utterances = read_all(source, options.processed, data.limit, data.skip_bad)
     make_folder(output)
+    data.write_manifest(output)
 
     with _timed(seconds, 'scoring'), Pool(options.workers) as pool:
         evaluator = Evaluator(utterances, source.sample_rate, metrics, options.cache or output / CACHE, pool)

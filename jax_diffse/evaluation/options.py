@@ -2,13 +2,17 @@
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Sequence
+
+import jax
 
 from jax_diffse.data import FOLDERS, open_source
 from jax_diffse.data.config import DataConfig, Folders
 from jax_diffse.data.folders import MixSource
 from jax_diffse.data.source import Source
 from jax_diffse.errors import UserError
+from jax_diffse.metrics.pool import check_workers
 from jax_diffse.runs import Run
 
 
@@ -23,6 +27,9 @@ class EvaluationOptions:
       processed: for a refiner: folder with another enhancer's output; see `utterances.read_all`.
       save_audio: also write the output of every stage for every file.
       command: the command line that repeats the evaluation, for the record.
+
+    Raises:
+      UserError: a negative number of workers.
     """
 
     metrics: Sequence[str] | None = None
@@ -31,6 +38,9 @@ class EvaluationOptions:
     processed: str | os.PathLike | None = None
     save_audio: bool = False
     command: str = ''
+
+    def __post_init__(self) -> None:
+        check_workers(self.workers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +59,10 @@ class EvaluationSet:
     limit: int | None = None
     skip_bad: bool = False
 
-    def write_manifest(self, path: str | os.PathLike) -> None:
-        """Writes the list of test mixtures if the noisy speech is mixed on the fly."""
-        if isinstance(self.source, MixSource):
-            self.source.write_manifest(path)
+    def write_manifest(self, folder: pathlib.Path) -> None:
+        """Writes the list of mixtures, `mixtures.tsv`, if speech is mixed on the fly; only the first process writes."""
+        if isinstance(self.source, MixSource) and not jax.process_index():
+            self.source.write_manifest(folder / 'mixtures.tsv')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,22 +21,26 @@ def fingerprint(system: str = '') -> str:
     Args:
       system: the module that defines the system; '': only the code that scores.
     """
-    digest, done, todo = hashlib.sha256(), set(), list(SHARED) if system else ['metrics.scoring']
+    found: dict[pathlib.Path, ast.Module] = {}
+    todo = list(SHARED) if system else ['metrics.scoring']
     if system.startswith('jax_diffse.'):
         todo.append(system.removeprefix('jax_diffse.'))
     elif getattr(sys.modules.get(system), '__file__', None):  # a system defined by the user
-        done.add(pathlib.Path(sys.modules[system].__file__))
+        _parse(pathlib.Path(sys.modules[system].__file__), found)
     while todo:
         name = todo.pop()
         path = _file(name)
-        if path is None or path in done:
-            continue
-        done.add(path)
-        tree = ast.parse(path.read_text(encoding='utf-8'))
-        todo += _imports(tree)
-    for path in sorted(done):
-        digest.update(ast.unparse(_without_docstrings(ast.parse(path.read_text(encoding='utf-8')))).encode())
+        if path is not None and path not in found:
+            todo += _imports(_parse(path, found))
+    digest = hashlib.sha256()
+    for path in sorted(found):
+        digest.update(ast.unparse(_without_docstrings(found[path])).encode())
     return digest.hexdigest()[:16]
+
+
+def _parse(path: pathlib.Path, found: dict[pathlib.Path, ast.Module]) -> ast.Module:
+    found[path] = ast.parse(path.read_text(encoding='utf-8'))
+    return found[path]
 
 
 def _file(name: str) -> pathlib.Path | None:

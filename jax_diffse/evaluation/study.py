@@ -4,8 +4,6 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
-import jax
-
 from jax_diffse.data import FOLDERS
 from jax_diffse.data.config import DataConfig
 from jax_diffse.errors import UserError
@@ -47,8 +45,6 @@ def study(variants: Sequence[Variant], data: EvaluationData, output: str | os.Pa
     if options.save_audio and config.name == FOLDERS:
         _check_apart(config, output)
     opened = data.open(first.run)
-    if not jax.process_index():
-        opened.write_manifest(f'{output}/mixtures.tsv')
     if alone:
         return evaluate(Setting(first.run, first.steps, seeds[0], preceding), opened, output, options)
     return sweep(variants, opened, output, options, seeds=seeds, preceding=preceding)

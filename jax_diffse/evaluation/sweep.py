@@ -145,6 +145,7 @@ def sweep(variants: Sequence[Variant], data: EvaluationSet, output: str | os.Pat
     output, started, metrics = pathlib.Path(output), time.perf_counter(), scoring.choose(options.metrics)
     utterances = read_all(data.source, options.processed, data.limit, data.skip_bad)
     make_folder(output)
+    data.write_manifest(output)
     with Pool(options.workers) as pool:
         evaluator = Evaluator(utterances, data.source.sample_rate, metrics, options.cache or output / CACHE, pool)
         measured = [_measure(evaluator, point, variant, seeds, preceding) for point, variant in zip(points, variants)]

@@ -72,7 +72,7 @@ class Enhancer:
       steps: sampling steps, for systems that sample; default: the system's own.
       seed: of the sampler's noise, 0 or more.
       chunk_seconds, overlap_seconds: see above.
-      stream: enhance recordings hop by hop, as a live stream, for a system that can stream.
+      stream: enhance hop by hop, as a live stream, for a system that can stream; `__call__` and `enhance_file` only.
 
     Raises:
       UserError: chunks too short for their overlap, a seed out of range, steps that the system does not take, a system

@@ -27,6 +27,16 @@ _PACKAGE_ROOT = str(pathlib.Path(jax_diffse.__file__).parents[1])
 _ONE_THREAD = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
 
 
+def check_workers(workers: int | None) -> None:
+    """Checks a number of scoring processes; None is one per CPU.
+
+    Raises:
+      UserError: it is negative.
+    """
+    if workers is not None and workers < 0:
+        raise UserError(f'workers is {workers}, expected 0 (score in this process) or more')
+
+
 class Pool:
     """Worker processes that score pairs; a context manager, which ends them on exit.
 
@@ -38,9 +48,8 @@ class Pool:
     """
 
     def __init__(self, workers: int | None = None):
+        check_workers(workers)
         count = (os.cpu_count() or 1) if workers is None else workers
-        if count < 0:
-            raise UserError(f'workers is {count}, expected 0 (score in this process) or more')
         self._workers = [_Worker() for _ in range(count)]
         self._idle, self._ends = queue.SimpleQueue(), contextlib.ExitStack()
         for worker in self._workers:

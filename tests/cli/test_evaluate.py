@@ -256,3 +256,15 @@ def test_main_needs_either_workdir_or_compare(monkeypatch, capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / 'evaluate.py'), run_name='__main__')
     assert stop.value.code == 2 and 'expected' in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['--limit', '0'], 'limit=0: expected 1 or more'), (['--seeds', '-1'], 'seed -1'),
+    (['--processed', 'clean'], 'refines nothing'), (['--workers', '-1'], 'workers is -1')])
+def test_a_mistake_leaves_no_report_of_mixtures(folders, monkeypatch, capsys, arguments, message):
+    """The list of mixtures is written with the report, not before the last check."""
+    arguments = [folders / 'clean' if argument == 'clean' else argument for argument in arguments]
+    status = _main(monkeypatch, '--output', folders / 'out', '--speech', folders / 'clean', '--noise',
+                   folders / 'noise', '--metrics', 'si_sdr', *arguments)
+    assert status == 2 and message in capsys.readouterr().err
+    assert not (folders / 'out').exists()
