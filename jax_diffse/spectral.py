@@ -48,19 +48,21 @@ def _reflect(x: jax.Array, pad: int, end: jax.Array | None) -> jax.Array:
 
 
 def _frames(x: jax.Array, size: int, hop: int, count: int) -> jax.Array:
-    """`count` frames of `size` samples (a multiple of `hop`), `hop` apart, of `[B, N]` -> `[B, count, size]`."""
-    x = jnp.pad(x, ((0, 0), (0, max(0, (count - 1) * hop + size - x.shape[1]))))
-    return jnp.concatenate([x[:, k * hop:(k + count) * hop].reshape(-1, count, hop) for k in range(size // hop)],
-                           axis=-1)
+    """`count` frames of `size` samples, `hop` apart, of `[B, N]` -> `[B, count, size]`."""
+    parts = -(-size // hop)
+    x = jnp.pad(x, ((0, 0), (0, max(0, (count + parts - 1) * hop - x.shape[1]))))
+    return jnp.concatenate([x[:, k * hop:(k + count) * hop].reshape(-1, count, hop) for k in range(parts)],
+                           axis=-1)[..., :size]
 
 
 def _overlap_add(frames: jax.Array, hop: int) -> jax.Array:
     """Adds frames `[B, T, size]` where they overlap -> `[B, (T - 1) * hop + size]`."""
     batch, total, size = frames.shape
-    parts = size // hop
-    pieces = frames.reshape(batch, total, parts, hop)
-    return sum(jnp.pad(pieces[:, :, k].reshape(batch, total * hop), ((0, 0), (k * hop, (parts - 1 - k) * hop)))
-               for k in range(parts))
+    parts = -(-size // hop)
+    pieces = jnp.pad(frames, ((0, 0), (0, 0), (0, parts * hop - size))).reshape(batch, total, parts, hop)
+    added = sum(jnp.pad(pieces[:, :, k].reshape(batch, total * hop), ((0, 0), (k * hop, (parts - 1 - k) * hop)))
+                for k in range(parts))
+    return added[:, :(total - 1) * hop + size]
 
 
 def _window(size: int) -> jax.Array:
@@ -72,44 +74,46 @@ def stft(x: jax.Array, n_fft: int, hop: int, end: jax.Array | None = None) -> ja
 
     Args:
       x: waveforms `[B, N]`, N > n_fft / 2.
-      n_fft: window and transform length in samples, a multiple of `hop`.
+      n_fft: window and transform length in samples, even or odd.
       hop: hop in samples.
-      end: `[B]`, where each waveform ends (zeros follow). Reflection happens there, and frames beyond `end // hop` are
+      end: `[B]`, where each waveform ends (zeros follow). Reflection happens there, and frames centred beyond it are
         zero. Default: all end at N. Each must exceed n_fft / 2.
 
     Returns:
-      `[B, N // hop + 1, n_fft // 2 + 1, 2]` float32; equals `torch.stft(..., center=True)` and `librosa.stft`
-      (`pad_mode='reflect'`) up to the order of axes.
+      `[B, T, n_fft // 2 + 1, 2]` float32, T = N // hop + 1, or (N - 1) // hop + 1 for odd n_fft; equals
+      `torch.stft(..., center=True)` and `librosa.stft` (`pad_mode='reflect'`) up to the order of axes.
     """
-    if n_fft % hop:
-        raise ValueError(f'n_fft must be a multiple of hop, got {n_fft} and {hop}')
-    num_frames = x.shape[1] // hop + 1
+    odd = n_fft % 2
+    num_frames = (x.shape[1] - odd) // hop + 1
     x = _reflect(x, n_fft // 2, end)
     spec = jnp.fft.rfft(_frames(x, n_fft, hop, num_frames) * _window(n_fft))
-    return mask_frames(_pairs(spec), None if end is None else end // hop + 1)
+    return mask_frames(_pairs(spec), None if end is None else (end - odd) // hop + 1)
 
 
-def istft(spec: jax.Array, hop: int, num_frames: jax.Array | None = None) -> jax.Array:
+def istft(spec: jax.Array, hop: int, num_frames: jax.Array | None = None, *, n_fft: int | None = None,
+          last_hop: bool = False) -> jax.Array:
     """Inverse of `stft` by windowed overlap-add, divided by the summed squared window.
 
     Args:
       spec: `[B, T, F, 2]`.
       hop: hop in samples.
       num_frames: `[B]` real frames; later ones are ignored. Default: all.
+      n_fft: window and transform length in samples, default 2 (F - 1).
+      last_hop: also return the hop behind the centre of the last frame.
 
     Returns:
-      `[B, (T - 1) * hop]` float32, zero beyond `(num_frames - 1) * hop`; equals `torch.istft`.
+      `[B, (T - 1 + last_hop) * hop]` float32, zero beyond `(num_frames - 1 + last_hop) * hop`; equals `torch.istft`.
     """
     batch, total, bins, _ = spec.shape
-    n_fft = 2 * (bins - 1)
+    n_fft = n_fft or 2 * (bins - 1)
     window = _window(n_fft)
     spec = mask_frames(spec, num_frames)
     frames = jnp.fft.irfft(jax.lax.complex(spec[..., 0], spec[..., 1]), n=n_fft) * window
     weight = mask_frames(jnp.broadcast_to(window**2, (batch, total, n_fft)), num_frames)
-    # Every returned sample lies between the centres of two frames, where the weight is at least 0.5.
+    # Returned samples lie between the centres of two frames, or half a window behind one: the weight is at least 0.25.
     y = _overlap_add(frames, hop) / jnp.maximum(_overlap_add(weight, hop), 1e-8)
-    y = y[:, n_fft // 2:n_fft // 2 + (total - 1) * hop]
-    return mask_frames(y, None if num_frames is None else (num_frames - 1) * hop)
+    y = y[:, n_fft // 2:n_fft // 2 + (total - 1 + last_hop) * hop]
+    return mask_frames(y, None if num_frames is None else (num_frames - 1 + last_hop) * hop)
 
 
 def _pairs(spec: jax.Array) -> jax.Array:
@@ -204,10 +208,12 @@ class FrontEnd:
     def __post_init__(self):
         if self.compression not in COMPRESSIONS:
             raise ValueError(f'compression must be one of {COMPRESSIONS}, got {self.compression!r}')
-        window, fewest = self.window or self.n_fft, 2 if self.window is None else 3
-        if self.hop < 1 or window % self.hop or not fewest * self.hop <= window <= self.n_fft or self.n_fft % 2:
-            raise ValueError(f'expected a window of whole hops, {fewest} or more, and of at most n_fft samples, and an '
-                             f'even n_fft, got {window} samples, hop {self.hop}, n_fft {self.n_fft}')
+        if self.window is None and not 1 <= self.hop <= self.n_fft // 2:
+            raise ValueError(f'expected a hop of 1 to n_fft / 2 samples, got hop {self.hop}, n_fft {self.n_fft}')
+        if self.window is not None and (self.hop < 1 or self.window % self.hop or self.n_fft % 2
+                                        or not 3 * self.hop <= self.window <= self.n_fft):
+            raise ValueError('expected a window of whole hops, 3 or more, and of at most n_fft samples, and an even '
+                             f'n_fft, got {self.window} samples, hop {self.hop}, n_fft {self.n_fft}')
 
     @property
     def num_bins(self) -> int:
@@ -216,12 +222,12 @@ class FrontEnd:
     @property
     def shortest(self) -> int:
         """The minimum number of samples that are transformed."""
-        return self.n_fft if self.window is None else self.hop
+        return -(-self.n_fft // self.hop) * self.hop if self.window is None else self.hop
 
     @property
     def extra_frames(self) -> int:
         """The number of frames beyond one per hop."""
-        return 1 if self.window is None else self.window // self.hop - 1
+        return 1 - self.n_fft % 2 if self.window is None else self.window // self.hop - 1
 
     def extended(self, num_samples):
         """The number of samples after the extension to whole hops (int or array)."""
@@ -249,7 +255,7 @@ class FrontEnd:
         """Transforms compressed spectrograms `[B, T, F, 2]` to waveforms `[B, length]`, zero beyond `num_samples`."""
         spec = decompress(spec, self.compression)
         if self.window is None:
-            y = istft(spec, self.hop, self.num_frames(num_samples))
+            y = istft(spec, self.hop, self.num_frames(num_samples), n_fft=self.n_fft, last_hop=self.n_fft % 2 == 1)
         else:
             y = conv_istft(spec, self.window, self.hop)
         return mask_frames(y[:, :length], num_samples)

@@ -11,7 +11,7 @@ from jax_diffse.spectral import POWERS, FrontEnd, hann
 def stft(x: tf.Tensor, n_fft: int, hop: int) -> tf.Tensor:
     """Centred short-time Fourier transform with a periodic Hann window and reflect padding, not normalised.
 
-    `[..., N]`, N > n_fft / 2 -> `[..., N // hop + 1, n_fft // 2 + 1, 2]` float32.
+    `[..., N]`, N > n_fft / 2 -> `[..., T, n_fft // 2 + 1, 2]` float32, T as in `spectral.stft`.
     """
     pad = n_fft // 2
     x = tf.concat([tf.reverse(x[..., 1:pad + 1], [-1]), x, tf.reverse(x[..., -pad - 1:-1], [-1])], axis=-1)

@@ -14,8 +14,8 @@ import numpy as np
 from flax.typing import Dtype
 
 from jax_diffse.networks.convolutions import conv_same
-from jax_diffse.networks.guided_unet import dropped, step_embedding
-from jax_diffse.networks.layers import ConvParams, Dense, GroupNorm, along_last, product
+from jax_diffse.networks.guided_unet import step_embedding
+from jax_diffse.networks.layers import ConvParams, Dense, GroupNorm, along_last, dropped, product
 
 CHANNELS = 2  # real and imaginary part
 UNIFORM, UNIFORM_3X3 = (nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform', in_axis=axes)

@@ -190,3 +190,19 @@ def dilated_conv(x: jax.Array, kernel: jax.Array, dilation: int | jax.Array, lar
     x = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))
     taps = [jax.lax.dynamic_slice_in_dim(x, reach + (i - size // 2) * dilation, frames, axis=1) for i in range(size)]
     return product(jnp.concatenate(taps, axis=-1), kernel.reshape(size * channels, features))
+
+
+def upsampled_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Repeats every frame and bin, then convolves with zeros behind: `[B, T, F, C]` -> `[B, 2 T, 2 F, D]`.
+
+    Keras's `UpSampling2D` and `Conv2D` of size 2 with padding 'same'; kernel `[2, 2, C, D]`. It is one product at the
+    rate of `x`: an even output is made of one input, where the two taps add up, and an odd one of two.
+    """
+    batch, frames, bins, _ = x.shape
+    features = kernel.shape[-1]
+    taps = jnp.array([[[1, 1], [0, 0]], [[1, 0], [0, 1]]], kernel.dtype)  # [phase, shift of the input, tap]
+    kernel = jnp.einsum('ask,btl,klcd->stcabd', taps, taps, kernel, precision='highest')
+    padded = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+    x = jnp.concatenate([padded[:, s:s + frames, t:t + bins] for s in range(2) for t in range(2)], axis=-1)
+    y = product(x, kernel.reshape(x.shape[-1], 4 * features)).reshape(batch, frames, bins, 2, 2, features)
+    return y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * frames, 2 * bins, features)

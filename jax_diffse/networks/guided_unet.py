@@ -13,7 +13,7 @@ import numpy as np
 from flax.typing import Dtype
 
 from jax_diffse.networks.convolutions import conv_same
-from jax_diffse.networks.layers import Dense, GroupNorm, along_last, conv_params
+from jax_diffse.networks.layers import Dense, GroupNorm, along_last, conv_params, dropped
 
 
 def step_embedding(t: jax.Array, size: int, longest: float = 10_000.0) -> jax.Array:
@@ -90,12 +90,6 @@ class ResBlock(nn.Module):
             h = dropped(h, keys, self.dropout)
         h = Conv(self.features, zero=True, dtype=self.dtype, name='conv_out')(h)
         return h + (x if x.shape[-1] == self.features else Dense(self.features, self.dtype, name='skip')(x))
-
-
-def dropped(x, keys, rate):
-    """Dropout with a key per example, so that it does not depend on how a batch is spread over devices."""
-    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
-    return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))
 
 
 class Attention(nn.Module):

@@ -98,6 +98,12 @@ def recompute(function: Callable) -> Callable:
     return lambda arrays, params: (wrapped if platforms.cpu_only() else function)(arrays, params)
 
 
+def dropped(x: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
+    """Dropout of `[B, ...]` with a key `[B]` per example, so that it does not depend on the number of devices."""
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))
+
+
 class PReLU(nn.Module):
     """x where positive, a x elsewhere, with one learnt slope a (He et al., 2015)."""
 
