@@ -103,6 +103,7 @@ def sections(system: str, model: dict) -> ConfigDict:
             'plateau_threshold': 1e-4,  # relative reduction of the best loss that counts as an improvement
             'plateau_factor': 0.5,  # multiplies the rate
             'plateau_min_rate': 0.0,  # lower limit of the rate
+            'keras': False,  # Adam as in Keras, with epsilon 1e-7 before the bias correction
         },
         'log': {'audio_examples': 2, 'wandb_project': ''},
         'parallel': {'mapper': 'shard_map'},  # or 'pmap'

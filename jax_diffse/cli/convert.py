@@ -1,4 +1,4 @@
-"""Turns the authors' PyTorch checkpoints into a run that evaluate and enhance accept.
+"""Turns the authors' checkpoints, of PyTorch or Keras, into a run that evaluate and enhance accept.
 
     jax-diffse convert KIND=CHECKPOINT.pth... --workdir RUN
     jax-diffse convert nisqa nisqa.tar...
@@ -18,7 +18,7 @@ from jax_diffse.config import setting
 from jax_diffse.errors import UserError
 
 KINDS = ('dr-diffuse-base', 'dr-diffuse-diffuse', 'dr-diffuse-diffusec', 'dr-diffuse-refiner', 'dccrn', 'diffiner',
-         'segan', 'segan-discriminator', 'compact-unet')  # of `jax_diffse.conversion`
+         'segan', 'segan-discriminator', 'compact-unet', 'noise-unet')  # of `jax_diffse.conversion`
 
 USAGE = 'KIND=FILE... --workdir RUN [options] | nisqa FILE...'
 

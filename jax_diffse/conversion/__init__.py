@@ -1,4 +1,4 @@
-"""Converts the authors' PyTorch checkpoints into variables. Only this package imports torch, to read their files."""
+"""Converts the authors' checkpoints into variables. Only this package imports torch and h5py, to read their files."""
 
 import dataclasses
 import os
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jax_diffse import systems
-from jax_diffse.conversion import compact_unet, dccrn, diffiner, dr_diffuse, layouts, segan
+from jax_diffse.conversion import compact_unet, dccrn, diffiner, dr_diffuse, keras, layouts, noise_unet, segan
 from jax_diffse.errors import UserError
 from jax_diffse.systems.base import shapes
 
@@ -24,6 +24,7 @@ class Kind:
     entries: Callable[[Mapping[str, Any]], list[layouts.Entry]]  # these fields -> the table
     entry: str = 'model'  # name of the weights in a file that holds more
     prefix: str = ''  # of names, if the weights were saved as part of a larger module
+    keras: bool = False  # the file is Keras's instead of PyTorch's
 
     def plain(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
         """Removes the prefix from the names."""
@@ -46,15 +47,16 @@ KINDS = {
     'segan-discriminator': Kind('segan', 'discriminator', lambda weights: segan.fields(weights, 'conv'),
                                 segan.discriminator, 'discriminator_state_dict'),
     'compact-unet': Kind('compact_diffiner', 'prior', compact_unet.model, compact_unet.entries, prefix='unet_model.'),
+    'noise-unet': Kind('noise_unet', 'unet', noise_unet.model, noise_unet.entries, keras=True),
 }
 
 
-def from_torch(kind: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Converts a state dict; torch itself is not needed.
+def from_weights(kind: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Converts the authors' weights; torch itself is not needed.
 
     Args:
       kind: one of `KINDS`.
-      state_dict: torch's names -> tensors or NumPy arrays in torch's layout.
+      state_dict: their names -> tensors or NumPy arrays in their layout.
 
     Returns:
       The variables of its group, NumPy arrays: `{'params': {group: tree}, 'batch_stats': {group: tree}}`; the latter
@@ -102,6 +104,21 @@ def kind_of(name: str) -> Kind:
     return KINDS[name]
 
 
+def read(kind: str, path: str | os.PathLike) -> dict[str, Any]:
+    """Reads the weights of a kind of checkpoint: their names -> arrays. Code in the file is not executed.
+
+    Raises:
+      UserError: an unknown kind; the file is missing, damaged, of another format, or contains more than weights.
+    """
+    found = kind_of(kind)
+    if not found.keras:
+        return read_state_dict(path, found.entry)
+    _check_file(path)
+    if not keras.is_hdf5(path):
+        raise UserError(f'{path}: expected a file of Keras weights in HDF5 (.weights.h5 or .h5)')
+    return keras.read_weights(path)
+
+
 def read_state_dict(path: str | os.PathLike, entry: str = 'model') -> dict[str, Any]:
     """Reads the weights of a PyTorch file: a checkpoint with `model_state_dict` or `entry`, or a bare state dict.
 
@@ -115,12 +132,7 @@ def read_state_dict(path: str | os.PathLike, entry: str = 'model') -> dict[str, 
         import torch
     except ImportError as error:
         raise UserError('reading PyTorch files needs torch: pip install torch') from error
-    try:
-        if not os.path.isfile(path) and os.path.exists(path):  # opening a pipe without a writer would block
-            raise IsADirectoryError(0, 'not a file')
-        open(path, 'rb').close()
-    except OSError as error:
-        raise UserError(f'{path}: cannot be read ({error.strerror or error})') from error
+    _check_file(path)
     _check_members(path)
     try:
         with warnings.catch_warnings(action='ignore'):
@@ -139,6 +151,15 @@ def read_state_dict(path: str | os.PathLike, entry: str = 'model') -> dict[str, 
         held = f'; it holds {", ".join(map(str, checkpoint))[:200]}' if isinstance(checkpoint, dict) else ''
         raise UserError(f'{path}: expected a dict with model_state_dict or {entry}, or a state dict of tensors{held}')
     return weights
+
+
+def _check_file(path) -> None:
+    try:
+        if not os.path.isfile(path) and os.path.exists(path):  # opening a pipe without a writer would block
+            raise IsADirectoryError(0, 'not a file')
+        open(path, 'rb').close()
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read ({error.strerror or error})') from error
 
 
 def _check_members(path) -> None:

@@ -30,7 +30,7 @@ def to_run(paths: Mapping[str, str | os.PathLike], workdir: str | os.PathLike,
       UserError: a file that cannot be read or converted, kinds that do not form a system, or a workdir that holds a
         run already.
     """
-    weights = {kind: conversion.read_state_dict(path, conversion.kind_of(kind).entry) for kind, path in paths.items()}
+    weights = {kind: conversion.read(kind, path) for kind, path in paths.items()}
     system, fields = conversion.describe(weights)
     config = ConfigDict({'system': system, 'model': dataclasses.asdict(systems.build(system, fields))})
     override(config.model, model or {})
@@ -38,7 +38,7 @@ def to_run(paths: Mapping[str, str | os.PathLike], workdir: str | os.PathLike,
     variables: dict = {'params': {}, 'batch_stats': {}}
     for kind, path in paths.items():
         try:
-            converted = conversion.from_torch(kind, weights[kind])
+            converted = conversion.from_weights(kind, weights[kind])
         except UserError as error:
             raise UserError(f'{path}: {error}') from error
         for collection, groups in converted.items():

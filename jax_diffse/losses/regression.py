@@ -29,3 +29,15 @@ def magnitude_mse(estimate: jax.Array, target: jax.Array, num_frames: jax.Array 
 def ri_mag(estimate: jax.Array, target: jax.Array, num_frames: jax.Array | None = None) -> jax.Array:
     """RI + Mag loss of DR-DiffuSE (Tai et al., AAAI 2023; weights 0.5 and 0.5); `[B, T, F, 2]` -> `[B]`."""
     return 0.5 * (complex_mse(estimate, target, num_frames) + magnitude_mse(estimate, target, num_frames))
+
+
+def mae(estimate: jax.Array, target: jax.Array, num_frames: jax.Array | None = None) -> jax.Array:
+    """Mean absolute error; `[B, T, ...]` -> `[B]`."""
+    return _mean(jnp.abs(estimate - target), num_frames)
+
+
+def huber(estimate: jax.Array, target: jax.Array, num_frames: jax.Array | None = None, delta: float = 1.0) -> jax.Array:
+    """Huber's loss (1964): half the squared error, linear beyond `delta`; `[B, T, ...]` -> `[B]`."""
+    error = jnp.abs(estimate - target)
+    within = jnp.minimum(error, delta)
+    return _mean(within * (error - 0.5 * within), num_frames)

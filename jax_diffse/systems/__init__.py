@@ -8,10 +8,11 @@ from jax_diffse.systems.dccrn import Dccrn
 from jax_diffse.systems.diffgmm import DiffGmm
 from jax_diffse.systems.diffiner import Diffiner
 from jax_diffse.systems.dr_diffuse import DrDiffuse
+from jax_diffse.systems.noise_unet import NoiseUnet
 from jax_diffse.systems.segan import Segan
 
 SYSTEMS = {'compact_diffiner': CompactDiffiner, 'dccrn': Dccrn, 'diffgmm': DiffGmm, 'diffiner': Diffiner,
-           'dr_diffuse': DrDiffuse, 'segan': Segan}
+           'dr_diffuse': DrDiffuse, 'noise_unet': NoiseUnet, 'segan': Segan}
 
 
 def build(name: str, model) -> System:

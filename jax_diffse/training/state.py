@@ -31,6 +31,7 @@ class OptimizerConfig:
     plateau_threshold: float = 1e-4  # relative reduction of the best loss that counts as an improvement
     plateau_factor: float = 0.5  # multiplies the rate
     plateau_min_rate: float = 0.0  # lower limit of the rate
+    keras: bool = False  # Keras's form of Adam, see `_scale_by_keras_adam`
 
     def __post_init__(self):
         if self.decay not in DECAYS:
@@ -47,7 +48,8 @@ class OptimizerConfig:
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """Returns the optimiser without the learning rate, which the train step applies."""
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    return optax.chain(*clip, _coupled_l2(config.l2), optax.scale_by_adam())
+    adam = _scale_by_keras_adam() if config.keras else optax.scale_by_adam()
+    return optax.chain(*clip, _coupled_l2(config.l2), adam)
 
 
 def _coupled_l2(l2: float) -> optax.GradientTransformation:
@@ -60,6 +62,23 @@ def _coupled_l2(l2: float) -> optax.GradientTransformation:
         return gradient + jnp.where(jnp.any(gradient != 0), l2, 0.0) * parameter
 
     return optax.stateless(lambda updates, params: jax.tree.map(decayed, updates, params))
+
+
+def _scale_by_keras_adam(b1: float = 0.9, b2: float = 0.999, epsilon: float = 1e-7) -> optax.GradientTransformation:
+    """Adam as Keras has it: epsilon is added before the bias correction, so that it counts more in the first steps.
+
+    The state is that of `optax.scale_by_adam`.
+    """
+    def update(gradients, state, params=None):
+        del params
+        count = state.count + 1
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, gradients)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g**2, state.nu, gradients)
+        correction = jnp.sqrt(1 - b2**count) / (1 - b1**count)
+        updates = jax.tree.map(lambda m, v: correction * m / (jnp.sqrt(v) + epsilon), mu, nu)
+        return updates, optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(optax.scale_by_adam().init, update)
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:

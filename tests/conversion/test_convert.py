@@ -53,7 +53,7 @@ def test_every_weight_is_used_once_and_comes_back(kind):
 
 def assert_comes_back(kind, weights):
     found = conversion.KINDS[kind]
-    variables = conversion.from_torch(kind, weights)
+    variables = conversion.from_weights(kind, weights)
     fields = found.model(weights)
     expected = {collection: {found.group: groups[found.group]}
                 for collection, groups in shapes(systems.build(found.system, fields)).items() if found.group in groups}
@@ -92,8 +92,8 @@ def test_layouts_agree_with_torch():
 
 def test_tensors_and_arrays_convert_alike(weights):
     tensors = {name: torch.nn.Parameter(torch.from_numpy(np.array(value))) for name, value in weights.items()}
-    jax.tree.map(np.testing.assert_array_equal, conversion.from_torch(KIND, tensors),
-                 conversion.from_torch(KIND, weights))
+    jax.tree.map(np.testing.assert_array_equal, conversion.from_weights(KIND, tensors),
+                 conversion.from_weights(KIND, weights))
 
 
 def test_every_wrong_entry_is_named(weights):
@@ -102,7 +102,7 @@ def test_every_wrong_entry_is_named(weights):
     wrong['en.conv9.l.weight'] = np.zeros(3)
     wrong['de_imag.de1.0.r.bias'] = np.zeros((32, 2))
     with pytest.raises(UserError) as error:
-        conversion.from_torch(KIND, wrong)
+        conversion.from_weights(KIND, wrong)
     message = str(error.value)
     assert 'missing: TCMs.2.residual6.conv2.1.running_var, en.conv1.l.weight' in message
     assert 'not expected: en.conv9.l.weight' in message
@@ -123,7 +123,7 @@ def test_a_table_with_too_many_arrays_is_refused():
 
 def test_unknown_kind_is_named():
     with pytest.raises(UserError, match="unknown kind of checkpoint 'base', expected one of dr-diffuse-base"):
-        conversion.from_torch('base', {})
+        conversion.from_weights('base', {})
 
 
 @pytest.mark.parametrize('bare', [False, True])
@@ -134,7 +134,7 @@ def test_file_becomes_a_run(weights, tmp_path, bare):
     command_line(['convert', f'{KIND}={path}', '--workdir', str(tmp_path / 'run')])
     run = runs.load(tmp_path / 'run')
     assert isinstance(run.system, DrDiffuse) and run.system.stage == 'c_gen' and run.step == 0
-    jax.tree.map(np.testing.assert_array_equal, run.variables, conversion.from_torch(KIND, weights))
+    jax.tree.map(np.testing.assert_array_equal, run.variables, conversion.from_weights(KIND, weights))
 
 
 def test_several_files_become_one_run(tmp_path):
@@ -145,7 +145,7 @@ def test_several_files_become_one_run(tmp_path):
     run = runs.load(tmp_path / 'run')
     assert run.system == DrDiffuse('refiner', denoiser='diffuse', condition='c_gen', guidance='released')
     for kind in kinds:
-        for collection, groups in conversion.from_torch(kind, weights_of(kind)).items():
+        for collection, groups in conversion.from_weights(kind, weights_of(kind)).items():
             for group, tree in groups.items():
                 jax.tree.map(np.testing.assert_array_equal, run.variables[collection][group], tree)
 
@@ -184,7 +184,7 @@ def test_the_averaged_weights_of_a_released_diffiner_become_a_run(tmp_path):
     run = runs.load(tmp_path / 'run')
     assert run.system == Diffiner(network=UNetConfig(channels=32, multipliers=(1, 2), blocks=1, attention=(1, 2)))
     jax.tree.map(np.testing.assert_array_equal, run.variables['params'],
-                 conversion.from_torch('diffiner', weights)['params'])
+                 conversion.from_weights('diffiner', weights)['params'])
     kernel = run.variables['params']['prior']['down0']['kernel']  # theirs: features, channels, bins, frames
     np.testing.assert_array_equal(kernel[2, 0, 1], weights['input_blocks.0.0.weight'][:, 1, 0, 2])
 
@@ -214,7 +214,7 @@ def test_networks_of_different_systems_are_refused():
 def test_weights_of_another_network_are_named():
     for kind, missing in (('dccrn', 'decoder.0.0.imag_conv.bias'), ('diffiner', 'input_blocks.0.0.bias')):
         with pytest.raises(UserError, match=f'not the weights of this network; missing: {missing}'):
-            conversion.from_torch(kind, {'en.conv1.l.weight': np.zeros(3)})
+            conversion.from_weights(kind, {'en.conv1.l.weight': np.zeros(3)})
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [

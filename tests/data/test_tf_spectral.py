@@ -18,7 +18,8 @@ def assert_close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize('n_fft, hop, num_samples', [(320, 160, 4000), (320, 160, 4801), (512, 128, 4000), (255, 63, 8064)])
+@pytest.mark.parametrize('n_fft, hop, num_samples', [
+    (320, 160, 4000), (320, 160, 4801), (512, 128, 4000), (255, 63, 8064)])
 def test_stft_equals_librosa(n_fft, hop, num_samples):
     x = noise(num_samples)
     spec = librosa.stft(x, n_fft=n_fft, hop_length=hop, window='hann', center=True, pad_mode='reflect')

@@ -43,7 +43,7 @@ def denoiser(source: str):
     else:
         weights = reference.load(source).state_dict(PREFIX[source])
         fields = diffiner.model(weights)
-    variables = {'params': jax.tree.map(jnp.asarray, conversion.from_torch('diffiner', weights)['params']['prior'])}
+    variables = {'params': jax.tree.map(jnp.asarray, conversion.from_weights('diffiner', weights)['params']['prior'])}
     run = _network(UNetConfig(**fields['network']))
 
     def denoise(x, t):

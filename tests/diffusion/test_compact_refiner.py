@@ -42,7 +42,7 @@ def network(config):
 
 def denoiser(state_dict, activation):
     """To be called by a sampler that is run without compilation: the network alone is compiled."""
-    variables = {'params': conversion.from_torch('compact-unet', state_dict)['params']['prior']}
+    variables = {'params': conversion.from_weights('compact-unet', state_dict)['params']['prior']}
     config = CompactUNetConfig(**conversion.describe({'compact-unet': state_dict})[1]['network'], activation=activation)
     variables, run = jax.tree.map(jnp.asarray, variables), network(config)
 

@@ -308,7 +308,7 @@ def network(source: str, name: str):
     else:
         weights = reference.load(source).state_dict(f'{name}/')
     kind = f'dr-diffuse-{BASE.get(name, name)}'
-    return {collection: tree for collection, groups in conversion.from_torch(kind, weights).items()
+    return {collection: tree for collection, groups in conversion.from_weights(kind, weights).items()
             for tree in groups.values()}
 
 

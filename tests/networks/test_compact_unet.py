@@ -47,7 +47,7 @@ def shapes(config):
 
 def converted(state_dict):
     """The network's variables."""
-    return {'params': conversion.from_torch('compact-unet', state_dict)['params']['prior']}
+    return {'params': conversion.from_weights('compact-unet', state_dict)['params']['prior']}
 
 
 @functools.cache

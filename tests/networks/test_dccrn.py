@@ -19,7 +19,7 @@ BINS = 17
 def released(state_dict):
     """The system and its variables."""
     system = systems.build('dccrn', conversion.describe({'dccrn': state_dict})[1])
-    return system, conversion.from_torch('dccrn', state_dict)
+    return system, conversion.from_weights('dccrn', state_dict)
 
 
 def golden_network(name):
@@ -74,7 +74,7 @@ def test_layers_masks_and_outputs_of_the_released_network(prefix):
 def test_golden_masks_and_outputs(name):
     golden = reference.load_golden('dccrn/forward.npz')
     weights, fields = golden_network(name)
-    system, variables = systems.build('dccrn', fields), conversion.from_torch('dccrn', weights)
+    system, variables = systems.build('dccrn', fields), conversion.from_weights('dccrn', weights)
     spec = released_frames(system, golden['wav'])
     mask = system._network().apply({c: groups['dccrn'] for c, groups in variables.items()}, spec)
     for part, key in enumerate(('mask_real', 'mask_imag')):

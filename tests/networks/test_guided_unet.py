@@ -38,7 +38,7 @@ def to_torch(x):
 def released(state_dict, **options):
     """The network and its variables."""
     network = GuidedUNet(UNetConfig(**diffiner.model(state_dict)['network'], **options))
-    return network, {'params': conversion.from_torch('diffiner', state_dict)['params']['prior']}
+    return network, {'params': conversion.from_weights('diffiner', state_dict)['params']['prior']}
 
 
 @functools.cache
@@ -120,7 +120,7 @@ def test_golden_outputs():
     golden = reference.load_golden('diffiner/unet_forward.npz')
     weights, fields = golden_network()
     network = GuidedUNet(UNetConfig(**fields['network']))
-    variables = {'params': conversion.from_torch('diffiner', weights)['params']['prior']}
+    variables = {'params': conversion.from_weights('diffiner', weights)['params']['prior']}
     for case in golden.after('x_'):
         x = jnp.concatenate([to_jax(golden[f'x_{case}'])] * 2)
         t = jnp.concatenate([jnp.asarray(golden[f't_{kind}_{case}'], jnp.float32) for kind in ('int', 'float')])

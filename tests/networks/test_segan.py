@@ -16,7 +16,7 @@ KINDS = {'generator': 'segan', 'discriminator': 'segan-discriminator'}
 
 
 def converted(group, state_dict):
-    variables = conversion.from_torch(KINDS[group], state_dict)
+    variables = conversion.from_weights(KINDS[group], state_dict)
     return {collection: groups[group] for collection, groups in variables.items()}
 
 

@@ -23,7 +23,7 @@ def features(variables, x):
 
 def converted(kind, state_dict):
     """Variables of the network alone."""
-    variables = conversion.from_torch(kind, state_dict)
+    variables = conversion.from_weights(kind, state_dict)
     return {collection: tree for collection, groups in variables.items() for tree in groups.values()}
 
 

@@ -143,7 +143,7 @@ def test_training_step_of_the_released_code(prefix, mode):
     _, fields = conversion.describe({'dccrn': weights})
     system = systems.build('dccrn', fields | {'released_losses': True, 'loss': MODES[mode]})
     batch = released_batch(system, fixture.inputs[f'{prefix}noisy'], fixture.inputs[f'{prefix}clean'])
-    loss, buffers, gradients = train_step(system, conversion.from_torch('dccrn', weights), batch)
+    loss, buffers, gradients = train_step(system, conversion.from_weights('dccrn', weights), batch)
     key = prefix if mode == 'SI-SNR' else f'{prefix}{mode}/'
     fixture.check(f'{key}loss', loss)
     zero = {str(name) for name in fixture[f'{prefix}grad/zero']}
@@ -165,7 +165,7 @@ def test_golden_training_step(part):
     golden = reference.load_golden(f'dccrn/train_{part}.npz')
     weights, fields = golden_network(str(golden['checkpoint']).removeprefix('dccrn_').removesuffix('.pt'))
     system = systems.build('dccrn', fields | {'released_losses': True, 'loss': MODES[str(golden['loss_mode'])]})
-    loss, _, gradients = train_step(system, conversion.from_torch('dccrn', weights),
+    loss, _, gradients = train_step(system, conversion.from_weights('dccrn', weights),
                                     released_batch(system, golden['noisy'], golden['clean']), jit_exact)
     golden.check('loss', loss)
     for name in golden.after('grad/'):

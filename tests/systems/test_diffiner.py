@@ -57,7 +57,7 @@ def small():
     """The small network of the reference: system, variables and table of names."""
     weights = reference.load('diffiner').state_dict('model.')
     _, fields = conversion.describe({'diffiner': weights})
-    variables = conversion.from_torch('diffiner', weights)
+    variables = conversion.from_weights('diffiner', weights)
     return systems.build('diffiner', fields), variables, conversion.diffiner.entries(fields)
 
 
@@ -101,7 +101,7 @@ def test_golden_training_step():
     golden = reference.load_golden('diffiner/training_losses.npz')
     weights, fields = golden_network()
     loss, gradients = loss_and_gradients(
-        systems.build('diffiner', fields), conversion.from_torch('diffiner', weights)['params'],
+        systems.build('diffiner', fields), conversion.from_weights('diffiner', weights)['params'],
         from_torch(golden['x_start']), jnp.asarray(golden['t']), from_torch(golden['noise']))
     golden.check('loss', loss)
     gradients = layouts.to_torch(conversion.diffiner.entries(fields), {'params': gradients})

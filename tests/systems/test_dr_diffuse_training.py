@@ -134,7 +134,7 @@ def fixture_step(case: str) -> tuple[reference.Fixture, Step]:
              'diffusec_train': {'dr-diffuse-diffusec': 'diffusec_train/'},
              'refiner_train': {'dr-diffuse-base': 'c_gen/', 'dr-diffuse-diffuse': 'diffuse/',
                                'dr-diffuse-refiner': 'refiner_train/'}}[case]
-    variables = merge(*(conversion.from_torch(kind, fixture.state_dict(prefix)) for kind, prefix in parts.items()))
+    variables = merge(*(conversion.from_weights(kind, fixture.state_dict(prefix)) for kind, prefix in parts.items()))
     random = ()
     if f'{case}/t' in fixture.inputs:
         random = (fixture.inputs[f'{case}/t'], to_jax(fixture.inputs[f'{case}/noise'][0]))
@@ -270,7 +270,7 @@ def test_golden_training_step_of_the_later_stages(name, case, files):
 
 def golden_variables(*files: str):
     pairs = [file.split('=') for file in files]
-    return merge(*(conversion.from_torch(kind, conversion.read_state_dict(reference.golden(f'dr_diffuse/{name}')))
+    return merge(*(conversion.from_weights(kind, conversion.read_state_dict(reference.golden(f'dr_diffuse/{name}')))
                    for kind, name in pairs))
 
 

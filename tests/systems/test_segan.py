@@ -28,7 +28,7 @@ def released(weights):
     name, fields = conversion.describe({KINDS[group]: state_dict for group, state_dict in weights.items()})
     variables = {'params': {}, 'batch_stats': {}}
     for group, state_dict in weights.items():
-        for collection, groups in conversion.from_torch(KINDS[group], state_dict).items():
+        for collection, groups in conversion.from_weights(KINDS[group], state_dict).items():
             variables[collection] |= groups
     return systems.build(name, fields), variables
 
