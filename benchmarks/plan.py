@@ -10,6 +10,7 @@ from jax_diffse.errors import UserError
 SYSTEMS = {  # name -> config and variants
     'c_gen': 'dr_diffuse:c_gen', 'diffusion': 'dr_diffuse:diffusion', 'refiner': 'dr_diffuse:refiner',
     'dccrn': 'dccrn', 'segan': 'segan', 'diffgmm': 'diffgmm', 'diffgmm_small': 'diffgmm:small',
+    'noise_unet': 'noise_unet',
     'diffiner': 'diffiner', 'diffiner_small': 'diffiner:small', 'diffiner_compact': 'compact_diffiner',
 }
 PARTS = ('systems', 'scaling', 'pipeline', 'metrics', 'nisqa', 'losses', 'streaming')

@@ -10,11 +10,13 @@ from benchmarks.measure import drawn, peaks, program
 from jax_diffse import config as configs
 from jax_diffse import systems
 from jax_diffse.networks.gmm_unet import GmmUNet
+from jax_diffse.networks.noise_unet import NoiseUNet
 from jax_diffse.systems.base import Refiner, System, Variables, sampling_steps
 from jax_diffse.systems.dccrn import Dccrn
 from jax_diffse.systems.diffgmm import DiffGmm
 from jax_diffse.systems.diffiner import Diffiner
 from jax_diffse.systems.dr_diffuse import DrDiffuse
+from jax_diffse.systems.noise_unet import NoiseUnet
 from jax_diffse.systems.segan import Segan
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.parallel import Parallel, wait_for_each_step
@@ -63,7 +65,7 @@ def noise(system: System, batch: int, seconds: float) -> dict[str, jax.Array]:
 
 
 def evaluation(system: System, variables: Variables, inputs: dict[str, jax.Array]):
-    """One evaluation of the trained network; for SEGAN the generator, for Diffiner the prior on whole blocks."""
+    """One evaluation of the trained network; for SEGAN the generator, for priors and the noise U-Net on whole blocks."""
     group = list(system.losses)[-1]
     own = {collection: groups[group] for collection, groups in variables.items() if group in groups}
     noisy, spec, lengths = inputs['noisy'], inputs.get('noisy_spec'), inputs['num_samples']
@@ -80,6 +82,9 @@ def evaluation(system: System, variables: Variables, inputs: dict[str, jax.Array
             network, args = system.networks[group], (whole,)
         case DiffGmm():
             network, args = GmmUNet(system.network), (noisy, noisy, level / system.training_steps, lengths)
+        case NoiseUnet():
+            shape = (len(noisy), system.frames, system.front_end.num_bins, 1)
+            network, args = NoiseUNet(system.network), (jax.random.normal(jax.random.key(2), shape),)
         case Diffiner():
             shape = (len(noisy), system.block_frames, system.front_end.num_bins - 1, 2)
             network, args = system.unet, (jax.random.normal(jax.random.key(2), shape), level)

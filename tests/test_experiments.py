@@ -107,7 +107,8 @@ def test_quick_is_the_same_training_of_the_same_model_whatever_else_is_chosen(na
 
 @pytest.mark.parametrize(('name', 'expected'), [
     ('dccrn:small', 0.23), ('dccrn', 3.7), ('diffiner:small', 11.1), ('diffgmm', 34.3), ('diffgmm:small', 3.2),
-    ('compact_diffiner', 0.04621), ('segan', 2.7 + 1.4), ('segan:small', 0.68 + 0.36)])
+    ('compact_diffiner', 0.04621), ('segan', 2.7 + 1.4), ('segan:small', 0.68 + 0.36),
+    ('noise_unet', 1.941093)])
 def test_sizes_have_the_parameters_that_are_documented(name, expected):
     loaded = config.load(name)
     params = jax.eval_shape(systems.build(loaded.system, loaded.model).init, jax.random.key(0))['params']

@@ -15,10 +15,11 @@ from jax_diffse.systems.compact_diffiner import CompactDiffiner
 from jax_diffse.systems.dccrn import Dccrn
 from jax_diffse.systems.diffiner import Diffiner
 from jax_diffse.systems.dr_diffuse import DrDiffuse
+from jax_diffse.systems.noise_unet import NoiseUnet
 
 LENGTH = 2400  # samples, one shape for all signals of a front end: programs are compiled once
 USED = [*(DrDiffuse(compression=kind).front_end for kind in COMPRESSIONS), Diffiner().front_end,
-        CompactDiffiner().front_end, Dccrn().front_end, Dccrn(window=512, hop=128).front_end]
+        CompactDiffiner().front_end, NoiseUnet().front_end, Dccrn().front_end, Dccrn(window=512, hop=128).front_end]
 
 seeds = st.integers(0, 2**32 - 1)
 lengths = st.integers(1, LENGTH)

@@ -20,6 +20,7 @@ from jax_diffse.inference.export import export
 from jax_diffse.networks.compact_unet import CompactUNetConfig
 from jax_diffse.networks.gmm_unet import GmmUNetConfig
 from jax_diffse.networks.guided_unet import UNetConfig
+from jax_diffse.networks.noise_unet import NoiseUNetConfig
 from jax_diffse.runs import Run
 from jax_diffse.systems.base import Refiner, shapes
 from jax_diffse.systems.compact_diffiner import CompactDiffiner
@@ -27,6 +28,7 @@ from jax_diffse.systems.dccrn import Dccrn
 from jax_diffse.systems.diffgmm import DiffGmm
 from jax_diffse.systems.diffiner import Diffiner
 from jax_diffse.systems.dr_diffuse import DrDiffuse
+from jax_diffse.systems.noise_unet import NoiseUnet
 from jax_diffse.systems.segan import Segan
 from tests import reference, toys
 
@@ -40,6 +42,7 @@ SYSTEMS = {
     'dccrn': Dccrn(**MODEL),
     'segan': Segan(channels=(2, 4), segment=4096, overlap=256),
     'dr_diffuse': DrDiffuse('c_gen', channels=4, temporal_groups=1),
+    'noise_unet': NoiseUnet(RATE, network=NoiseUNetConfig((2, 4, 4))),
     'diffgmm': DiffGmm(network=MIXTURE, training_steps=4, steps=3, noise_scale=0.3),
     'diffiner': Diffiner(PRIOR, block_frames=64, respacing='ddim4'),
     'compact_diffiner': CompactDiffiner(CompactUNetConfig(widths=(2, 4), heads=1), block_frames=64, respacing='3'),

@@ -10,12 +10,14 @@ import pytest
 from jax_diffse.networks.compact_unet import CompactUNetConfig
 from jax_diffse.networks.gmm_unet import GmmUNetConfig
 from jax_diffse.networks.guided_unet import UNetConfig
+from jax_diffse.networks.noise_unet import NoiseUNetConfig
 from jax_diffse.systems.base import shapes
 from jax_diffse.systems.compact_diffiner import CompactDiffiner
 from jax_diffse.systems.dccrn import Dccrn, LossWeights
 from jax_diffse.systems.diffgmm import DiffGmm
 from jax_diffse.systems.diffiner import Diffiner
 from jax_diffse.systems.dr_diffuse import DrDiffuse
+from jax_diffse.systems.noise_unet import NoiseUnet
 from jax_diffse.systems.segan import Segan
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.parallel import Parallel
@@ -37,6 +39,8 @@ SYSTEMS = {
     'segan, emphasis': Segan(channels=(2, 4), segment=64, overlap=16, pre_emphasis=0.95, white_noise_db=(5.0,),
                              adversary=False),
     'diffgmm': DiffGmm(GmmUNetConfig(2, (2, 4), 1, 3, 2), nll_warmup=0),
+    'noise_unet': NoiseUnet(network=NoiseUNetConfig((2, 4))),
+    'noise_unet, released': NoiseUnet(network=NoiseUNetConfig((2, 4)), released=True),
     'diffiner': Diffiner(UNET, block_frames=64, respacing='ddim4'),
     'compact_diffiner, released': CompactDiffiner(CompactUNetConfig((2, 4)), block_frames=128, released=True),
 }

@@ -12,6 +12,7 @@ from jax_diffse.systems.dccrn import Dccrn
 from jax_diffse.systems.diffgmm import DiffGmm
 from jax_diffse.systems.diffiner import Diffiner
 from jax_diffse.systems.dr_diffuse import DrDiffuse
+from jax_diffse.systems.noise_unet import NoiseUnet
 from jax_diffse.systems.segan import Segan
 from tests import toys
 
@@ -35,7 +36,7 @@ def test_a_system_that_lacks_something_cannot_be_made(mixin, members):
 
 
 @pytest.mark.parametrize(('system', 'kinds'), [
-    (Dccrn(), (base.Streaming,)), (Segan(), ()), (DrDiffuse('refiner'), (base.Sampling,)),
+    (Dccrn(), (base.Streaming,)), (Segan(), ()), (NoiseUnet(), ()), (DrDiffuse('refiner'), (base.Sampling,)),
     (DiffGmm(), (base.Sampling,)), (Diffiner(), (base.Sampling, base.Refiner)),
     (CompactDiffiner(), (base.Sampling, base.Refiner))])
 def test_what_a_system_can_do(system, kinds):
@@ -45,6 +46,7 @@ def test_what_a_system_can_do(system, kinds):
 @pytest.mark.parametrize(('system', 'arguments', 'message'), [
     (Dccrn(), {'steps': 3}, 'Dccrn' + NO_STEPS),
     (Segan(), {'steps': 3}, 'Segan' + NO_STEPS),
+    (NoiseUnet(), {'steps': 3}, 'NoiseUnet' + NO_STEPS),
     (DrDiffuse(), {'steps': 3}, 'DrDiffuse at stage c_gen' + NO_STEPS),
     (Dccrn(), {'processed': np.zeros((1, 16))}, 'Dccrn' + NOTHING_TO_REFINE),
     (Segan(), {'processed': np.zeros((1, 16))}, 'Segan' + NOTHING_TO_REFINE),
