@@ -65,7 +65,7 @@ def noise(system: System, batch: int, seconds: float) -> dict[str, jax.Array]:
 
 
 def evaluation(system: System, variables: Variables, inputs: dict[str, jax.Array]):
-    """One evaluation of the trained network; for SEGAN the generator, for priors and the noise U-Net on whole blocks."""
+    """One evaluation of the trained network; of SEGAN the generator, of priors and the noise U-Net on whole blocks."""
     group = list(system.losses)[-1]
     own = {collection: groups[group] for collection, groups in variables.items() if group in groups}
     noisy, spec, lengths = inputs['noisy'], inputs.get('noisy_spec'), inputs['num_samples']

@@ -10,6 +10,7 @@ import pathlib
 import numpy as np
 
 from jax_diffse import audio, audio_files
+from jax_diffse.data.resampling import Resampling
 from jax_diffse.errors import UserError
 
 SILENCE = 1e-5  # RMS, -100 dBFS: the rounding error of 16-bit samples
@@ -25,7 +26,7 @@ class AudioFile:
     path: str
     name: str  # see `audio_files.name`
     num_samples: int
-    resample_to: int | None = None  # Hz, for a file at another rate: the rate of `num_samples` and `read`
+    resampling: Resampling | None = None  # of a file at another rate, whose `num_samples` and `read` are those after it
 
     @property
     def folder(self) -> str:
@@ -34,10 +35,10 @@ class AudioFile:
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Reads samples [start, stop), float32 `[N]`, of the file or of the resampled file."""
-        if self.resample_to is None:
+        def read(start, stop):
             return audio.read(self.path, start, stop)[0][:, 0]
-        samples, sample_rate = audio.read(self.path)
-        return audio.resample(samples[:, 0], sample_rate, self.resample_to)[start:stop]
+
+        return read(start, stop) if self.resampling is None else self.resampling.read(read, start, stop)
 
 
 def is_silent(samples: np.ndarray) -> bool:
@@ -113,19 +114,21 @@ def _examine(path, name, sample_rate, min_seconds, resample, size, changed) -> A
                     '--resample) resamples it')
         if header.num_channels != 1:
             return f'{header.num_channels} channels, expected 1'
-        num_samples = -(-header.num_samples * sample_rate // header.sample_rate)
+        resampling = Resampling(header.num_samples, header.sample_rate, sample_rate)
+        num_samples = resampling.num_resampled
         if num_samples < min_seconds * sample_rate:
             seconds = num_samples / sample_rate
             return f'too short: {seconds:.3f} s, expected {min_seconds:g} s or more'
-        file = AudioFile(str(path), name, num_samples, None if same else sample_rate)
+        file = AudioFile(str(path), name, num_samples, None if same else resampling)
         return _examine_samples(path, header.num_samples) or _examine_resampled(file) or file
     except UserError as error:
         return str(error).removeprefix(f'{path}: ')
 
 
 def _examine_resampled(file: AudioFile) -> str:
-    lost = file.resample_to is not None and is_silent(file.read())
-    return f'silent at {file.resample_to} Hz: all its sound is above half that rate' if lost else ''
+    if file.resampling is None or not is_silent(file.read()):
+        return ''
+    return f'silent at {file.resampling.to_rate} Hz: all its sound is above half that rate'
 
 
 def _examine_samples(path, num_samples: int) -> str:

@@ -291,7 +291,7 @@ class Enhancer:
 
     def _length(self, source: streams.Stream) -> int:
         """Samples at the system's rate."""
-        return streams.num_resampled(source.num_samples, source.sample_rate, self.sample_rate)
+        return audio.num_resampled(source.num_samples, source.sample_rate, self.sample_rate)
 
     def _at_own_rate(self, source: streams.Stream) -> Iterator[np.ndarray]:
         return streams.resampled(source.blocks(), source.num_samples, source.sample_rate, self.sample_rate)

@@ -92,21 +92,17 @@ def stack_channels(left: Stream, right: Stream) -> Stream:
     return dataclasses.replace(left, num_channels=left.num_channels + right.num_channels, blocks=blocks)
 
 
-def num_resampled(num_samples: int, from_rate: int, to_rate: int) -> int:
-    """The number of samples after resampling; their span covers every input sample."""
-    return -(-num_samples * to_rate // from_rate)
-
-
 def resampled(blocks: Iterable[np.ndarray], num_samples: int, from_rate: int, to_rate: int) -> Iterator[np.ndarray]:
     """Resamples consecutive blocks `[n, C]`, `num_samples` in all, with soxr (high quality).
 
     Yields:
-      Blocks with `num_resampled(...)` samples in all; the values do not depend on how the input is cut into blocks.
+      Blocks with `audio.num_resampled(...)` samples in all. The values do not depend on how the input is cut into
+      blocks.
     """
     if from_rate == to_rate:
         yield from blocks
         return
-    remaining, stream = num_resampled(num_samples, from_rate, to_rate), None
+    remaining, stream = audio.num_resampled(num_samples, from_rate, to_rate), None
     for block in blocks:
         stream = stream or soxr.ResampleStream(from_rate, to_rate, block.shape[1], dtype='float32', quality='HQ')
         piece = stream.resample_chunk(block)[:remaining]
