@@ -9,7 +9,7 @@ import jax
 
 from jax_diffse.data import FOLDERS, open_source
 from jax_diffse.data.config import DataConfig, Folders
-from jax_diffse.data.folders import MixSource
+from jax_diffse.data.mixing import MixSource
 from jax_diffse.data.source import Source
 from jax_diffse.errors import UserError
 from jax_diffse.metrics.pool import check_workers
