@@ -69,6 +69,9 @@ def sections(system: str, model: dict) -> ConfigDict:
             'validation': {'clean': '', 'noisy': '', 'speech': '', 'noise': ''},  # '': speakers held out of train
             'test': {'clean': '', 'noisy': '', 'speech': '', 'noise': ''},
             'held_out': 0.05,  # share of the training speakers and noises held out if validation names no folders
+            'share': 1.0,  # of each speaker's utterances, for training and validation
+            'share_seed': 0,  # of the choice of this share
+            'test_share': 1.0,  # of each speaker's utterances, for tests
             'speaker_level': 0,  # depth of the speakers' folders, 1: directly in the named one; 0: detected
             'snr_db': (0.0, 5.0, 10.0, 15.0),  # of mixtures made on the fly
             'snr_uniform': False,  # draw from the range of the list instead

@@ -58,6 +58,9 @@ class DataConfig:
     validation: Folders = Folders()
     test: Folders = Folders()
     held_out: float = 0.05  # share of the training material
+    share: float = 1.0  # of the utterances of each speaker that training and validation use
+    share_seed: int = 0  # of the choice of this share
+    test_share: float = 1.0  # of the utterances of each speaker that tests use; always the same ones
     speaker_level: int = 0  # of the folders that are speakers, 1: directly below the named one; 0: search for it
     snr_db: tuple[float, ...] = (0.0, 5.0, 10.0, 15.0)  # SNRs to draw from; VoiceBank-DEMAND's training SNRs
     snr_uniform: bool = False  # draw from the whole range between the lowest and the highest of snr_db
@@ -74,6 +77,11 @@ class DataConfig:
             raise UserError(f'config.data.name: expected one of {", ".join((FOLDERS, *BUILDERS))}, got {self.name!r}')
         if not 0 < self.held_out < 1:
             raise UserError(f'config.data.held_out: expected a share between 0 and 1, got {self.held_out}')
+        for key in ('share', 'test_share'):
+            if not 0 < getattr(self, key) <= 1:
+                flag = ' (evaluate: --share)' if key == 'test_share' else ''
+                raise UserError(f'config.data.{key}{flag}: expected a share of the utterances above 0 and at most 1, '
+                                f'got {getattr(self, key):g}')
         if self.speaker_level < 0:
             raise UserError(f'config.data.speaker_level: expected 0 (search for it) or the level of the folders that '
                             f'are speakers, 1 or more, got {self.speaker_level}')
@@ -88,8 +96,16 @@ class DataConfig:
                 flag = ' (evaluate: --snr-db)' if key == 'test_snr_db' else ''
                 raise UserError(f'config.data.{key}{flag}: expected one or more numbers (dB), got {levels!r}')
 
+    def share_of(self, split: str) -> tuple[float, int]:
+        """Returns the share of the utterances that a split uses, and the seed of their choice; of tests always 0."""
+        return (self.test_share, 0) if split == 'test' else (self.share, self.share_seed)
+
     def describe(self, split: str) -> str:
         """Describes the data of a split in words."""
+        share, _ = self.share_of(split)
+        return self._describe(split) + (f', a share of {share:g}' if share < 1 else '')
+
+    def _describe(self, split: str) -> str:
         if self.name != FOLDERS:
             return f'{self.name}, {split} split'
         named = {name: path for name, path in dataclasses.asdict(getattr(self, split)).items() if path}

@@ -11,6 +11,7 @@ from jax_diffse import audio_files
 from jax_diffse.data.config import DataConfig
 from jax_diffse.data.mixing import MixSource, crop, list_mixtures
 from jax_diffse.data.scan import AudioFile, report_bad_files, survey
+from jax_diffse.data.share import choose_share, count
 from jax_diffse.data.speakers import Speakers, speakers
 from jax_diffse.errors import UserError
 
@@ -24,6 +25,7 @@ class PairSource:
     sample_rate: int  # Hz
     clean: Sequence[AudioFile]
     noisy: Sequence[AudioFile]
+    used: str = ''  # how many utterances of how many, if a share is used
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -49,6 +51,7 @@ class CleanSource:
 
     sample_rate: int  # Hz
     clean: Sequence[AudioFile]
+    used: str = ''  # how many utterances of how many, if a share is used
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -103,8 +106,8 @@ def _open_pairs(config, split, folders, shared) -> PairSource:
                                      f'but {clean[name].num_samples} in {clean[name].path}')
     report_bad_files(bad, total, config.skip_bad)
     names = [name for name in clean if name in noisy and noisy[name].path not in bad]
-    names = _choose(names, config, split, folders.clean, shared)
-    return PairSource(config.sample_rate, [clean[name] for name in names], [noisy[name] for name in names])
+    names, used = _utterances(names, config, split, folders.clean, shared)
+    return PairSource(config.sample_rate, [clean[name] for name in names], [noisy[name] for name in names], used)
 
 
 def _open_mix(config, split, folders, shared) -> MixSource:
@@ -112,21 +115,22 @@ def _open_mix(config, split, folders, shared) -> MixSource:
     noise, bad_noise = _survey(folders.noise, config)
     bad = bad_speech | bad_noise
     report_bad_files(bad, len(speech) + len(noise) + len(bad), config.skip_bad)
-    speech = [speech[name] for name in _choose(speech, config, split, folders.speech, shared)]
-    noise = [noise[name] for name in _choose(noise, config, split, folders.noise, shared, by_file=True)]
+    names, used = _utterances(speech, config, split, folders.speech, shared)
+    speech = [speech[name] for name in names]
+    noise = [noise[name] for name in _noises(noise, config, split, folders.noise, shared)]
     snr_db = config.test_snr_db if split == 'test' else config.snr_db
     conditions = len({file.folder for file in noise}) * len(snr_db)
     count = len(speech) if split == 'train' else max(len(speech), conditions)
     mixtures = list_mixtures(speech, noise, snr_db, count, round(config.clip_seconds * config.sample_rate))
     seen = _training_classes(config, noise) if split == 'test' else None
-    return MixSource(config.sample_rate, mixtures, noise, snr_db, config.snr_uniform, seen)
+    return MixSource(config.sample_rate, mixtures, noise, snr_db, config.snr_uniform, seen, used)
 
 
 def _open_clean(config, split, folders, shared) -> CleanSource:
     speech, bad = _survey(folders.speech, config)
     report_bad_files(bad, len(speech) + len(bad), config.skip_bad)
-    return CleanSource(config.sample_rate,
-                       [speech[name] for name in _choose(speech, config, split, folders.speech, shared)])
+    names, used = _utterances(speech, config, split, folders.speech, shared)
+    return CleanSource(config.sample_rate, [speech[name] for name in names], used)
 
 
 def _training_classes(config, noise) -> frozenset[str] | None:
@@ -140,7 +144,7 @@ def _training_classes(config, noise) -> frozenset[str] | None:
         if not root:
             raise UserError('config.data.train.noise names no directory')
         found = [audio_files.name(path, root) for path in audio_files.find(root)]
-        names = _choose(found, config, 'train', root, shared, by_file=True)
+        names = _noises(found, config, 'train', root, shared)
         for where, those in ((root, names), (config.test.noise, [file.name for file in noise])):
             if not all('/' in name for name in those):
                 raise UserError(f'{where}: has files outside class folders')
@@ -150,21 +154,43 @@ def _training_classes(config, noise) -> frozenset[str] | None:
         return None
 
 
-def _choose(names, config, split, root, shared, by_file=False) -> list[str]:
-    """Selects the names that belong to a split: all, unless train and validation share the training material."""
-    if not names:
-        raise UserError(f'{root}: all audio files are bad and were left out, expected at least one good file')
+def _utterances(names, config, split, root, shared) -> tuple[list[str], str]:
+    """Selects the utterances of a split, and says how many of how many if it uses a share.
+
+    Whole speakers are held out for validation if it shares the training material.
+    """
+    share, seed = config.share_of(split)
+    _check_enough(names, root, shared)
+    if not shared and share == 1:
+        return list(names), ''
+    level = config.speaker_level if shared or split == 'train' else 0
+    groups = speakers(names, level, 'config.data.speaker_level')
+    if shared:
+        held = held_out(groups.of, config.held_out)
+        if split == 'validation':
+            print(_describe(root, groups, held), flush=True)
+        names = [name for name in names if (name in held) == (split == 'validation')]
+    if share == 1:
+        return names, ''
+    chosen = choose_share({name: groups.of[name] if groups.found else '' for name in names}, share, seed)
+    return [name for name in names if name in chosen], count(len(chosen), len(names))
+
+
+def _noises(names, config, split, root, shared) -> list[str]:
+    """Selects the noises of a split; single files are held out for validation if it shares the training material."""
+    _check_enough(names, root, shared)
     if not shared:
         return list(names)
-    if len(names) < 2:
+    held = held_out({name: name for name in names}, config.held_out)
+    return [name for name in names if (name in held) == (split == 'validation')]
+
+
+def _check_enough(names, root, shared) -> None:
+    if not names:
+        raise UserError(f'{root}: all audio files are bad and were left out, expected at least one good file')
+    if shared and len(names) < 2:
         raise UserError(f'{root}: has a single file, so none can be held out for validation; set '
                         'config.data.validation')
-    groups = Speakers({name: name for name in names}, '') if by_file else speakers(
-        names, config.speaker_level, 'config.data.speaker_level')
-    held = held_out(groups.of, config.held_out)
-    if split == 'validation' and not by_file:
-        print(_describe(root, groups, held), flush=True)
-    return [name for name in names if (name in held) == (split == 'validation')]
 
 
 def held_out(groups: Mapping[str, str], share: float) -> set[str]:

@@ -73,6 +73,7 @@ class MixSource:
     snr_db: tuple[float, ...]  # that `draw` draws from
     snr_uniform: bool = False  # draw from the range of `snr_db` instead
     seen: frozenset[str] | None = None  # noise classes of training, if `info` is to tell seen from unseen ones
+    used: str = ''  # how many utterances of how many, if a share is used
 
     def __len__(self) -> int:
         return len(self.mixtures)

@@ -9,6 +9,7 @@ class Source(Protocol):
     """Pairs of clean and noisy speech at one sample rate, one channel, float32 in [-1, 1]."""
 
     sample_rate: int  # Hz
+    used: str  # how many utterances of how many, in words, if a share is used, else ''
 
     def __len__(self) -> int:
         """Number of utterances."""

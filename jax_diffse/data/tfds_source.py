@@ -19,6 +19,8 @@ MODULES = {  # builder -> the module that registers it with TFDS when it is impo
 class TfdsSource:
     """Pairs of a prepared builder, a `jax_diffse.data.source.Source`; several threads may read from it."""
 
+    used = ''  # `share.take_share` takes shares
+
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
         self.sample_rate = builder.info.metadata['sample_rate']  # Hz
         self._records = builder.as_data_source(split)

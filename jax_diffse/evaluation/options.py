@@ -75,6 +75,7 @@ class EvaluationData:
       speech, noise: folders to mix on the fly; noise has one subfolder per class.
       snr_db: SNRs of the mixtures; default: those of the run.
       clip_seconds: longer utterances are cut to their middle before mixing; 0: not cut; default: the run's.
+      share: of the utterances of each speaker of the test data, the same for all runs; default: the run's `test_share`.
       resample: accept files at another rate than the system's, and resample them.
       skip_bad: leave out unusable files instead of stopping.
       limit: at most this many files, spread evenly over the data.
@@ -87,6 +88,7 @@ class EvaluationData:
     noise: str | os.PathLike | None = None
     snr_db: tuple[float, ...] = ()
     clip_seconds: float | None = None
+    share: float | None = None
     resample: bool = False
     skip_bad: bool = False
     limit: int | None = None
@@ -98,7 +100,8 @@ class EvaluationData:
           UserError: the options contradict each other, or the run has no such data.
         """
         own = DataConfig.from_config_dict(run.config.get('data', {}))
-        own = dataclasses.replace(own, skip_bad=own.skip_bad or self.skip_bad, resample=own.resample or self.resample)
+        own = dataclasses.replace(own, skip_bad=own.skip_bad or self.skip_bad, resample=own.resample or self.resample,
+                                  test_share=own.test_share if self.share is None else self.share)
         folders = {name: os.fspath(getattr(self, name)) for name in ('clean', 'noisy', 'speech', 'noise')
                    if getattr(self, name)}
         self._check(folders, own, run)
@@ -120,7 +123,10 @@ class EvaluationData:
           UserError: see `config` and `data.open_source`.
         """
         config, split = self.config(run)
-        return EvaluationSet(open_source(config, split), config.describe(split), self.limit, config.skip_bad)
+        source, description = open_source(config, split), config.describe(split)
+        if config.share_of(split)[0] < 1:
+            description += f': {source.used}'
+        return EvaluationSet(source, description, self.limit, config.skip_bad)
 
     def _check(self, folders: dict[str, str], own: DataConfig, run: Run) -> None:
         if tuple(folders) not in ((), ('clean', 'noisy'), ('speech', 'noise')):
@@ -130,6 +136,8 @@ class EvaluationData:
             for flag, given in (('--snr-db', bool(self.snr_db)), ('--clip-seconds', self.clip_seconds is not None)):
                 if given:
                     raise UserError(f'{flag} needs --speech and --noise')
+        if self.share is not None and self.split == 'validation':
+            raise UserError('--share is for test data, but --split=validation given; drop one of them')
         if self.resample and not folders and own.name != FOLDERS:
             raise UserError(f'--resample is for folders, but {run.workdir} is evaluated on {own.name}, which has one '
                             'rate; drop it')
