@@ -76,6 +76,7 @@ def sections(system: str, model: dict) -> ConfigDict:
             'snr_db': (0.0, 5.0, 10.0, 15.0),  # of mixtures made on the fly
             'snr_uniform': False,  # draw from the range of the list instead
             'test_snr_db': (2.5, 7.5, 12.5, 17.5),  # of the listed test mixtures
+            'segments': False,  # train on consecutive segments of train.crop_seconds, not on random crops
             'clip_seconds': 0.0,  # listed mixtures are cut to their middle; 0: not cut
             'sample_rate': 16_000,  # Hz
             'resample': False,  # folders: accept files at another rate and resample them when read

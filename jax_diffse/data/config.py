@@ -65,6 +65,7 @@ class DataConfig:
     snr_db: tuple[float, ...] = (0.0, 5.0, 10.0, 15.0)  # SNRs to draw from; VoiceBank-DEMAND's training SNRs
     snr_uniform: bool = False  # draw from the whole range between the lowest and the highest of snr_db
     test_snr_db: tuple[float, ...] = (2.5, 7.5, 12.5, 17.5)  # of the listed test mixtures; VoiceBank-DEMAND's
+    segments: bool = False  # train on consecutive segments of config.train.crop_seconds instead of random crops
     clip_seconds: float = 0.0  # cut longer utterances of listed mixtures (validation, test) to their middle; 0: whole
     sample_rate: int = 16_000  # Hz, of every file
     resample: bool = False  # resample files of folders at another rate when they are read, instead of refusing them

@@ -9,7 +9,7 @@ import numpy as np
 
 from jax_diffse import audio_files
 from jax_diffse.data.config import DataConfig
-from jax_diffse.data.mixing import MixSource, crop, list_mixtures
+from jax_diffse.data.mixing import MixSource, list_mixtures, piece
 from jax_diffse.data.scan import AudioFile, report_bad_files, survey
 from jax_diffse.data.share import choose_share, count
 from jax_diffse.data.speakers import Speakers, speakers
@@ -38,10 +38,12 @@ class PairSource:
         """Reads the whole pair i: (clean `[N]`, noisy `[N]`)."""
         return self.clean[i].read(), self.noisy[i].read()
 
-    def draw(self, i: int, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Reads a random crop of pair i, at most `num_samples` long."""
+    def draw(self, i: int, num_samples: int, rng: np.random.Generator,
+             start: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Reads at most `num_samples` of pair i, from `start` or a random place on."""
         length = min(num_samples, self.clean[i].num_samples)
-        start = int(rng.integers(self.clean[i].num_samples - length + 1))
+        if start is None:
+            start = int(rng.integers(self.clean[i].num_samples - length + 1))
         return self.clean[i].read(start, start + length), self.noisy[i].read(start, start + length)
 
 
@@ -64,9 +66,10 @@ class CleanSource:
         """Reads the whole utterance i, and returns it twice."""
         return (self.clean[i].read(),) * 2
 
-    def draw(self, i: int, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Reads a random crop of utterance i, at most `num_samples` long, and returns it twice."""
-        return (crop(self.clean[i], min(num_samples, self.clean[i].num_samples), rng)[0],) * 2
+    def draw(self, i: int, num_samples: int, rng: np.random.Generator,
+             start: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Reads at most `num_samples` of utterance i, from `start` or a random place on, and returns them twice."""
+        return (piece(self.clean[i], num_samples, rng, start),) * 2
 
 
 def open_folders(config: DataConfig, split: str) -> PairSource | MixSource | CleanSource:
@@ -121,7 +124,8 @@ def _open_mix(config, split, folders, shared) -> MixSource:
     snr_db = config.test_snr_db if split == 'test' else config.snr_db
     conditions = len({file.folder for file in noise}) * len(snr_db)
     count = len(speech) if split == 'train' else max(len(speech), conditions)
-    mixtures = list_mixtures(speech, noise, snr_db, count, round(config.clip_seconds * config.sample_rate))
+    clip = 0 if split == 'train' else round(config.clip_seconds * config.sample_rate)
+    mixtures = list_mixtures(speech, noise, snr_db, count, clip)
     seen = _training_classes(config, noise) if split == 'test' else None
     return MixSource(config.sample_rate, mixtures, noise, snr_db, config.snr_uniform, seen, used)
 

@@ -14,9 +14,10 @@ _TRIES = 10  # random places that are tried before the loudest one of a file is 
 
 
 def mix(clean: np.ndarray, noise: np.ndarray, snr_db: float) -> tuple[np.ndarray, np.ndarray]:
-    """Adds `noise` to `clean` (`[N]` each, not silent) at an SNR over all N samples -> (clean, noisy).
+    """Adds `noise` to `clean` (`[N]` each) at an SNR over all N samples -> (clean, noisy).
 
-    The speech keeps its level, unless a sample would leave [-1, 1]. Then both are scaled down together.
+    The noise must not be silent. Nothing is added to silent speech. The speech keeps its level, unless a sample would
+    leave [-1, 1]. Then both are scaled down together.
     """
     gain = np.sqrt(np.dot(clean, clean) / np.dot(noise, noise)) * 10 ** (-snr_db / 20)
     noisy = clean + np.float32(gain) * noise
@@ -41,6 +42,13 @@ def crop(file: AudioFile, num_samples: int, rng: np.random.Generator) -> tuple[n
     samples = file.read()
     start = int(np.clip(np.abs(samples).argmax() - num_samples // 2, 0, len(samples) - num_samples))
     return samples[start:start + num_samples], start
+
+
+def piece(file: AudioFile, num_samples: int, rng: np.random.Generator, start: int | None) -> np.ndarray:
+    """Reads at most `num_samples`, from `start` on or from a random place that is not silent."""
+    if start is not None:
+        return file.read(start, start + num_samples)
+    return crop(file, min(num_samples, file.num_samples), rng)[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,10 +104,13 @@ class MixSource:
         clean = mixture.speech.read(mixture.speech_start, mixture.speech_start + mixture.num_samples)
         return mix(clean, mixture.read_noise()[0], mixture.snr_db)
 
-    def draw(self, i: int, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Mixes a random crop of utterance i, at most `num_samples` long, with noise at an SNR (over the crop)."""
-        speech = self.mixtures[i].speech
-        clean, _ = crop(speech, min(num_samples, speech.num_samples), rng)
+    def draw(self, i: int, num_samples: int, rng: np.random.Generator,
+             start: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Mixes at most `num_samples` of utterance i, from `start` or a random place on, with a random piece of noise.
+
+        The SNR is that of these samples. Speech that is silent from `start` on stays silent.
+        """
+        clean = piece(self.mixtures[i].speech, num_samples, rng, start)
         noise, _ = crop(self.noise[rng.integers(len(self.noise))], len(clean), rng)
         return mix(clean, noise, self._draw_snr(rng))
 

@@ -53,9 +53,10 @@ class Subset:
         """Reads the whole utterance i."""
         return self.source.read(self.indices[i])
 
-    def draw(self, i: int, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, i: int, num_samples: int, rng: np.random.Generator,
+             start: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Draws a training example from utterance i."""
-        return self.source.draw(self.indices[i], num_samples, rng)
+        return self.source.draw(self.indices[i], num_samples, rng, start)
 
 
 def take_share(source: Source, share: float, seed: int) -> Source:

@@ -212,6 +212,8 @@ TRAININGS = [
     bad_key('an unknown mapper', 'parallel.mapper=vmap', "unknown mapper 'vmap'"),
     bad_key('a share of 2 held out', 'data.held_out=2.0', 'held_out: expected a share between 0 and 1'),
     bad_key('a share of 0', 'data.share=0.0', 'data.share: expected a share of the utterances above 0 .* got 0'),
+    bad_key('segments longer than every file', 'data.segments=True --config.train.crop_seconds=9',
+            'config.data.segments: none of the 3 utterances has the 144000 samples of a segment, 9 s'),
     bad_key('levels that are not numbers', "data.snr_db=('low',)", 'snr_db: expected float'),
     bad_key('an unknown data set', 'data.name=voicebank',
             "config.data.name: expected one of folders, .* got 'voicebank'"),
