@@ -64,6 +64,7 @@ class DataConfig:
     speaker_level: int = 0  # of the folders that are speakers, 1: directly below the named one; 0: search for it
     snr_db: tuple[float, ...] = (0.0, 5.0, 10.0, 15.0)  # SNRs to draw from; VoiceBank-DEMAND's training SNRs
     snr_uniform: bool = False  # draw from the whole range between the lowest and the highest of snr_db
+    noise_gain: tuple[float, ...] = ()  # (low, high): noisy = clean + a * noise, a drawn from the range, no snr_db
     test_snr_db: tuple[float, ...] = (2.5, 7.5, 12.5, 17.5)  # of the listed test mixtures; VoiceBank-DEMAND's
     segments: bool = False  # train on consecutive segments of config.train.crop_seconds instead of random crops
     clip_seconds: float = 0.0  # cut longer utterances of listed mixtures (validation, test) to their middle; 0: whole
@@ -91,6 +92,10 @@ class DataConfig:
         if self.clip_seconds and not self.min_seconds <= self.clip_seconds < math.inf:
             raise UserError(f'config.data.clip_seconds (evaluate: --clip-seconds): expected 0 (whole utterances) or '
                             f'at least {self.min_seconds:g} (config.data.min_seconds), got {self.clip_seconds:g}')
+        gain = self.noise_gain
+        if gain and not (len(gain) == 2 and 0 < gain[0] <= gain[1] < math.inf):
+            raise UserError(f'config.data.noise_gain: expected () or the lowest and the highest factor of the noise, '
+                            f'both positive, as (0.2,0.8), got {gain!r}')
         for key in ('snr_db', 'test_snr_db'):
             levels = getattr(self, key)
             if not levels or not all(type(level) in (int, float) and math.isfinite(level) for level in levels):

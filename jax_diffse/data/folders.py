@@ -9,7 +9,7 @@ import numpy as np
 
 from jax_diffse import audio_files
 from jax_diffse.data.config import DataConfig
-from jax_diffse.data.mixing import MixSource, list_mixtures, piece
+from jax_diffse.data.mixing import Levels, MixSource, list_mixtures, piece
 from jax_diffse.data.scan import AudioFile, report_bad_files, survey
 from jax_diffse.data.share import choose_share, count
 from jax_diffse.data.speakers import Speakers, speakers
@@ -121,13 +121,14 @@ def _open_mix(config, split, folders, shared) -> MixSource:
     names, used = _utterances(speech, config, split, folders.speech, shared)
     speech = [speech[name] for name in names]
     noise = [noise[name] for name in _noises(noise, config, split, folders.noise, shared)]
-    snr_db = config.test_snr_db if split == 'test' else config.snr_db
-    conditions = len({file.folder for file in noise}) * len(snr_db)
+    levels = Levels(config.test_snr_db) if split == 'test' else Levels(config.snr_db, config.snr_uniform,
+                                                                       config.noise_gain)
+    conditions = len({file.folder for file in noise}) * len(levels.listed)
     count = len(speech) if split == 'train' else max(len(speech), conditions)
     clip = 0 if split == 'train' else round(config.clip_seconds * config.sample_rate)
-    mixtures = list_mixtures(speech, noise, snr_db, count, clip)
+    mixtures = list_mixtures(speech, noise, levels, count, clip)
     seen = _training_classes(config, noise) if split == 'test' else None
-    return MixSource(config.sample_rate, mixtures, noise, snr_db, config.snr_uniform, seen, used)
+    return MixSource(config.sample_rate, mixtures, noise, levels, seen, used)
 
 
 def _open_clean(config, split, folders, shared) -> CleanSource:

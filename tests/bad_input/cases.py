@@ -214,6 +214,8 @@ TRAININGS = [
     bad_key('a share of 0', 'data.share=0.0', 'data.share: expected a share of the utterances above 0 .* got 0'),
     bad_key('segments longer than every file', 'data.segments=True --config.train.crop_seconds=9',
             'config.data.segments: none of the 3 utterances has the 144000 samples of a segment, 9 s'),
+    bad_key('a range of factors that ends before it begins', 'data.noise_gain=(0.8,0.2)',
+            r'data.noise_gain: expected \(\) or the lowest and the highest factor .* got \(0.8, 0.2\)'),
     bad_key('levels that are not numbers', "data.snr_db=('low',)", 'snr_db: expected float'),
     bad_key('an unknown data set', 'data.name=voicebank',
             "config.data.name: expected one of folders, .* got 'voicebank'"),

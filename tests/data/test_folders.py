@@ -176,7 +176,7 @@ def test_conditions_are_filled_evenly(mix_folders):
     assert set(counts.values()) == {2} and len(counts) == 6
     speech, noise = [mixture.speech for mixture in source.mixtures], source.noise
     counts = collections.Counter((mixture.noise.folder, mixture.snr_db)
-                                 for mixture in mixing.list_mixtures(speech, noise, (-10.0, 20.0), 20))
+                                 for mixture in mixing.list_mixtures(speech, noise, source.levels, 20))
     assert sorted(counts.values()) == [3, 3, 3, 3, 4, 4]
 
 
