@@ -75,6 +75,9 @@ def sections(system: str, model: dict) -> ConfigDict:
             'speaker_level': 0,  # depth of the speakers' folders, 1: directly in the named one; 0: detected
             'snr_db': (0.0, 5.0, 10.0, 15.0),  # of mixtures made on the fly
             'snr_uniform': False,  # draw from the range of the list instead
+            'noise_classes': (),  # of training and validation; (): all
+            'test_noise_classes': (),  # of tests; (): all
+            'esc_test_fold': 5,  # fold of ESC-10 and ESC-50 that is for tests alone; 0: none
             'noise_gain': (),  # (low, high): factor of the noise's amplitude instead of an SNR
             'test_snr_db': (2.5, 7.5, 12.5, 17.5),  # of the listed test mixtures
             'segments': False,  # train on consecutive segments of train.crop_seconds, not on random crops

@@ -47,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument('--noise', type=files.given, metavar='DIR', help='noise to mix it with, one folder per class')
     data.add_argument('--snr-db', type=arguments.numbers(float), default=(), metavar='A,B,...',
                       help="SNRs of the mixtures, as in --snr-db=-5,0 (default: the run's)")
+    data.add_argument('--noise-classes', type=lambda names: tuple(names.split(',')), default=(), metavar='A,B,...',
+                      help='classes of the noise to use (default: all)')
     data.add_argument('--clip-seconds', type=float, metavar='S',
                       help="cut utterances to their middle before mixing; 0: not cut (default: the run's)")
     data.add_argument('--share', type=float, metavar='X',
@@ -75,8 +77,8 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     data = EvaluationData(
         split=args.split, clean=args.clean, noisy=args.noisy, speech=args.speech, noise=args.noise, snr_db=args.snr_db,
-        clip_seconds=args.clip_seconds, share=args.share, resample=args.resample, skip_bad=args.skip_bad,
-        limit=args.limit)
+        noise_classes=args.noise_classes, clip_seconds=args.clip_seconds, share=args.share, resample=args.resample,
+        skip_bad=args.skip_bad, limit=args.limit)
     options = EvaluationOptions(
         metrics=None if args.metrics is None else tuple(dict.fromkeys(args.metrics.split(','))), workers=args.workers,
         cache=args.cache, processed=args.processed, save_audio=args.save_audio, command=launch.command())

@@ -7,6 +7,7 @@ from typing import Any
 
 from jax_diffse import files
 from jax_diffse.config import from_config_dict
+from jax_diffse.data.esc import FOLDS
 from jax_diffse.errors import UserError
 
 FOLDERS = 'folders'
@@ -64,6 +65,9 @@ class DataConfig:
     speaker_level: int = 0  # of the folders that are speakers, 1: directly below the named one; 0: search for it
     snr_db: tuple[float, ...] = (0.0, 5.0, 10.0, 15.0)  # SNRs to draw from; VoiceBank-DEMAND's training SNRs
     snr_uniform: bool = False  # draw from the whole range between the lowest and the highest of snr_db
+    noise_classes: tuple[str, ...] = ()  # that training and validation use; (): all
+    test_noise_classes: tuple[str, ...] = ()  # that tests use; (): all
+    esc_test_fold: int = 5  # of ESC-10 and ESC-50, for tests alone; 0: none
     noise_gain: tuple[float, ...] = ()  # (low, high): noisy = clean + a * noise, a drawn from the range, no snr_db
     test_snr_db: tuple[float, ...] = (2.5, 7.5, 12.5, 17.5)  # of the listed test mixtures; VoiceBank-DEMAND's
     segments: bool = False  # train on consecutive segments of config.train.crop_seconds instead of random crops
@@ -92,6 +96,9 @@ class DataConfig:
         if self.clip_seconds and not self.min_seconds <= self.clip_seconds < math.inf:
             raise UserError(f'config.data.clip_seconds (evaluate: --clip-seconds): expected 0 (whole utterances) or '
                             f'at least {self.min_seconds:g} (config.data.min_seconds), got {self.clip_seconds:g}')
+        if self.esc_test_fold not in range(FOLDS + 1):
+            raise UserError(f'config.data.esc_test_fold: expected 0 (none) or a fold from 1 to {FOLDS}, got '
+                            f'{self.esc_test_fold}')
         gain = self.noise_gain
         if gain and not (len(gain) == 2 and 0 < gain[0] <= gain[1] < math.inf):
             raise UserError(f'config.data.noise_gain: expected () or the lowest and the highest factor of the noise, '

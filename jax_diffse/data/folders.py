@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jax_diffse import audio_files
+from jax_diffse.data import esc
 from jax_diffse.data.config import DataConfig
 from jax_diffse.data.mixing import Levels, MixSource, list_mixtures, piece
 from jax_diffse.data.scan import AudioFile, report_bad_files, survey
@@ -120,10 +121,13 @@ def _open_mix(config, split, folders, shared) -> MixSource:
     report_bad_files(bad, len(speech) + len(noise) + len(bad), config.skip_bad)
     names, used = _utterances(speech, config, split, folders.speech, shared)
     speech = [speech[name] for name in names]
-    noise = [noise[name] for name in _noises(noise, config, split, folders.noise, shared)]
+    labels, said = _noises(noise, config, split, folders.noise, shared)
+    if said:
+        print(said, flush=True)
+    noise = [dataclasses.replace(noise[name], label=label) for name, label in labels.items()]
     levels = Levels(config.test_snr_db) if split == 'test' else Levels(config.snr_db, config.snr_uniform,
                                                                        config.noise_gain)
-    conditions = len({file.folder for file in noise}) * len(levels.listed)
+    conditions = len({file.noise_class for file in noise}) * len(levels.listed)
     count = len(speech) if split == 'train' else max(len(speech), conditions)
     clip = 0 if split == 'train' else round(config.clip_seconds * config.sample_rate)
     mixtures = list_mixtures(speech, noise, levels, count, clip)
@@ -148,12 +152,12 @@ def _training_classes(config, noise) -> frozenset[str] | None:
     try:
         if not root:
             raise UserError('config.data.train.noise names no directory')
-        found = [audio_files.name(path, root) for path in audio_files.find(root)]
-        names = _noises(found, config, 'train', root, shared)
-        for where, those in ((root, names), (config.test.noise, [file.name for file in noise])):
-            if not all('/' in name for name in those):
+        names = [audio_files.name(path, root) for path in audio_files.find(root)]
+        classes = set(_noises(names, config, 'train', root, shared)[0].values())
+        for where, those in ((root, classes), (config.test.noise, {file.label for file in noise})):
+            if '' in those:
                 raise UserError(f'{where}: has files outside class folders')
-        return frozenset(name.split('/')[-2] for name in names)
+        return frozenset(classes)
     except UserError as error:
         log.warning('the noise classes of the training are not known: %s', error)
         return None
@@ -165,7 +169,7 @@ def _utterances(names, config, split, root, shared) -> tuple[list[str], str]:
     Whole speakers are held out for validation if it shares the training material.
     """
     share, seed = config.share_of(split)
-    _check_enough(names, root, shared)
+    _check_enough(names, root, 2 if shared else 1)
     if not shared and share == 1:
         return list(names), ''
     level = config.speaker_level if shared or split == 'train' else 0
@@ -181,20 +185,55 @@ def _utterances(names, config, split, root, shared) -> tuple[list[str], str]:
     return [name for name in names if name in chosen], count(len(chosen), len(names))
 
 
-def _noises(names, config, split, root, shared) -> list[str]:
-    """Selects the noises of a split; single files are held out for validation if it shares the training material."""
-    _check_enough(names, root, shared)
-    if not shared:
-        return list(names)
-    held = held_out({name: name for name in names}, config.held_out)
-    return [name for name in names if (name in held) == (split == 'validation')]
+def _noises(names, config, split, root, shared) -> tuple[dict[str, str], str]:
+    """Selects the noises of a split: name -> class, '' for files outside class folders; and what to say of them.
+
+    Whole recordings are held out for validation if it shares the training material. A recording is a file, unless
+    several clips of ESC were cut from it.
+    """
+    _check_enough(names, root)
+    of_esc = esc.clips(root)
+    known = of_esc or {name: esc.Clip(name.rpartition('/')[0].rpartition('/')[2], name) for name in names}
+    clips, said = {name: known[name] for name in names}, ''
+    if of_esc and config.esc_test_fold:
+        clips = _of_folds(clips, config.esc_test_fold, split, root)
+        said = (f'{root}: ESC; {len(clips)} of {len(known)} clips are for {split}, as fold {config.esc_test_fold} is '
+                'for tests alone (config.data.esc_test_fold)')
+    clips = _of_classes(clips, config, split, root)
+    if shared:
+        recordings = {name: clip.recording for name, clip in clips.items()}
+        _check_enough(set(recordings.values()), root, 2, 'recording' if of_esc else 'file')
+        held = held_out(recordings, config.held_out)
+        clips = {name: clip for name, clip in clips.items() if (name in held) == (split == 'validation')}
+    return {name: clip.noise_class for name, clip in clips.items()}, said
 
 
-def _check_enough(names, root, shared) -> None:
+def _of_folds(clips: dict[str, esc.Clip], test_fold, split, root) -> dict[str, esc.Clip]:
+    """Selects the clips of one fold for tests, and of the others for all else."""
+    found = {name: clip for name, clip in clips.items() if (clip.fold == test_fold) == (split == 'test')}
+    if not found:
+        raise UserError(f'{root}: has no clips for {split}: config.data.esc_test_fold={test_fold} keeps this fold for '
+                        'tests alone; 0 keeps none')
+    return found
+
+
+def _of_classes(clips: dict[str, esc.Clip], config, split, root) -> dict[str, esc.Clip]:
+    """Selects the clips of the classes that the config names for a split; it may name none, for all."""
+    key, flag = ('test_noise_classes', ' (evaluate: --noise-classes)') if split == 'test' else ('noise_classes', '')
+    wanted = {audio_files.normal(name) for name in getattr(config, key)}
+    known = {clip.noise_class for clip in clips.values()} - {''}
+    unknown = sorted(wanted - known)
+    if unknown:
+        raise UserError(f'config.data.{key}{flag}: no class {", ".join(unknown)} in {root}, expected some of '
+                        f'{", ".join(sorted(known)) or "its class folders, but it has none"}')
+    return {name: clip for name, clip in clips.items() if not wanted or clip.noise_class in wanted}
+
+
+def _check_enough(names, root, least=1, what='file') -> None:
     if not names:
         raise UserError(f'{root}: all audio files are bad and were left out, expected at least one good file')
-    if shared and len(names) < 2:
-        raise UserError(f'{root}: has a single file, so none can be held out for validation; set '
+    if len(names) < least:
+        raise UserError(f'{root}: has a single {what}, so none can be held out for validation; set '
                         'config.data.validation')
 
 

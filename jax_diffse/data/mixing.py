@@ -129,16 +129,17 @@ class MixSource:
         return len(self.mixtures)
 
     def info(self, i: int) -> dict:
-        """`{'id', 'num_samples', 'snr_db', 'noise'}` of the fixed mixture i; 'noise' is the noise's folder.
+        """`{'id', 'num_samples', 'snr_db', 'noise'}` of the fixed mixture i; 'noise' is the noise's class.
 
         The SNR of a mixture with a gain is rounded to whole dB. With `seen` also 'noise_kind': 'seen' in training, or
         'unseen'.
         """
         mixture = self.mixtures[i]
         snr_db = mixture.snr_db if mixture.gain is None else float(round(mixture.snr_db))
-        info = {'id': mixture.id, 'num_samples': mixture.num_samples, 'snr_db': snr_db, 'noise': mixture.noise.folder}
+        noise = mixture.noise.noise_class
+        info = {'id': mixture.id, 'num_samples': mixture.num_samples, 'snr_db': snr_db, 'noise': noise}
         if self.seen is not None:
-            info['noise_kind'] = 'seen' if mixture.noise.folder in self.seen else 'unseen'
+            info['noise_kind'] = 'seen' if noise in self.seen else 'unseen'
         return info
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
@@ -160,7 +161,7 @@ class MixSource:
         lines = ['id\tspeech\tnoise\tnoise_start\tnoise_class\tsnr_db\tspeech_start\tnum_samples']
         for mixture in self.mixtures:
             lines.append(f'{mixture.id}\t{mixture.speech.path}\t{mixture.noise.path}\t{mixture.read_noise()[1]}\t'
-                         f'{mixture.noise.folder}\t{mixture.snr_db:g}\t{mixture.speech_start}\t{mixture.num_samples}')
+                         f'{mixture.noise.noise_class}\t{mixture.snr_db:g}\t{mixture.speech_start}\t{mixture.num_samples}')
         files.write_text(path, '\n'.join(lines) + '\n')
 
 
@@ -174,7 +175,7 @@ def list_mixtures(speech: Sequence[AudioFile], noise: Sequence[AudioFile], level
     """
     classes = {}
     for file in noise:
-        classes.setdefault(file.folder, []).append(file)
+        classes.setdefault(file.noise_class, []).append(file)
     conditions = [(files, snr) for _, files in sorted(classes.items()) for snr in levels.listed]
     mixtures = []
     for k in range(count):

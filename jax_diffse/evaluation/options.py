@@ -74,6 +74,7 @@ class EvaluationData:
       clean, noisy: folders whose files have the same names.
       speech, noise: folders to mix on the fly; noise has one subfolder per class.
       snr_db: SNRs of the mixtures; default: those of the run.
+      noise_classes: classes of the noise to use; default: those of the run's `test_noise_classes`, usually all.
       clip_seconds: longer utterances are cut to their middle before mixing; 0: not cut; default: the run's.
       share: of the utterances of each speaker of the test data, the same for all runs; default: the run's `test_share`.
       resample: accept files at another rate than the system's, and resample them.
@@ -87,6 +88,7 @@ class EvaluationData:
     speech: str | os.PathLike | None = None
     noise: str | os.PathLike | None = None
     snr_db: tuple[float, ...] = ()
+    noise_classes: tuple[str, ...] = ()
     clip_seconds: float | None = None
     share: float | None = None
     resample: bool = False
@@ -114,6 +116,7 @@ class EvaluationData:
         return dataclasses.replace(
             own, name=FOLDERS, train=own.train if own.name == FOLDERS else Folders(), test=Folders(**folders),
             sample_rate=run.system.sample_rate, test_snr_db=self.snr_db or own.test_snr_db,
+            test_noise_classes=self.noise_classes or own.test_noise_classes,
             clip_seconds=own.clip_seconds if self.clip_seconds is None else self.clip_seconds), 'test'
 
     def open(self, run: Run) -> EvaluationSet:
@@ -133,7 +136,8 @@ class EvaluationData:
             raise UserError(f'{" ".join(f"--{name}" for name in folders)} given, expected --clean and --noisy, or '
                             '--speech and --noise')
         if 'speech' not in folders:
-            for flag, given in (('--snr-db', bool(self.snr_db)), ('--clip-seconds', self.clip_seconds is not None)):
+            for flag, given in (('--snr-db', bool(self.snr_db)), ('--noise-classes', bool(self.noise_classes)),
+                                ('--clip-seconds', self.clip_seconds is not None)):
                 if given:
                     raise UserError(f'{flag} needs --speech and --noise')
         if self.share is not None and self.split == 'validation':

@@ -21,6 +21,7 @@ from tests.bad_input.givens import (
     trained,
     zipped_payload,
 )
+from tests.bad_input.selections import SELECTIONS
 from tests.bad_input.world import Case, cut, data, empty_folder, fifo, link, meta, pairs, sound, wav
 
 # ------------------------------------------------------------------------------------------------------ evaluate
@@ -104,6 +105,11 @@ EVALUATIONS = [
     Case('levels for pairs', f'{EVALUATE} --snr-db 5', (pairs(),), 2, '--snr-db needs --speech and --noise'),
     Case('a share of 25', f'{EVALUATE} --share 25', (pairs(),), 2, r'test_share \(evaluate: --share\): expected .*25'),
     Case('a share of a validation', f'{BARE} --split validation --share 0.5', (), 2, '--share is for test data'),
+    Case('a class of noise that does not exist', f'{MIX} --noise-classes rain',
+         (pairs(), wav('noisy/fan/a.wav', sound(8000))), 2,
+         r'test_noise_classes \(evaluate: --noise-classes\): no class rain in noisy, expected some of fan'),
+    Case('classes of noise for pairs', f'{EVALUATE} --noise-classes rain', (pairs(),), 2,
+         '--noise-classes needs --speech and --noise'),
     Case('clips of 10 ms', f'{MIX} --clip-seconds 0.01', (pairs(),), 2, '--clip-seconds'),
     Case('data at another rate, resampled', f'{EVALUATE} --resample',
          (pairs(), wav('noisy/a.wav', sound(22_050, rate=44_100), rate=44_100)), 0, 'a report', reported),
@@ -211,11 +217,6 @@ TRAININGS = [
     bad_key('an unknown decay', 'optimizer.decay=linear', "decay must be one of .* got 'linear'"),
     bad_key('an unknown mapper', 'parallel.mapper=vmap', "unknown mapper 'vmap'"),
     bad_key('a share of 2 held out', 'data.held_out=2.0', 'held_out: expected a share between 0 and 1'),
-    bad_key('a share of 0', 'data.share=0.0', 'data.share: expected a share of the utterances above 0 .* got 0'),
-    bad_key('segments longer than every file', 'data.segments=True --config.train.crop_seconds=9',
-            'config.data.segments: none of the 3 utterances has the 144000 samples of a segment, 9 s'),
-    bad_key('a range of factors that ends before it begins', 'data.noise_gain=(0.8,0.2)',
-            r'data.noise_gain: expected \(\) or the lowest and the highest factor .* got \(0.8, 0.2\)'),
     bad_key('levels that are not numbers', "data.snr_db=('low',)", 'snr_db: expected float'),
     bad_key('an unknown data set', 'data.name=voicebank',
             "config.data.name: expected one of folders, .* got 'voicebank'"),
@@ -337,5 +338,5 @@ ADDRESSES = [
 SECTIONS = {
     'enhance: the files': FILES, 'enhance: input that works': GOOD_FILES, 'enhance: outputs': OUTPUTS,
     'enhance: flags': FLAGS, 'enhance: runs and refiners': RUNS, 'evaluate': EVALUATIONS,
-    'train': TRAININGS, 'convert': CONVERSIONS, 'Paths': ADDRESSES}
+    'train': TRAININGS + SELECTIONS, 'convert': CONVERSIONS, 'Paths': ADDRESSES}
 CASES = [case for cases in SECTIONS.values() for case in cases]
