@@ -69,13 +69,21 @@ def sections(system: str, model: dict) -> ConfigDict:
             'validation': {'clean': '', 'noisy': '', 'speech': '', 'noise': ''},  # '': speakers held out of train
             'test': {'clean': '', 'noisy': '', 'speech': '', 'noise': ''},
             'held_out': 0.05,  # share of the training speakers and noises held out if validation names no folders
+            'share': 1.0,  # of each speaker's utterances, for training and validation
+            'share_seed': 0,  # of the choice of this share
+            'test_share': 1.0,  # of each speaker's utterances, for tests
             'speaker_level': 0,  # depth of the speakers' folders, 1: directly in the named one; 0: detected
             'snr_db': (0.0, 5.0, 10.0, 15.0),  # of mixtures made on the fly
             'snr_uniform': False,  # draw from the range of the list instead
+            'noise_classes': (),  # of training and validation; (): all
+            'test_noise_classes': (),  # of tests; (): all
+            'esc_test_fold': 5,  # fold of ESC-10 and ESC-50 that is for tests alone; 0: none
+            'noise_gain': (),  # (low, high): factor of the noise's amplitude instead of an SNR
             'test_snr_db': (2.5, 7.5, 12.5, 17.5),  # of the listed test mixtures
+            'segments': False,  # train on consecutive segments of train.crop_seconds, not on random crops
             'clip_seconds': 0.0,  # listed mixtures are cut to their middle; 0: not cut
             'sample_rate': 16_000,  # Hz
-            'resample': False,  # folders: accept files at another rate and resample them when read
+            'resample': False,  # accept files and data sets at another rate and resample them when read
             'min_seconds': 0.25,  # shorter files are refused
             'skip_bad': False,  # leave out unusable files instead of stopping
         },

@@ -47,8 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument('--noise', type=files.given, metavar='DIR', help='noise to mix it with, one folder per class')
     data.add_argument('--snr-db', type=arguments.numbers(float), default=(), metavar='A,B,...',
                       help="SNRs of the mixtures, as in --snr-db=-5,0 (default: the run's)")
+    data.add_argument('--noise-classes', type=lambda names: tuple(names.split(',')), default=(), metavar='A,B,...',
+                      help='classes of the noise to use (default: all)')
     data.add_argument('--clip-seconds', type=float, metavar='S',
                       help="cut utterances to their middle before mixing; 0: not cut (default: the run's)")
+    data.add_argument('--share', type=float, metavar='X',
+                      help="share of each speaker's test utterances, as 0.25 (default: the run's test_share)")
     data.add_argument('--resample', action='store_true', help="resample files to the system's rate")
     data.add_argument('--skip-bad', action='store_true', help='leave out unusable files instead of stopping')
     data.add_argument('--limit', type=int, metavar='N', help='at most N files, spread evenly over the data')
@@ -73,7 +77,8 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     data = EvaluationData(
         split=args.split, clean=args.clean, noisy=args.noisy, speech=args.speech, noise=args.noise, snr_db=args.snr_db,
-        clip_seconds=args.clip_seconds, resample=args.resample, skip_bad=args.skip_bad, limit=args.limit)
+        noise_classes=args.noise_classes, clip_seconds=args.clip_seconds, share=args.share, resample=args.resample,
+        skip_bad=args.skip_bad, limit=args.limit)
     options = EvaluationOptions(
         metrics=None if args.metrics is None else tuple(dict.fromkeys(args.metrics.split(','))), workers=args.workers,
         cache=args.cache, processed=args.processed, save_audio=args.save_audio, command=launch.command())

@@ -5,6 +5,8 @@ This module and `folders` load without TensorFlow; `pipeline`, `tf_spectral`, `t
 
 from jax_diffse.data.config import FOLDERS, SPLITS, DataConfig
 from jax_diffse.data.folders import open_folders
+from jax_diffse.data.resampling import Resampled
+from jax_diffse.data.share import take_share
 from jax_diffse.data.source import Source
 from jax_diffse.errors import UserError
 
@@ -20,12 +22,21 @@ def open_source(config: DataConfig, split: str) -> Source:
     """
     if split not in SPLITS:
         raise ValueError(f'split must be one of {SPLITS}, got {split!r}')
+    source = _open(config, split)
+    if config.share_of(split)[0] < 1:
+        print(f'{config.describe(split)}: {source.used}', flush=True)
+    return source
+
+
+def _open(config: DataConfig, split: str) -> Source:
     if config.name == FOLDERS:
         return open_folders(config, split)
     from jax_diffse.data.tfds_source import open_tfds  # loads TensorFlow
 
-    source = open_tfds(config.name, split, config.data_dir)
-    if source.sample_rate != config.sample_rate:
+    source = take_share(open_tfds(config.name, split, config.data_dir), *config.share_of(split))
+    if source.sample_rate == config.sample_rate:
+        return source
+    if not config.resample:
         raise UserError(f'config.data.sample_rate: expected {source.sample_rate} Hz, the rate of {config.name}, '
-                        f'got {config.sample_rate}')
-    return source
+                        f'got {config.sample_rate}; --config.data.resample=True (evaluate: --resample) resamples it')
+    return Resampled(source, config.sample_rate)

@@ -7,6 +7,7 @@ from typing import Any
 
 from jax_diffse import files
 from jax_diffse.config import from_config_dict
+from jax_diffse.data.esc import FOLDS
 from jax_diffse.errors import UserError
 
 FOLDERS = 'folders'
@@ -58,13 +59,21 @@ class DataConfig:
     validation: Folders = Folders()
     test: Folders = Folders()
     held_out: float = 0.05  # share of the training material
+    share: float = 1.0  # of the utterances of each speaker that training and validation use
+    share_seed: int = 0  # of the choice of this share
+    test_share: float = 1.0  # of the utterances of each speaker that tests use; always the same ones
     speaker_level: int = 0  # of the folders that are speakers, 1: directly below the named one; 0: search for it
     snr_db: tuple[float, ...] = (0.0, 5.0, 10.0, 15.0)  # SNRs to draw from; VoiceBank-DEMAND's training SNRs
     snr_uniform: bool = False  # draw from the whole range between the lowest and the highest of snr_db
+    noise_classes: tuple[str, ...] = ()  # that training and validation use; (): all
+    test_noise_classes: tuple[str, ...] = ()  # that tests use; (): all
+    esc_test_fold: int = 5  # of ESC-10 and ESC-50, for tests alone; 0: none
+    noise_gain: tuple[float, ...] = ()  # (low, high): noisy = clean + a * noise, a drawn from the range, no snr_db
     test_snr_db: tuple[float, ...] = (2.5, 7.5, 12.5, 17.5)  # of the listed test mixtures; VoiceBank-DEMAND's
+    segments: bool = False  # train on consecutive segments of config.train.crop_seconds instead of random crops
     clip_seconds: float = 0.0  # cut longer utterances of listed mixtures (validation, test) to their middle; 0: whole
     sample_rate: int = 16_000  # Hz, of every file
-    resample: bool = False  # resample files of folders at another rate when they are read, instead of refusing them
+    resample: bool = False  # resample files and data sets at another rate when they are read, instead of refusing them
     min_seconds: float = 0.25  # shorter files are bad; the least that PESQ needs
     skip_bad: bool = False  # leave bad files out instead of stopping
 
@@ -74,6 +83,11 @@ class DataConfig:
             raise UserError(f'config.data.name: expected one of {", ".join((FOLDERS, *BUILDERS))}, got {self.name!r}')
         if not 0 < self.held_out < 1:
             raise UserError(f'config.data.held_out: expected a share between 0 and 1, got {self.held_out}')
+        for key in ('share', 'test_share'):
+            if not 0 < getattr(self, key) <= 1:
+                flag = ' (evaluate: --share)' if key == 'test_share' else ''
+                raise UserError(f'config.data.{key}{flag}: expected a share of the utterances above 0 and at most 1, '
+                                f'got {getattr(self, key):g}')
         if self.speaker_level < 0:
             raise UserError(f'config.data.speaker_level: expected 0 (search for it) or the level of the folders that '
                             f'are speakers, 1 or more, got {self.speaker_level}')
@@ -82,14 +96,29 @@ class DataConfig:
         if self.clip_seconds and not self.min_seconds <= self.clip_seconds < math.inf:
             raise UserError(f'config.data.clip_seconds (evaluate: --clip-seconds): expected 0 (whole utterances) or '
                             f'at least {self.min_seconds:g} (config.data.min_seconds), got {self.clip_seconds:g}')
+        if self.esc_test_fold not in range(FOLDS + 1):
+            raise UserError(f'config.data.esc_test_fold: expected 0 (none) or a fold from 1 to {FOLDS}, got '
+                            f'{self.esc_test_fold}')
+        gain = self.noise_gain
+        if gain and not (len(gain) == 2 and 0 < gain[0] <= gain[1] < math.inf):
+            raise UserError(f'config.data.noise_gain: expected () or the lowest and the highest factor of the noise, '
+                            f'both positive, as (0.2,0.8), got {gain!r}')
         for key in ('snr_db', 'test_snr_db'):
             levels = getattr(self, key)
             if not levels or not all(type(level) in (int, float) and math.isfinite(level) for level in levels):
                 flag = ' (evaluate: --snr-db)' if key == 'test_snr_db' else ''
                 raise UserError(f'config.data.{key}{flag}: expected one or more numbers (dB), got {levels!r}')
 
+    def share_of(self, split: str) -> tuple[float, int]:
+        """Returns the share of the utterances that a split uses, and the seed of their choice; of tests always 0."""
+        return (self.test_share, 0) if split == 'test' else (self.share, self.share_seed)
+
     def describe(self, split: str) -> str:
         """Describes the data of a split in words."""
+        share, _ = self.share_of(split)
+        return self._describe(split) + (f', a share of {share:g}' if share < 1 else '')
+
+    def _describe(self, split: str) -> str:
         if self.name != FOLDERS:
             return f'{self.name}, {split} split'
         named = {name: path for name, path in dataclasses.asdict(getattr(self, split)).items() if path}

@@ -3,51 +3,20 @@
 import dataclasses
 import hashlib
 import logging
-import os
-import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jax_diffse import audio_files, files
+from jax_diffse import audio_files
+from jax_diffse.data import esc
 from jax_diffse.data.config import DataConfig
-from jax_diffse.data.scan import AudioFile, is_silent, report_bad_files, survey
+from jax_diffse.data.mixing import Levels, MixSource, list_mixtures, piece
+from jax_diffse.data.scan import AudioFile, report_bad_files, survey
+from jax_diffse.data.share import choose_share, count
 from jax_diffse.data.speakers import Speakers, speakers
 from jax_diffse.errors import UserError
 
-_TRIES = 10  # random places that are tried before the loudest one of a file is used
-
 log = logging.getLogger(__name__)
-
-
-def mix(clean: np.ndarray, noise: np.ndarray, snr_db: float) -> tuple[np.ndarray, np.ndarray]:
-    """Adds `noise` to `clean` (`[N]` each, not silent) at an SNR over all N samples -> (clean, noisy).
-
-    The speech keeps its level, unless a sample would leave [-1, 1]. Then both are scaled down together.
-    """
-    gain = np.sqrt(np.dot(clean, clean) / np.dot(noise, noise)) * 10 ** (-snr_db / 20)
-    noisy = clean + np.float32(gain) * noise
-    peak = max(np.abs(noisy).max(), np.abs(clean).max())
-    return (clean, noisy) if peak <= 1 else (clean / peak, noisy / peak)
-
-
-def crop(file: AudioFile, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-    """Reads `num_samples` from a random place that is not silent; a shorter file is repeated, from a random phase.
-
-    Returns:
-      The samples `[num_samples]` and the sample of the file that they start at.
-    """
-    if file.num_samples < num_samples:
-        start = int(rng.integers(file.num_samples))
-        return np.resize(np.roll(file.read(), -start), num_samples), start
-    for _ in range(_TRIES):
-        start = int(rng.integers(file.num_samples - num_samples + 1))
-        samples = file.read(start, start + num_samples)
-        if not is_silent(samples):
-            return samples, start
-    samples = file.read()
-    start = int(np.clip(np.abs(samples).argmax() - num_samples // 2, 0, len(samples) - num_samples))
-    return samples[start:start + num_samples], start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +26,7 @@ class PairSource:
     sample_rate: int  # Hz
     clean: Sequence[AudioFile]
     noisy: Sequence[AudioFile]
+    used: str = ''  # how many utterances of how many, if a share is used
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -69,10 +39,12 @@ class PairSource:
         """Reads the whole pair i: (clean `[N]`, noisy `[N]`)."""
         return self.clean[i].read(), self.noisy[i].read()
 
-    def draw(self, i: int, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Reads a random crop of pair i, at most `num_samples` long."""
+    def draw(self, i: int, num_samples: int, rng: np.random.Generator,
+             start: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Reads at most `num_samples` of pair i, from `start` or a random place on."""
         length = min(num_samples, self.clean[i].num_samples)
-        start = int(rng.integers(self.clean[i].num_samples - length + 1))
+        if start is None:
+            start = int(rng.integers(self.clean[i].num_samples - length + 1))
         return self.clean[i].read(start, start + length), self.noisy[i].read(start, start + length)
 
 
@@ -82,6 +54,7 @@ class CleanSource:
 
     sample_rate: int  # Hz
     clean: Sequence[AudioFile]
+    used: str = ''  # how many utterances of how many, if a share is used
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -94,103 +67,10 @@ class CleanSource:
         """Reads the whole utterance i, and returns it twice."""
         return (self.clean[i].read(),) * 2
 
-    def draw(self, i: int, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Reads a random crop of utterance i, at most `num_samples` long, and returns it twice."""
-        return (crop(self.clean[i], min(num_samples, self.clean[i].num_samples), rng)[0],) * 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Mixture:
-    """A fixed mixture of the middle of an utterance and a noise; `id` also seeds the place in the noise file."""
-
-    id: str
-    speech: AudioFile
-    noise: AudioFile
-    snr_db: float
-    num_samples: int  # in the middle of the utterance
-
-    @property
-    def speech_start(self) -> int:
-        """The sample of the utterance that the mixture starts at."""
-        return (self.speech.num_samples - self.num_samples) // 2
-
-    def read_noise(self) -> tuple[np.ndarray, int]:
-        """Reads the piece of noise `[num_samples]`, and returns the sample of its file that it starts at."""
-        return crop(self.noise, self.num_samples, np.random.default_rng(zlib.crc32(self.id.encode())))
-
-
-@dataclasses.dataclass(frozen=True)
-class MixSource:
-    """Speech and noise, mixed anew for every training example; `read` returns the fixed mixtures of a list."""
-
-    sample_rate: int  # Hz
-    mixtures: Sequence[Mixture]
-    noise: Sequence[AudioFile]  # that `draw` draws from
-    snr_db: tuple[float, ...]  # that `draw` draws from
-    snr_uniform: bool = False  # draw from the range of `snr_db` instead
-    seen: frozenset[str] | None = None  # noise classes of training, if `info` is to tell seen from unseen ones
-
-    def __len__(self) -> int:
-        return len(self.mixtures)
-
-    def info(self, i: int) -> dict:
-        """`{'id', 'num_samples', 'snr_db', 'noise'}` of the fixed mixture i; 'noise' is the noise's folder.
-
-        With `seen` also 'noise_kind': 'seen' in training, or 'unseen'.
-        """
-        mixture = self.mixtures[i]
-        info = {'id': mixture.id, 'num_samples': mixture.num_samples, 'snr_db': mixture.snr_db,
-                'noise': mixture.noise.folder}
-        if self.seen is not None:
-            info['noise_kind'] = 'seen' if mixture.noise.folder in self.seen else 'unseen'
-        return info
-
-    def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Makes the fixed mixture i: (clean `[N]`, noisy `[N]`)."""
-        mixture = self.mixtures[i]
-        clean = mixture.speech.read(mixture.speech_start, mixture.speech_start + mixture.num_samples)
-        return mix(clean, mixture.read_noise()[0], mixture.snr_db)
-
-    def draw(self, i: int, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Mixes a random crop of utterance i, at most `num_samples` long, with noise at an SNR (over the crop)."""
-        speech = self.mixtures[i].speech
-        clean, _ = crop(speech, min(num_samples, speech.num_samples), rng)
-        noise, _ = crop(self.noise[rng.integers(len(self.noise))], len(clean), rng)
-        return mix(clean, noise, self._draw_snr(rng))
-
-    def _draw_snr(self, rng) -> float:
-        return rng.uniform(min(self.snr_db), max(self.snr_db)) if self.snr_uniform else rng.choice(self.snr_db)
-
-    def write_manifest(self, path: str | os.PathLike) -> None:
-        """Writes the list of fixed mixtures as tab-separated values, atomically."""
-        lines = ['id\tspeech\tnoise\tnoise_start\tnoise_class\tsnr_db\tspeech_start\tnum_samples']
-        for mixture in self.mixtures:
-            lines.append(f'{mixture.id}\t{mixture.speech.path}\t{mixture.noise.path}\t{mixture.read_noise()[1]}\t'
-                         f'{mixture.noise.folder}\t{mixture.snr_db:g}\t{mixture.speech_start}\t{mixture.num_samples}')
-        files.write_text(path, '\n'.join(lines) + '\n')
-
-
-def list_mixtures(speech: Sequence[AudioFile], noise: Sequence[AudioFile], snr_db: Sequence[float],
-                  count: int, clip: int = 0) -> list[Mixture]:
-    """Lists `count` fixed mixtures, spread evenly over the utterances and over the conditions (noise folder, SNR).
-
-    The numbers of mixtures per condition differ by one at most. Conditions are shuffled, so that they do not follow
-    the order of the speakers. Longer utterances are cut to `clip` samples, unless it is 0.
-    """
-    classes = {}
-    for file in noise:
-        classes.setdefault(file.folder, []).append(file)
-    conditions = [(files, snr) for _, files in sorted(classes.items()) for snr in snr_db]
-    mixtures = []
-    for k in range(count):
-        if k % len(conditions) == 0:
-            rng = np.random.default_rng(k)
-            order = rng.permutation(len(conditions))
-        files, snr = conditions[order[k % len(conditions)]]
-        utterance, file = speech[k % len(speech)], files[rng.integers(len(files))]
-        mixtures.append(Mixture(f'{utterance.name}_{file.name.replace("/", "-")}_{snr:g}dB', utterance, file, snr,
-                                min(utterance.num_samples, clip or utterance.num_samples)))
-    return mixtures
+    def draw(self, i: int, num_samples: int, rng: np.random.Generator,
+             start: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Reads at most `num_samples` of utterance i, from `start` or a random place on, and returns them twice."""
+        return (piece(self.clean[i], num_samples, rng, start),) * 2
 
 
 def open_folders(config: DataConfig, split: str) -> PairSource | MixSource | CleanSource:
@@ -230,8 +110,8 @@ def _open_pairs(config, split, folders, shared) -> PairSource:
                                      f'but {clean[name].num_samples} in {clean[name].path}')
     report_bad_files(bad, total, config.skip_bad)
     names = [name for name in clean if name in noisy and noisy[name].path not in bad]
-    names = _choose(names, config, split, folders.clean, shared)
-    return PairSource(config.sample_rate, [clean[name] for name in names], [noisy[name] for name in names])
+    names, used = _utterances(names, config, split, folders.clean, shared)
+    return PairSource(config.sample_rate, [clean[name] for name in names], [noisy[name] for name in names], used)
 
 
 def _open_mix(config, split, folders, shared) -> MixSource:
@@ -239,21 +119,27 @@ def _open_mix(config, split, folders, shared) -> MixSource:
     noise, bad_noise = _survey(folders.noise, config)
     bad = bad_speech | bad_noise
     report_bad_files(bad, len(speech) + len(noise) + len(bad), config.skip_bad)
-    speech = [speech[name] for name in _choose(speech, config, split, folders.speech, shared)]
-    noise = [noise[name] for name in _choose(noise, config, split, folders.noise, shared, by_file=True)]
-    snr_db = config.test_snr_db if split == 'test' else config.snr_db
-    conditions = len({file.folder for file in noise}) * len(snr_db)
+    names, used = _utterances(speech, config, split, folders.speech, shared)
+    speech = [speech[name] for name in names]
+    labels, said = _noises(noise, config, split, folders.noise, shared)
+    if said:
+        print(said, flush=True)
+    noise = [dataclasses.replace(noise[name], label=label) for name, label in labels.items()]
+    levels = Levels(config.test_snr_db) if split == 'test' else Levels(config.snr_db, config.snr_uniform,
+                                                                       config.noise_gain)
+    conditions = len({file.noise_class for file in noise}) * len(levels.listed)
     count = len(speech) if split == 'train' else max(len(speech), conditions)
-    mixtures = list_mixtures(speech, noise, snr_db, count, round(config.clip_seconds * config.sample_rate))
+    clip = 0 if split == 'train' else round(config.clip_seconds * config.sample_rate)
+    mixtures = list_mixtures(speech, noise, levels, count, clip)
     seen = _training_classes(config, noise) if split == 'test' else None
-    return MixSource(config.sample_rate, mixtures, noise, snr_db, config.snr_uniform, seen)
+    return MixSource(config.sample_rate, mixtures, noise, levels, seen, used)
 
 
 def _open_clean(config, split, folders, shared) -> CleanSource:
     speech, bad = _survey(folders.speech, config)
     report_bad_files(bad, len(speech) + len(bad), config.skip_bad)
-    return CleanSource(config.sample_rate,
-                       [speech[name] for name in _choose(speech, config, split, folders.speech, shared)])
+    names, used = _utterances(speech, config, split, folders.speech, shared)
+    return CleanSource(config.sample_rate, [speech[name] for name in names], used)
 
 
 def _training_classes(config, noise) -> frozenset[str] | None:
@@ -266,32 +152,89 @@ def _training_classes(config, noise) -> frozenset[str] | None:
     try:
         if not root:
             raise UserError('config.data.train.noise names no directory')
-        found = [audio_files.name(path, root) for path in audio_files.find(root)]
-        names = _choose(found, config, 'train', root, shared, by_file=True)
-        for where, those in ((root, names), (config.test.noise, [file.name for file in noise])):
-            if not all('/' in name for name in those):
+        names = [audio_files.name(path, root) for path in audio_files.find(root)]
+        classes = set(_noises(names, config, 'train', root, shared)[0].values())
+        for where, those in ((root, classes), (config.test.noise, {file.label for file in noise})):
+            if '' in those:
                 raise UserError(f'{where}: has files outside class folders')
-        return frozenset(name.split('/')[-2] for name in names)
+        return frozenset(classes)
     except UserError as error:
         log.warning('the noise classes of the training are not known: %s', error)
         return None
 
 
-def _choose(names, config, split, root, shared, by_file=False) -> list[str]:
-    """Selects the names that belong to a split: all, unless train and validation share the training material."""
+def _utterances(names, config, split, root, shared) -> tuple[list[str], str]:
+    """Selects the utterances of a split, and says how many of how many if it uses a share.
+
+    Whole speakers are held out for validation if it shares the training material.
+    """
+    share, seed = config.share_of(split)
+    _check_enough(names, root, 2 if shared else 1)
+    if not shared and share == 1:
+        return list(names), ''
+    level = config.speaker_level if shared or split == 'train' else 0
+    groups = speakers(names, level, 'config.data.speaker_level')
+    if shared:
+        held = held_out(groups.of, config.held_out)
+        if split == 'validation':
+            print(_describe(root, groups, held), flush=True)
+        names = [name for name in names if (name in held) == (split == 'validation')]
+    if share == 1:
+        return names, ''
+    chosen = choose_share({name: groups.of[name] if groups.found else '' for name in names}, share, seed)
+    return [name for name in names if name in chosen], count(len(chosen), len(names))
+
+
+def _noises(names, config, split, root, shared) -> tuple[dict[str, str], str]:
+    """Selects the noises of a split: name -> class, '' for files outside class folders; and what to say of them.
+
+    Whole recordings are held out for validation if it shares the training material. A recording is a file, unless
+    several clips of ESC were cut from it.
+    """
+    _check_enough(names, root)
+    of_esc = esc.clips(root)
+    known = of_esc or {name: esc.Clip(name.rpartition('/')[0].rpartition('/')[2], name) for name in names}
+    clips, said = {name: known[name] for name in names}, ''
+    if of_esc and config.esc_test_fold:
+        clips = _of_folds(clips, config.esc_test_fold, split, root)
+        said = (f'{root}: ESC; {len(clips)} of {len(known)} clips are for {split}, as fold {config.esc_test_fold} is '
+                'for tests alone (config.data.esc_test_fold)')
+    clips = _of_classes(clips, config, split, root)
+    if shared:
+        recordings = {name: clip.recording for name, clip in clips.items()}
+        _check_enough(set(recordings.values()), root, 2, 'recording' if of_esc else 'file')
+        held = held_out(recordings, config.held_out)
+        clips = {name: clip for name, clip in clips.items() if (name in held) == (split == 'validation')}
+    return {name: clip.noise_class for name, clip in clips.items()}, said
+
+
+def _of_folds(clips: dict[str, esc.Clip], test_fold, split, root) -> dict[str, esc.Clip]:
+    """Selects the clips of one fold for tests, and of the others for all else."""
+    found = {name: clip for name, clip in clips.items() if (clip.fold == test_fold) == (split == 'test')}
+    if not found:
+        raise UserError(f'{root}: has no clips for {split}: config.data.esc_test_fold={test_fold} keeps this fold for '
+                        'tests alone; 0 keeps none')
+    return found
+
+
+def _of_classes(clips: dict[str, esc.Clip], config, split, root) -> dict[str, esc.Clip]:
+    """Selects the clips of the classes that the config names for a split; it may name none, for all."""
+    key, flag = ('test_noise_classes', ' (evaluate: --noise-classes)') if split == 'test' else ('noise_classes', '')
+    wanted = {audio_files.normal(name) for name in getattr(config, key)}
+    known = {clip.noise_class for clip in clips.values()} - {''}
+    unknown = sorted(wanted - known)
+    if unknown:
+        raise UserError(f'config.data.{key}{flag}: no class {", ".join(unknown)} in {root}, expected some of '
+                        f'{", ".join(sorted(known)) or "its class folders, but it has none"}')
+    return {name: clip for name, clip in clips.items() if not wanted or clip.noise_class in wanted}
+
+
+def _check_enough(names, root, least=1, what='file') -> None:
     if not names:
         raise UserError(f'{root}: all audio files are bad and were left out, expected at least one good file')
-    if not shared:
-        return list(names)
-    if len(names) < 2:
-        raise UserError(f'{root}: has a single file, so none can be held out for validation; set '
+    if len(names) < least:
+        raise UserError(f'{root}: has a single {what}, so none can be held out for validation; set '
                         'config.data.validation')
-    groups = Speakers({name: name for name in names}, '') if by_file else speakers(
-        names, config.speaker_level, 'config.data.speaker_level')
-    held = held_out(groups.of, config.held_out)
-    if split == 'validation' and not by_file:
-        print(_describe(root, groups, held), flush=True)
-    return [name for name in names if (name in held) == (split == 'validation')]
 
 
 def held_out(groups: Mapping[str, str], share: float) -> set[str]:

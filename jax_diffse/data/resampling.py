@@ -48,7 +48,7 @@ class Resampled:
     """A source at another rate, a `Source`; utterances are resampled when they are read."""
 
     def __init__(self, source: Source, sample_rate: int):
-        self._source, self.sample_rate = source, sample_rate
+        self._source, self.sample_rate, self.used = source, sample_rate, source.used
 
     def _of(self, num_samples: int) -> Resampling:
         return Resampling(num_samples, self._source.sample_rate, self.sample_rate)
@@ -64,9 +64,11 @@ class Resampled:
         clean, noisy = (audio.resample(x, self._source.sample_rate, self.sample_rate) for x in self._source.read(i))
         return clean, noisy
 
-    def draw(self, i: int, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, i: int, num_samples: int, rng: np.random.Generator,
+             start: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         clean, noisy = self._source.read(i)
         change = self._of(len(clean))
-        start = int(rng.integers(max(change.num_resampled - num_samples, 0) + 1))
+        if start is None:
+            start = int(rng.integers(max(change.num_resampled - num_samples, 0) + 1))
         clean, noisy = (change.read(lambda a, b, x=x: x[a:b], start, start + num_samples) for x in (clean, noisy))
         return clean, noisy

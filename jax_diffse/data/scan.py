@@ -27,11 +27,17 @@ class AudioFile:
     name: str  # see `audio_files.name`
     num_samples: int
     resampling: Resampling | None = None  # of a file at another rate, whose `num_samples` and `read` are those after it
+    label: str = ''  # the class of a noise, if it lies in a class folder or a table names it
 
     @property
     def folder(self) -> str:
-        """The name of its folder, which is the class of a noise."""
+        """The name of its folder."""
         return audio_files.normal(os.path.basename(os.path.dirname(self.path)))
+
+    @property
+    def noise_class(self) -> str:
+        """The class of a noise, or else the name of its folder."""
+        return self.label or self.folder
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Reads samples [start, stop), float32 `[N]`, of the file or of the resampled file."""

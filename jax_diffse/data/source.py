@@ -9,6 +9,7 @@ class Source(Protocol):
     """Pairs of clean and noisy speech at one sample rate, one channel, float32 in [-1, 1]."""
 
     sample_rate: int  # Hz
+    used: str  # how many utterances of how many, in words, if a share is used, else ''
 
     def __len__(self) -> int:
         """Number of utterances."""
@@ -19,8 +20,10 @@ class Source(Protocol):
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Reads the whole utterance i, always the same: (clean `[N]`, noisy `[N]`)."""
 
-    def draw(self, i: int, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draws a training example from utterance i: a random crop of at most `num_samples`; mixtures are mixed anew.
+    def draw(self, i: int, num_samples: int, rng: np.random.Generator,
+             start: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Draws a training example from utterance i: at most `num_samples` of it; mixtures are mixed anew.
 
-        All randomness comes from `rng`, so an example is a function of the generator's seed.
+        The example starts at the sample `start` of the utterance, or at a random one. All randomness comes from `rng`,
+        so an example is a function of the generator's seed.
         """

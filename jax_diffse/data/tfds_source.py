@@ -19,6 +19,8 @@ MODULES = {  # builder -> the module that registers it with TFDS when it is impo
 class TfdsSource:
     """Pairs of a prepared builder, a `jax_diffse.data.source.Source`; several threads may read from it."""
 
+    used = ''  # `share.take_share` takes shares
+
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
         self.sample_rate = builder.info.metadata['sample_rate']  # Hz
         self._records = builder.as_data_source(split)
@@ -39,9 +41,11 @@ class TfdsSource:
         record = self._records[i]
         return _waveform(record['clean']), _waveform(record['noisy'])
 
-    def draw(self, i: int, num_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, i: int, num_samples: int, rng: np.random.Generator,
+             start: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         record = self._records[i]
-        start = rng.integers(max(len(record['clean']) - num_samples, 0) + 1)
+        if start is None:
+            start = rng.integers(max(len(record['clean']) - num_samples, 0) + 1)
         crop = slice(start, start + num_samples)
         return _waveform(record['clean'][crop]), _waveform(record['noisy'][crop])
 

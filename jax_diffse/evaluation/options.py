@@ -9,7 +9,7 @@ import jax
 
 from jax_diffse.data import FOLDERS, open_source
 from jax_diffse.data.config import DataConfig, Folders
-from jax_diffse.data.folders import MixSource
+from jax_diffse.data.mixing import MixSource
 from jax_diffse.data.source import Source
 from jax_diffse.errors import UserError
 from jax_diffse.metrics.pool import check_workers
@@ -74,7 +74,9 @@ class EvaluationData:
       clean, noisy: folders whose files have the same names.
       speech, noise: folders to mix on the fly; noise has one subfolder per class.
       snr_db: SNRs of the mixtures; default: those of the run.
+      noise_classes: classes of the noise to use; default: those of the run's `test_noise_classes`, usually all.
       clip_seconds: longer utterances are cut to their middle before mixing; 0: not cut; default: the run's.
+      share: of the utterances of each speaker of the test data, the same for all runs; default: the run's `test_share`.
       resample: accept files at another rate than the system's, and resample them.
       skip_bad: leave out unusable files instead of stopping.
       limit: at most this many files, spread evenly over the data.
@@ -86,7 +88,9 @@ class EvaluationData:
     speech: str | os.PathLike | None = None
     noise: str | os.PathLike | None = None
     snr_db: tuple[float, ...] = ()
+    noise_classes: tuple[str, ...] = ()
     clip_seconds: float | None = None
+    share: float | None = None
     resample: bool = False
     skip_bad: bool = False
     limit: int | None = None
@@ -98,7 +102,8 @@ class EvaluationData:
           UserError: the options contradict each other, or the run has no such data.
         """
         own = DataConfig.from_config_dict(run.config.get('data', {}))
-        own = dataclasses.replace(own, skip_bad=own.skip_bad or self.skip_bad, resample=own.resample or self.resample)
+        own = dataclasses.replace(own, skip_bad=own.skip_bad or self.skip_bad, resample=own.resample or self.resample,
+                                  test_share=own.test_share if self.share is None else self.share)
         folders = {name: os.fspath(getattr(self, name)) for name in ('clean', 'noisy', 'speech', 'noise')
                    if getattr(self, name)}
         self._check(folders, own, run)
@@ -111,6 +116,7 @@ class EvaluationData:
         return dataclasses.replace(
             own, name=FOLDERS, train=own.train if own.name == FOLDERS else Folders(), test=Folders(**folders),
             sample_rate=run.system.sample_rate, test_snr_db=self.snr_db or own.test_snr_db,
+            test_noise_classes=self.noise_classes or own.test_noise_classes,
             clip_seconds=own.clip_seconds if self.clip_seconds is None else self.clip_seconds), 'test'
 
     def open(self, run: Run) -> EvaluationSet:
@@ -120,16 +126,22 @@ class EvaluationData:
           UserError: see `config` and `data.open_source`.
         """
         config, split = self.config(run)
-        return EvaluationSet(open_source(config, split), config.describe(split), self.limit, config.skip_bad)
+        source, description = open_source(config, split), config.describe(split)
+        if config.share_of(split)[0] < 1:
+            description += f': {source.used}'
+        return EvaluationSet(source, description, self.limit, config.skip_bad)
 
     def _check(self, folders: dict[str, str], own: DataConfig, run: Run) -> None:
         if tuple(folders) not in ((), ('clean', 'noisy'), ('speech', 'noise')):
             raise UserError(f'{" ".join(f"--{name}" for name in folders)} given, expected --clean and --noisy, or '
                             '--speech and --noise')
         if 'speech' not in folders:
-            for flag, given in (('--snr-db', bool(self.snr_db)), ('--clip-seconds', self.clip_seconds is not None)):
+            for flag, given in (('--snr-db', bool(self.snr_db)), ('--noise-classes', bool(self.noise_classes)),
+                                ('--clip-seconds', self.clip_seconds is not None)):
                 if given:
                     raise UserError(f'{flag} needs --speech and --noise')
+        if self.share is not None and self.split == 'validation':
+            raise UserError('--share is for test data, but --split=validation given; drop one of them')
         if self.resample and not folders and own.name != FOLDERS:
             raise UserError(f'--resample is for folders, but {run.workdir} is evaluated on {own.name}, which has one '
                             'rate; drop it')

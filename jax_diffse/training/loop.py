@@ -41,7 +41,8 @@ def _loop(training: Training) -> dict[str, float]:
     settings, mapping, logger = training.spec.train, training.spec.mapping, training.logger
     checkpoints, stop, state = training.checkpoints, training.stop, training.state
     validate, batches, step = Validation(training), training.train_batches(), int(state.step)
-    logger.message(f'{training.spec.workdir}: {len(training.train_source)} training and '
+    segments = ' segments' if training.spec.data.segments else ''
+    logger.message(f'{training.spec.workdir}: {len(training.train_source)} training{segments} and '
                    f'{len(training.validation_source)} validation utterances, {len(mapping.devices)} device(s), from '
                    f'step {step} to {settings.steps}')
     if training.changes:

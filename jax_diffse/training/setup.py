@@ -12,6 +12,7 @@ import numpy as np
 
 from jax_diffse import data, files, runs, systems
 from jax_diffse.config import from_config_dict, to_json
+from jax_diffse.data.segments import Segments
 from jax_diffse.data.source import Source
 from jax_diffse.errors import UserError
 from jax_diffse.runs.history import History
@@ -61,6 +62,16 @@ class TrainingSpec:
         return cls(config, workdir, train, log, optimizer,
                    from_config_dict(data.DataConfig, config.data, 'config.data'), init_from, mapping, system)
 
+    @property
+    def crop_samples(self) -> int:
+        """The length of a training example, in samples."""
+        return max(1, round(self.train.crop_seconds * self.system.sample_rate))
+
+    @property
+    def examples(self) -> str:
+        """What the training goes through once per epoch."""
+        return 'segments' if self.data.segments else 'utterances'
+
 
 @dataclasses.dataclass(frozen=True)
 class Training:
@@ -69,7 +80,8 @@ class Training:
     Attributes:
       spec: the checked config.
       stop: tells whether the run should end.
-      train_source, validation_source: the utterances.
+      train_source: the utterances, or their segments.
+      validation_source: the utterances.
       checkpoints: of the run.
       resumed: whether the run had a checkpoint.
       changes: the changes to the config of the resumed run, in words.
@@ -98,8 +110,7 @@ class Training:
         settings, system = self.spec.train, self.spec.system
         return pipeline.train_batches(
             self.train_source, system.front_end, batch_size=settings.batch_size, seed=settings.seed,
-            start_step=int(self.state.step), num_samples=round(settings.crop_seconds * system.sample_rate),
-            process=_process())
+            start_step=int(self.state.step), num_samples=self.spec.crop_samples, process=_process())
 
     def validation_batches(self) -> Iterator[dict[str, np.ndarray]]:
         """This process's share of the validation batches; ends early if the run must stop immediately."""
@@ -143,7 +154,7 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, change_conf
     else:
         state, changes, earlier = _start(spec), '', {}
         source = runs.history_of(spec.init_from) if spec.init_from else {}
-    history = History(earlier, f'{spec.data.describe("train")}; {len(train_source)} utterances', source)
+    history = History(earlier, f'{spec.data.describe("train")}; {len(train_source)} {spec.examples}', source)
     if primary:
         files.write_text(workdir / 'config.json', to_json(config))
     logger = Logger(workdir, config, total_steps=spec.train.steps, first_step=int(state.step), enabled=primary,
@@ -162,6 +173,8 @@ def _open_data(spec: TrainingSpec) -> tuple[Source, Source]:
     if train_source.sample_rate != spec.system.sample_rate:
         raise UserError(f'the data are at {train_source.sample_rate} Hz (config.data.sample_rate), expected the '
                         f'{spec.system.sample_rate} Hz of the system')
+    if spec.data.segments:
+        train_source = Segments(train_source, spec.crop_samples)
     return train_source, validation_source
 
 

@@ -21,6 +21,7 @@ from tests.bad_input.givens import (
     trained,
     zipped_payload,
 )
+from tests.bad_input.selections import SELECTIONS
 from tests.bad_input.world import Case, cut, data, empty_folder, fifo, link, meta, pairs, sound, wav
 
 # ------------------------------------------------------------------------------------------------------ evaluate
@@ -102,6 +103,13 @@ EVALUATIONS = [
     Case('a level that is not a number', f'{MIX} --snr-db nan', (pairs(),), 2,
          'test_snr_db .*expected one or more numbers'),
     Case('levels for pairs', f'{EVALUATE} --snr-db 5', (pairs(),), 2, '--snr-db needs --speech and --noise'),
+    Case('a share of 25', f'{EVALUATE} --share 25', (pairs(),), 2, r'test_share \(evaluate: --share\): expected .*25'),
+    Case('a share of a validation', f'{BARE} --split validation --share 0.5', (), 2, '--share is for test data'),
+    Case('a class of noise that does not exist', f'{MIX} --noise-classes rain',
+         (pairs(), wav('noisy/fan/a.wav', sound(8000))), 2,
+         r'test_noise_classes \(evaluate: --noise-classes\): no class rain in noisy, expected some of fan'),
+    Case('classes of noise for pairs', f'{EVALUATE} --noise-classes rain', (pairs(),), 2,
+         '--noise-classes needs --speech and --noise'),
     Case('clips of 10 ms', f'{MIX} --clip-seconds 0.01', (pairs(),), 2, '--clip-seconds'),
     Case('data at another rate, resampled', f'{EVALUATE} --resample',
          (pairs(), wav('noisy/a.wav', sound(22_050, rate=44_100), rate=44_100)), 0, 'a report', reported),
@@ -330,5 +338,5 @@ ADDRESSES = [
 SECTIONS = {
     'enhance: the files': FILES, 'enhance: input that works': GOOD_FILES, 'enhance: outputs': OUTPUTS,
     'enhance: flags': FLAGS, 'enhance: runs and refiners': RUNS, 'evaluate': EVALUATIONS,
-    'train': TRAININGS, 'convert': CONVERSIONS, 'Paths': ADDRESSES}
+    'train': TRAININGS + SELECTIONS, 'convert': CONVERSIONS, 'Paths': ADDRESSES}
 CASES = [case for cases in SECTIONS.values() for case in cases]

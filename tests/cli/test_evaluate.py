@@ -148,7 +148,38 @@ def test_main_mixes_clips_and_knows_the_noise_of_training(folders, monkeypatch, 
         assert_allclose(summary['noise_kinds'][kind]['-5']['statistics']['noisy']['si_sdr']['mean'], -5, atol=0.5)
 
 
+def test_main_takes_the_classes_of_noise_that_it_is_given(folders, monkeypatch, capsys):
+    """The classes of the training do not count."""
+    train = {'speech': 'gone', 'noise': str(folders / 'noise')}
+    data = {'train': train, 'validation': train, 'noise_classes': ('class_b',)}
+    run = dataclasses.replace(toy_run(), config=ConfigDict({'data': data}))
+    mixing = ['--output', folders / 'out', '--speech', folders / 'clean', '--noise', folders / 'noise', '--metrics',
+              'si_sdr', '--workers', 0]
+    for flags, classes in (([], ['class_a', 'class_b']), (['--noise-classes', 'class_a'], ['class_a'])):
+        assert _main(monkeypatch, *mixing, *flags, run=run) == 0
+        summary = strict_json(folders / 'out' / 'summary.json')
+        listed = [row.split('\t')[4] for row in (folders / 'out' / 'mixtures.tsv').read_text().splitlines()[1:]]
+        assert sorted(set(listed)) == classes and set(summary['noise_kinds']) == {
+            {'class_a': 'unseen', 'class_b': 'seen'}[name] for name in classes}
+    assert _main(monkeypatch, *mixing, '--noise-classes', 'rain,class_a', run=run) == 2
+    error = capsys.readouterr().err
+    assert '(evaluate: --noise-classes): no class rain in ' in error and error.endswith('class_a, class_b\n')
+
+
+def test_main_evaluates_a_share_and_says_of_how_many_files(folders, monkeypatch):
+    """Of a speaker with two files, one; the share of the training does not count."""
+    run = dataclasses.replace(toy_run(), config=ConfigDict({'data': {'share': 0.5}}))
+    data = ['--clean', folders / 'clean', '--noisy', folders / 'noisy', '--metrics', 'si_sdr', '--workers', 0]
+    for flags, files, described in (([], 2, 'noisy'), (['--share', 0.5], 1, ', a share of 0.5: 1 of 2 utterances')):
+        assert _main(monkeypatch, '--output', folders / 'out', *data, *flags, run=run) == 0
+        summary = strict_json(folders / 'out' / 'summary.json')
+        assert summary['files'] == files and summary['data'].endswith(described)
+
+
 @pytest.mark.parametrize(('arguments', 'words'), [
+    (['--clean', 'x', '--noisy', 'y', '--noise-classes', 'rain'], ['--noise-classes', '--speech']),
+    (['--clean', 'x', '--noisy', 'y', '--share', '1.5'], ['--share', 'above 0 and at most 1, got 1.5']),
+    (['--split', 'validation', '--share', '0.5'], ['--share', '--split=validation']),
     (['--clean', 'x'], ['--clean', '--noisy']),
     (['--clean', 'x', '--noise', 'y'], ['--clean --noise given']),
     (['--snr-db', '0'], ['--snr-db', '--speech']),

@@ -10,7 +10,7 @@ import soundfile
 from ml_collections import ConfigDict
 
 from jax_diffse import audio
-from jax_diffse.data import DataConfig, folders, open_source
+from jax_diffse.data import DataConfig, folders, mixing, open_source
 from jax_diffse.data.config import Folders
 from jax_diffse.errors import UserError
 
@@ -104,14 +104,14 @@ def test_folders_that_are_no_pair_no_mix_and_no_speech_are_refused(train, proble
 
 @pytest.mark.parametrize('snr_db', [-5.0, 0.0, 12.5])
 def test_mix_has_the_snr_and_stays_in_range(snr_db):
-    clean, noisy = folders.mix(wave(0, level=0.3).astype(np.float32), wave(1).astype(np.float32), snr_db)
+    clean, noisy = mixing.mix(wave(0, level=0.3).astype(np.float32), wave(1).astype(np.float32), snr_db)
     assert wave_snr(clean, noisy) == pytest.approx(snr_db, abs=1e-3)
     assert np.abs(noisy).max() <= 1 + 1e-6
 
 
 def test_mix_keeps_the_level_of_the_speech_unless_it_would_clip():
     speech = wave(0, level=0.01).astype(np.float32)
-    assert np.array_equal(folders.mix(speech, speech[::-1], 5.0)[0], speech)
+    assert np.array_equal(mixing.mix(speech, speech[::-1], 5.0)[0], speech)
 
 
 def test_drawn_examples_are_crops_of_the_speech_at_the_listed_snrs(mix_folders):
@@ -148,11 +148,11 @@ def test_short_noise_is_repeated_and_silent_places_are_avoided(tmp_path):
     sparse[12_000] = 0.5
     write(tmp_path / 'sparse.wav', sparse)
     found, _ = folders.survey(str(tmp_path), RATE, 0.25)
-    looped, start = folders.crop(found['short'], 12_000, np.random.default_rng(0))
+    looped, start = mixing.crop(found['short'], 12_000, np.random.default_rng(0))
     expected = np.arange(start, start + 12_000) % 5000
     np.testing.assert_allclose(looped * 8000 - 1, expected, atol=0.3)
     for seed in range(10):
-        assert folders.crop(found['sparse'], 100, np.random.default_rng(seed))[0].any()
+        assert mixing.crop(found['sparse'], 100, np.random.default_rng(seed))[0].any()
 
 
 def test_test_mixtures_cover_every_condition_and_are_fixed(mix_folders, tmp_path):
@@ -176,7 +176,7 @@ def test_conditions_are_filled_evenly(mix_folders):
     assert set(counts.values()) == {2} and len(counts) == 6
     speech, noise = [mixture.speech for mixture in source.mixtures], source.noise
     counts = collections.Counter((mixture.noise.folder, mixture.snr_db)
-                                 for mixture in folders.list_mixtures(speech, noise, (-10.0, 20.0), 20))
+                                 for mixture in mixing.list_mixtures(speech, noise, source.levels, 20))
     assert sorted(counts.values()) == [3, 3, 3, 3, 4, 4]
 
 

@@ -14,7 +14,7 @@ import soundfile
 from ml_collections import ConfigDict
 
 from jax_diffse import files, runs, systems
-from jax_diffse.data import pipeline
+from jax_diffse.data import DataConfig, open_source, pipeline
 from jax_diffse.errors import UserError
 from jax_diffse.runs import history
 from jax_diffse.systems.base import Refiner
@@ -80,6 +80,18 @@ def test_resumed_run_equals_the_uninterrupted_one(whole_run, half_run, corpus, t
     result = train(make_config(corpus), tmp_path)
     assert_same(weights(tmp_path, 6), weights(whole_run[0], 6))
     assert result == whole_run[1]
+
+
+def test_a_training_on_segments_counts_them(corpus, tmp_path, capsys):
+    """Of 8 files of 8000 + 500 i samples, one is held out; a segment has 4000."""
+    config = make_config(corpus, steps=1)
+    with config.unlocked():
+        config.data.segments = True
+    train(config, tmp_path)
+    held = int(open_source(DataConfig.from_config_dict(config.data), 'validation').info(0)['id'])
+    expected = sum((8000 + 500 * i) // 4000 for i in range(8) if i != held)
+    assert f': {expected} training segments and 1 validation utterances, ' in capsys.readouterr().out
+    assert runs.load(tmp_path).history['data'].endswith(f'; {expected} segments')
 
 
 @pytest.mark.parametrize('mapper', parallel.MAPPERS)
