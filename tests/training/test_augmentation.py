@@ -19,6 +19,7 @@ from jax_diffse.systems.dccrn import Dccrn, LossWeights
 from jax_diffse.systems.dr_diffuse import DrDiffuse
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.augmentation import Augmentation
+from jax_diffse.training.initial import initial_variables
 from jax_diffse.training.loop import train
 from jax_diffse.training.parallel import Parallel
 from jax_diffse.training.settings import AugmentConfig, TrainConfig
@@ -288,6 +289,19 @@ def test_mistakes_are_refused_before_anything_is_written(world, tmp_path, augmen
     with pytest.raises(UserError, match=message) as refused:
         train(config, tmp_path / 'run')
     assert '\n' not in str(refused.value) and not (tmp_path / 'run').exists()
+
+
+def test_c_gen_starts_from_that_of_a_run_of_the_stage_diffusion(tmp_path):
+    """As the stages augmented and control of the config dr_diffuse do; the run of the refiner has it, too."""
+    size = {'channels': 4, 'temporal_groups': 1}
+    for stage in ('diffusion', 'refiner'):
+        variables = random_variables(base.shapes(DrDiffuse(stage=stage, **size)))
+        config = ConfigDict({'system': 'dr_diffuse', 'model': {'stage': stage, **size}})
+        runs.save(tmp_path / stage, config, variables)
+        found = initial_variables(DrDiffuse(stage='c_gen', **size), jax.random.key(0), str(tmp_path / stage))
+        for collection in ('params', 'batch_stats'):
+            assert set(found[collection]) == {'c_gen'}
+            jax.tree.map(np.testing.assert_array_equal, found[collection]['c_gen'], variables[collection]['c_gen'])
 
 
 def test_share_zero_needs_no_run(world):
