@@ -31,6 +31,9 @@ VARIANTS = {
         'c_gen': 'the condition generator alone',
         'diffusion': 'the conditional DDPM alone, from config.init_from, the run of a c_gen',
         'refiner': 'the refiner alone, from config.init_from, the run of a DDPM',
+        'augmented': 'c_gen trained further on samples and noisy speech, half and half, from config.init_from, the run '
+                     'of a DDPM',
+        'control': 'c_gen trained further without samples, for as many steps, from config.init_from',
     },
     'denoiser': {'diffusec': 'the ablation DiffuSEC, which concatenates the condition, instead of DiffuSE'},
     'condition': {'noisy': 'the noisy spectrogram as the condition: no c_gen, random initial weights of the refiner'},
@@ -44,6 +47,7 @@ VARIANTS = {
                                  'frames take part in the networks and their batch statistics'},
 }
 DEFAULTS = {'data': 'voicebank'}
+FURTHER = ('refiner', 'augmented', 'control')  # stages that train c_gen's network further, all alike
 
 
 def get_config(variant: str = '') -> ConfigDict:
@@ -79,8 +83,12 @@ def get_config(variant: str = '') -> ConfigDict:
     config.stages = ConfigDict({
         'c_gen': {'model': {'stage': 'c_gen'}},
         'diffusion': {'model': {'stage': 'diffusion'}, 'optimizer': {'learning_rate': 2e-4}},
-        'refiner': {'model': {'stage': 'refiner'}, 'train': {'steps': 2 * 1350}},  # 2 epochs
+        'refiner': {'model': {'stage': 'refiner'}},
+        'augmented': {'model': {'stage': 'c_gen'}, 'augment': {'share': 0.5}},
+        'control': {'model': {'stage': 'c_gen'}},
     })
+    for stage in FURTHER:
+        config.stages[stage].train = ConfigDict({'steps': 2 * 1350})  # 2 epochs
     if chosen.length == 'short':
         _short(config)
     elif chosen.length == 'brief':
@@ -101,8 +109,9 @@ def _short(config: ConfigDict) -> None:
     config.optimizer.update(decay='cosine', warmup_steps=100, clip_norm=1.0)
     config.stages.diffusion.train = ConfigDict({'steps': 1000})
     config.stages.diffusion.optimizer.learning_rate = 1e-3
-    config.stages.refiner.train.update(steps=160, eval_every=80)
-    config.stages.refiner.optimizer = ConfigDict({'learning_rate': 5e-4, 'warmup_steps': 20})
+    for stage in FURTHER:
+        config.stages[stage].train.update(steps=160, eval_every=80)
+        config.stages[stage].optimizer = ConfigDict({'learning_rate': 5e-4, 'warmup_steps': 20})
 
 
 def _brief(config: ConfigDict) -> None:
@@ -112,5 +121,6 @@ def _brief(config: ConfigDict) -> None:
     config.optimizer.update(learning_rate=2e-3, decay='cosine', warmup_steps=20, clip_norm=1.0)
     config.stages.diffusion.train = ConfigDict({'steps': 200, 'crop_seconds': 1.0})
     config.stages.diffusion.optimizer.learning_rate = 1e-3
-    config.stages.refiner.train.update(steps=60, crop_seconds=1.0, eval_every=30)
-    config.stages.refiner.optimizer = ConfigDict({'learning_rate': 1e-3, 'warmup_steps': 5})
+    for stage in FURTHER:
+        config.stages[stage].train.update(steps=60, crop_seconds=1.0, eval_every=30)
+        config.stages[stage].optimizer = ConfigDict({'learning_rate': 1e-3, 'warmup_steps': 5})

@@ -101,6 +101,11 @@ def sections(system: str, model: dict) -> ConfigDict:
             'max_minutes': 0.0,  # of each stage; 0: no limit
             'seed': 2023,
         },
+        'augment': {
+            'run': '',  # a trained run with a sampler; '': init_from
+            'share': 0.0,  # of the training examples, whose noisy input is replaced by a sample drawn from it
+            'steps': 0,  # of sampling; 0: the run's own number
+        },
         'optimizer': {
             'learning_rate': 1e-3,
             'l2': 0.0,  # coupled, as torch's Adam

@@ -105,6 +105,18 @@ def test_quick_is_the_same_training_of_the_same_model_whatever_else_is_chosen(na
         assert flat(name, other, 'quick')['data.name'] == flat(name, other)['data.name']
 
 
+@pytest.mark.parametrize('length', ['', 'short', 'brief'])
+def test_stages_that_train_c_gen_further_differ_only_in_what_they_train_on(length):
+    """So that the stage control is the control of the refiner, too."""
+    refiner, augmented, control = (flat('dr_diffuse', stage, length) for stage in ('refiner', 'augmented', 'control'))
+
+    def differences(a, b):
+        return {key: (a[key], b[key]) for key in a | b if a[key] != b[key]}
+
+    assert differences(augmented, control) == {'augment.share': (0.5, 0.0)}
+    assert differences(refiner, control) == {'model.stage': ('refiner', 'c_gen')}
+
+
 @pytest.mark.parametrize(('name', 'expected'), [
     ('dccrn:small', 0.23), ('dccrn', 3.7), ('diffiner:small', 11.1), ('diffgmm', 34.3), ('diffgmm:small', 3.2),
     ('compact_diffiner', 0.04621), ('segan', 2.7 + 1.4), ('segan:small', 0.68 + 0.36),

@@ -12,7 +12,7 @@ from jax_diffse.experiment import sections
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FLAG = re.compile(r'(?<![\w-])--[a-z][\w-]*(?:\.[\w.]+)?')
-KEY = re.compile(r'\bconfig\.((?:data|train|optimizer|log|parallel)\.\w+|init_from|system)\b')
+KEY = re.compile(r'\bconfig\.((?:data|train|augment|optimizer|log|parallel)\.\w+|init_from|system)\b')
 # Folder or module below jax_diffse -> the commands that print its messages; the longest that fits counts.
 PRINTED_BY = {
     'evaluation': ('evaluate',), 'inference': ('evaluate', 'enhance'), 'inference/enhance': ('enhance',),

@@ -20,9 +20,10 @@ class History:
       earlier: the record in the latest checkpoint if the run resumes, else {}.
       data: a description of the training data.
       source: the record of the run that this one starts from, or {}.
+      augment: what the data are augmented with, see `training.augmentation`, or {}.
     """
 
-    def __init__(self, earlier: Mapping[str, Any], data: str, source: Mapping[str, Any]):
+    def __init__(self, earlier: Mapping[str, Any], data: str, source: Mapping[str, Any], augment: Mapping[str, Any]):
         self._begun, self._before = time.perf_counter(), earlier.get('seconds', 0.0)
         self._record = {
             'commands': _joined(earlier.get('commands', []), launch.command()),
@@ -30,10 +31,11 @@ class History:
             'date': earlier.get('date') or datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
             'data': data,
             'from': dict(earlier.get('from') or source),
+            'augment': dict(augment),
         }
 
     def record(self) -> dict[str, Any]:
-        """The record for JSON: 'commands' and 'commits' in order, 'date' of the start, 'seconds', 'data', 'from'."""
+        """The record for JSON: 'commands', 'commits', 'date' of the start, 'seconds', 'data', 'from', 'augment'."""
         return {**self._record, 'seconds': self._before + time.perf_counter() - self._begun}
 
 

@@ -19,7 +19,7 @@ def train(config, workdir, *, change_config: bool = False) -> dict[str, float]:
 
     Args:
       config: a ConfigDict with keys system, model, init_from (an earlier run, or ''), data, train, optimizer, log and
-        parallel.
+        parallel; augment may be missing.
       workdir: a folder; created if missing. If it holds checkpoints of the same config, the run resumes from the latest
         readable one and gives the same result as without the interruption.
       change_config: resume although the run was made with another config.
@@ -57,7 +57,7 @@ def _loop(training: Training) -> dict[str, float]:
     clock.start()
     while not stopped and (must_validate or step < settings.steps):
         if not must_validate:
-            state, metrics = training.train_step(state, mapping.shard(next(batches)))
+            state, metrics = training.train_step(state, training.place(next(batches)))
             step += 1
             pending.append((step, metrics))
             clock.count(settings.batch_size)

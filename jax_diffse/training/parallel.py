@@ -61,15 +61,21 @@ class Parallel:
             return jax.tree.map(lambda x: np.reshape(x, (local, len(x) // local, *np.shape(x)[1:])), batch)
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self._sharded, np.asarray(x)), batch)
 
-    def map(self, step: Callable, *, donate: bool = False) -> Callable:
-        """Compiles `step(state, batch)` for all devices; `donate` reuses the state's memory."""
+    def map(self, step: Callable, *, donate: bool = False, sharded: bool = False) -> Callable:
+        """Compiles `step(state, batch)` for all devices.
+
+        Args:
+          step: of one replica.
+          donate: reuse the state's memory.
+          sharded: `step` returns rows of the batch, which stay on their devices, instead of values equal on all.
+        """
         donated = (0,) if donate else ()
         if self.mapper == 'pmap':
-            mapped = jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=None, devices=self.devices,
+            mapped = jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=0 if sharded else None, devices=self.devices,
                               donate_argnums=donated)
-            return mapped if jax.process_count() == 1 else lambda *args: self._global(mapped(*args))
+            return mapped if sharded or jax.process_count() == 1 else lambda *args: self._global(mapped(*args))
         mapped = jax.shard_map(step, mesh=self.mesh, in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
-                               out_specs=PartitionSpec(), check_vma=False)
+                               out_specs=PartitionSpec(AXIS) if sharded else PartitionSpec(), check_vma=False)
         return jax.jit(mapped, donate_argnums=donated)
 
     def _global(self, tree):

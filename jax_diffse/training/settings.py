@@ -1,4 +1,4 @@
-"""The sections `train`, `log` and `parallel` of a config, with checks."""
+"""The sections `train`, `augment`, `log` and `parallel` of a config, with checks."""
 
 import dataclasses
 import math
@@ -36,6 +36,21 @@ class TrainConfig:
     def _require(self, name: str, good: bool, expected: str) -> None:
         if not good:
             raise UserError(f'config.train.{name} must be {expected}, got {getattr(self, name)}')
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Samples in place of noisy inputs; see `augmentation.Augmentation`."""
+
+    run: str = ''  # a trained run with a sampler; '': config.init_from
+    share: float = 0.0  # of the training examples whose noisy input is replaced by a sample; 0: none
+    steps: int = 0  # of sampling; 0: the run's own number
+
+    def __post_init__(self):
+        if not 0 <= self.share <= 1:
+            raise UserError(f'config.augment.share must be in [0, 1], got {self.share:g}')
+        if self.steps < 0:
+            raise UserError(f"config.augment.steps must be 0 (the run's own number) or more, got {self.steps}")
 
 
 @dataclasses.dataclass(frozen=True)

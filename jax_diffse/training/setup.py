@@ -19,10 +19,11 @@ from jax_diffse.runs.history import History
 from jax_diffse.systems.base import System, shapes
 from jax_diffse.training import parallel
 from jax_diffse.training import state as state_lib
+from jax_diffse.training.augmentation import Augmentation
 from jax_diffse.training.checkpoints import Checkpoints
 from jax_diffse.training.initial import initial_variables
 from jax_diffse.training.logging import Logger
-from jax_diffse.training.settings import LogConfig, ParallelConfig, TrainConfig
+from jax_diffse.training.settings import AugmentConfig, LogConfig, ParallelConfig, TrainConfig
 from jax_diffse.training.stopping import Stop
 
 # Keys that may change when a run is resumed.
@@ -43,6 +44,7 @@ class TrainingSpec:
     init_from: str
     mapping: parallel.Parallel
     system: System
+    augment: AugmentConfig
 
     @classmethod
     def of(cls, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> 'TrainingSpec':
@@ -59,8 +61,9 @@ class TrainingSpec:
         mapping.connect()
         mapping.check_batch_size(train.batch_size, train.accumulate)
         system = systems.build(config.system, config.model)
+        augment = from_config_dict(AugmentConfig, config.get('augment', {}), 'config.augment')
         return cls(config, workdir, train, log, optimizer,
-                   from_config_dict(data.DataConfig, config.data, 'config.data'), init_from, mapping, system)
+                   from_config_dict(data.DataConfig, config.data, 'config.data'), init_from, mapping, system, augment)
 
     @property
     def crop_samples(self) -> int:
@@ -87,6 +90,7 @@ class Training:
       changes: the changes to the config of the resumed run, in words.
       history: the record of the training.
       state: before the first step of this call, on the devices.
+      place: puts this process's rows of a training batch on its devices, and augments them.
       train_step: (state, batch) -> (state, metrics), compiled on first call.
       logger: of the run.
     """
@@ -100,6 +104,7 @@ class Training:
     changes: str
     history: History
     state: Any
+    place: Callable
     train_step: Callable
     logger: Logger
 
@@ -142,6 +147,10 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, change_conf
     spec = TrainingSpec.of(config, workdir)
     stop = stack.enter_context(Stop(spec.train.max_minutes))
     train_source, validation_source = _open_data(spec)
+    augmentation = Augmentation.load(spec.augment, spec.init_from, spec.system)
+    place = spec.mapping.shard
+    if augmentation:
+        place = augmentation.placing(spec.mapping, spec.system.front_end, spec.train)
     primary = jax.process_index() == 0
     _make_workdir(workdir)
     if primary:
@@ -149,12 +158,12 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, change_conf
     checkpoints = Checkpoints(workdir, config, spec.system.sample_rate)
     resumed = checkpoints.latest_step is not None
     if resumed:
-        state, changes, earlier = _resume(spec, checkpoints, change_config)
+        state, changes, earlier = _resume(spec, checkpoints, augmentation, change_config)
         source = {}
     else:
         state, changes, earlier = _start(spec), '', {}
         source = runs.history_of(spec.init_from) if spec.init_from else {}
-    history = History(earlier, f'{spec.data.describe("train")}; {len(train_source)} {spec.examples}', source)
+    history = _history(spec, earlier, source, len(train_source), augmentation)
     if primary:
         files.write_text(workdir / 'config.json', to_json(config))
     logger = Logger(workdir, config, total_steps=spec.train.steps, first_step=int(state.step), enabled=primary,
@@ -164,7 +173,7 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, change_conf
         spec.system, spec.optimizer, steps=spec.train.steps, seed=spec.train.seed,
         ema_decay=spec.train.ema_decay, accumulate=spec.train.accumulate), donate=True)
     return Training(spec, stop, train_source, validation_source, checkpoints, resumed, changes, history,
-                    spec.mapping.replicate(state), train_step, logger)
+                    spec.mapping.replicate(state), place, train_step, logger)
 
 
 def _open_data(spec: TrainingSpec) -> tuple[Source, Source]:
@@ -184,16 +193,32 @@ def _start(spec: TrainingSpec):
     return state_lib.create(spec.system, spec.optimizer, spec.train.ema_decay, variables)
 
 
-def _resume(spec: TrainingSpec, checkpoints: Checkpoints, change_config: bool):
+def _history(spec: TrainingSpec, earlier: dict, source: dict, examples: int,
+             augmentation: Augmentation | None) -> History:
+    data = f'{spec.data.describe("train")}; {examples} {spec.examples}'
+    if augmentation is None:
+        return History(earlier, data, source, {})
+    return History(earlier, f'{data}; {augmentation.describe()}', source, augmentation.record())
+
+
+def _resume(spec: TrainingSpec, checkpoints: Checkpoints, augmentation: Augmentation | None, change_config: bool):
     """Returns the state of the latest checkpoint, the changes of the config since then, and the history until then."""
     meta = checkpoints.meta()
-    changes = _changes(meta['config'], spec.config.to_dict())
+    earlier = meta['history'].get('augment', {})
+    now = augmentation.record() if augmentation else {}
+    changes = _changes(_with_augment(meta['config'], earlier), _with_augment(spec.config.to_dict(), now))
     if changes and not change_config:
         raise UserError(f'{spec.workdir}: holds a run with another config ({changes}); use the old values or another '
                         '--workdir, or resume with the new ones: --change-config')
     variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes(spec.system))
     empty = state_lib.create(spec.system, spec.optimizer, spec.train.ema_decay, variables)
     return checkpoints.restore(empty), changes, meta['history']
+
+
+def _with_augment(config: dict, record: dict) -> dict:
+    """A config with its section `augment`, which earlier configs lack, and the weights that draw the samples."""
+    section = {**dataclasses.asdict(AugmentConfig()), **config.get('augment', {}), 'hash': record.get('hash', '')}
+    return {**config, 'augment': section}
 
 
 def _make_workdir(workdir: pathlib.Path) -> None:

@@ -154,6 +154,7 @@ def spoil_cache(folder: str) -> None:
 DATA = '--config.data.train.clean=clean --config.data.train.noisy=noisy'
 FOUR = pairs(names=tuple('abcd'))
 TRAIN = f'jax-diffse train --config toy.py --workdir runs/new {DATA}'
+AUGMENTED = f'{TRAIN} --config.augment.share=0.5'
 REAL = f'jax-diffse train --config dccrn:folders,quick --workdir runs/new {DATA}'
 
 
@@ -226,6 +227,19 @@ TRAININGS = [
             leaves=('runs', *BEGUN)),
     bad_key('a run of another system to start from', 'init_from=runs/dccrn', 'init_from=runs/dccrn: ',
             leaves=BEGUN),
+    bad_key('samples of no run', 'augment.share=0.5',
+            'config.augment.share=0.5: name the run that draws the samples, config.augment.run or config.init_from'),
+    bad_key('samples in one and a half of the inputs', 'augment.share=1.5',
+            r'config.augment.share must be in \[0, 1\], got 1.5'),
+    bad_key('samples of a run without a sampler', 'augment.run=runs/half', 'runs/half: does not sample', AUGMENTED),
+    bad_key('samples of a run that refines', 'augment.run=runs/prior', "runs/prior: refines another enhancer's output",
+            AUGMENTED),
+    bad_key('samples of a missing run', 'augment.run=runs/gone', 'runs/gone: not a run', AUGMENTED),
+    bad_key('samples in more steps than the sampler takes', 'augment.steps=11',
+            'config.augment.steps=11: takes 1 to 10 sampling steps', f'{AUGMENTED} --config.augment.run=runs/sampler'),
+    bad_key('samples in a share of the batch that is no whole number', 'augment.share=0.3',
+            'config.augment.share=0.3: of . example.* use a config.train.batch_size that is a multiple of .*, not 4',
+            f'{TRAIN} --config.augment.run=runs/sampler'),
     Case('a workdir that is a file', TRAIN, (FOUR, data('runs/new', b'precious')), 2, 'runs/new: cannot be created'),
     Case('a workdir below a file', TRAIN.replace('runs/new', 'file/new'), (FOUR, data('file', b'precious')), 2,
          'file/new: cannot be created'),
