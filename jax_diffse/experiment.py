@@ -65,9 +65,10 @@ def sections(system: str, model: dict) -> ConfigDict:
         'data': {
             'name': 'folders',  # or a TFDS data set, see docs/data.md
             'data_dir': '',  # of TFDS; '': ~/tensorflow_datasets
-            'train': {'clean': '', 'noisy': '', 'speech': '', 'noise': ''},  # folders: pairs, or speech and noise
-            'validation': {'clean': '', 'noisy': '', 'speech': '', 'noise': ''},  # '': speakers held out of train
-            'test': {'clean': '', 'noisy': '', 'speech': '', 'noise': ''},
+            # Folders of pairs, or of speech and noise, or a file of arrays; '' for validation: held out of train
+            'train': {'clean': '', 'noisy': '', 'speech': '', 'noise': '', 'arrays': ''},
+            'validation': {'clean': '', 'noisy': '', 'speech': '', 'noise': '', 'arrays': ''},
+            'test': {'clean': '', 'noisy': '', 'speech': '', 'noise': '', 'arrays': ''},
             'held_out': 0.05,  # share of the training speakers and noises held out if validation names no folders
             'speaker_level': 0,  # depth of the speakers' folders, 1: directly in the named one; 0: detected
             'snr_db': (0.0, 5.0, 10.0, 15.0),  # of mixtures made on the fly

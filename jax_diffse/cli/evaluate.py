@@ -1,7 +1,7 @@
 """Evaluates runs: writes tables, figures and a report with audio players, DIR/index.html.
 
 The default data are the test split of the data that the run was trained on. --clean and --noisy name folders whose
-files have the same names; --speech and --noise name folders to mix.
+files have the same names; --speech and --noise name folders to mix; --arrays names a file of prepared pairs.
 
 Several --steps, --sweep values, --seeds or runs (--workdir, repeated) give a sweep: tables with confidence intervals
 and figures. --compare A B compares two runs, or two settings such as RUN@steps=6,guidance=none, file by file.
@@ -45,8 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument('--noisy', type=files.given, metavar='DIR', help='the same recordings with noise')
     data.add_argument('--speech', type=files.given, metavar='DIR', help='clean speech to mix; requires --noise')
     data.add_argument('--noise', type=files.given, metavar='DIR', help='noise to mix it with, one folder per class')
+    data.add_argument('--arrays', type=files.given, metavar='FILE.npy',
+                      help='prepared pairs: [noise kind, dB class, B, 2, L] or [B, 2, L]; 2: noisy, clean')
     data.add_argument('--snr-db', type=arguments.numbers(float), default=(), metavar='A,B,...',
-                      help="SNRs of the mixtures, as in --snr-db=-5,0 (default: the run's)")
+                      help="SNRs of the mixtures or dB classes, as in --snr-db=-5,0 (default: the run's)")
     data.add_argument('--clip-seconds', type=float, metavar='S',
                       help="cut utterances to their middle before mixing; 0: not cut (default: the run's)")
     data.add_argument('--resample', action='store_true', help="resample files to the system's rate")
@@ -72,8 +74,9 @@ def _evaluate(args: argparse.Namespace) -> None:
     from jax_diffse.evaluation.study import study
 
     data = EvaluationData(
-        split=args.split, clean=args.clean, noisy=args.noisy, speech=args.speech, noise=args.noise, snr_db=args.snr_db,
-        clip_seconds=args.clip_seconds, resample=args.resample, skip_bad=args.skip_bad, limit=args.limit)
+        split=args.split, clean=args.clean, noisy=args.noisy, speech=args.speech, noise=args.noise,
+        arrays=args.arrays, snr_db=args.snr_db, clip_seconds=args.clip_seconds, resample=args.resample,
+        skip_bad=args.skip_bad, limit=args.limit)
     options = EvaluationOptions(
         metrics=None if args.metrics is None else tuple(dict.fromkeys(args.metrics.split(','))), workers=args.workers,
         cache=args.cache, processed=args.processed, save_audio=args.save_audio, command=launch.command())

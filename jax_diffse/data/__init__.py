@@ -1,8 +1,10 @@
 """Data sets and the tf.data pipeline; nothing outside this package imports TensorFlow.
 
-This module and `folders` load without TensorFlow; `pipeline`, `tf_spectral`, `tfds_source` and the builders import it.
+This module, `folders` and `arrays` load without TensorFlow; `pipeline`, `tf_spectral`, `tfds_source` and the builders
+import it.
 """
 
+from jax_diffse.data.arrays import open_arrays
 from jax_diffse.data.config import FOLDERS, SPLITS, DataConfig
 from jax_diffse.data.folders import open_folders
 from jax_diffse.data.source import Source
@@ -12,7 +14,8 @@ __all__ = ['FOLDERS', 'SPLITS', 'DataConfig', 'Source', 'open_folders', 'open_so
 
 
 def open_source(config: DataConfig, split: str) -> Source:
-    """Opens the 'train', 'validation' or 'test' split. Every file of a `folders` split is read once, to check it.
+    """Opens the 'train', 'validation' or 'test' split. Every file of a `folders` split is read once, to
+    check it.
 
     Raises:
       UserError: a folder is missing or not named; bad files (all in one message); the data set does not exist or is
@@ -21,7 +24,8 @@ def open_source(config: DataConfig, split: str) -> Source:
     if split not in SPLITS:
         raise ValueError(f'split must be one of {SPLITS}, got {split!r}')
     if config.name == FOLDERS:
-        return open_folders(config, split)
+        key, folders, _ = config.folders_of(split)
+        return (open_arrays if folders.kind(key) == 'arrays' else open_folders)(config, split)
     from jax_diffse.data.tfds_source import open_tfds  # loads TensorFlow
 
     source = open_tfds(config.name, split, config.data_dir)

@@ -16,19 +16,23 @@ SPLITS = ('train', 'validation', 'test')
 
 @dataclasses.dataclass(frozen=True)
 class Folders:
-    """Directories of one split: `clean` and `noisy` (pairs), `speech` and `noise` (to mix), `speech` alone, or none."""
+    """What a split is read from, or nothing.
+
+    Directories: `clean` and `noisy` (pairs), `speech` and `noise` (to mix), or `speech` alone. Or a file: `arrays`.
+    """
 
     clean: str = ''
     noisy: str = ''
     speech: str = ''
     noise: str = ''
+    arrays: str = ''  # .npy, of prepared pairs; see `arrays.open_arrays`
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, files.given(getattr(self, field.name)))
 
     def kind(self, key: str) -> str:
-        """Returns 'pairs', 'mix', 'clean' (speech alone) or '' (nothing named).
+        """Returns 'pairs', 'mix', 'clean' (speech alone), 'arrays' or '' (nothing named).
 
         Args:
           key: the config key of these folders, for messages.
@@ -37,10 +41,11 @@ class Folders:
           UserError: one folder of two is named, or folders of both kinds.
         """
         named = tuple(field.name for field in dataclasses.fields(self) if getattr(self, field.name))
-        kinds = {(): '', ('clean', 'noisy'): 'pairs', ('speech', 'noise'): 'mix', ('speech',): 'clean'}
+        kinds = {(): '', ('clean', 'noisy'): 'pairs', ('speech', 'noise'): 'mix', ('speech',): 'clean',
+                 ('arrays',): 'arrays'}
         if named not in kinds:
-            raise UserError(f'{key}: {" and ".join(named)} set, expected clean and noisy, speech and noise, or speech '
-                            'alone')
+            raise UserError(f'{key}: {" and ".join(named)} set, expected clean and noisy, speech and noise, speech '
+                            'alone, or arrays alone')
         return kinds[named]
 
 
@@ -88,6 +93,12 @@ class DataConfig:
                 flag = ' (evaluate: --snr-db)' if key == 'test_snr_db' else ''
                 raise UserError(f'config.data.{key}{flag}: expected one or more numbers (dB), got {levels!r}')
 
+    def folders_of(self, split: str) -> tuple[str, Folders, bool]:
+        """What a split is read from: its config key, its folders, and whether train and validation share them."""
+        shared = split in ('train', 'validation') and not self.validation.kind('config.data.validation')
+        name = 'train' if shared else split
+        return f'config.data.{name}', getattr(self, name), shared
+
     def describe(self, split: str) -> str:
         """Describes the data of a split in words."""
         if self.name != FOLDERS:
@@ -96,7 +107,8 @@ class DataConfig:
         folders = ', '.join(f'{name} {path}' for name, path in named.items())
         mixed = split != 'train' and ('speech' in named if named else self.train.speech)
         clips = f', cut to {self.clip_seconds:g} s' if mixed and self.clip_seconds else ''
-        return (folders or f'{split} split, held out of {self.train.clean or self.train.speech}') + clips
+        whole = self.train.clean or self.train.speech or self.train.arrays
+        return (folders or f'{split} split, held out of {whole}') + clips
 
     @classmethod
     def from_config_dict(cls, config: Mapping[str, Any]) -> 'DataConfig':

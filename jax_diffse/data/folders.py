@@ -199,13 +199,11 @@ def open_folders(config: DataConfig, split: str) -> PairSource | MixSource | Cle
     Raises:
       UserError: no folders are named, or they do not exist; bad files; too few files to hold any out.
     """
-    shared = split in ('train', 'validation') and not config.validation.kind('config.data.validation')
-    key = f'config.data.{"train" if shared else split}'
-    folders = config.train if shared else getattr(config, split)
+    key, folders, shared = config.folders_of(split)
     kind = folders.kind(key)
     if not kind:
-        raise UserError(f'{key}: no folders named, expected {key}.clean and .noisy, {key}.speech and .noise, or '
-                        f'{key}.speech alone (for priors)')
+        raise UserError(f'{key}: no folders named, expected {key}.clean and .noisy, {key}.speech and .noise, '
+                        f'{key}.speech alone (for priors), or {key}.arrays (a file)')
     openers = {'pairs': _open_pairs, 'mix': _open_mix, 'clean': _open_clean}
     return openers[kind](config, split, folders, shared)
 

@@ -73,7 +73,8 @@ class EvaluationData:
       split: 'test' or 'validation' of the run's own data.
       clean, noisy: folders whose files have the same names.
       speech, noise: folders to mix on the fly; noise has one subfolder per class.
-      snr_db: SNRs of the mixtures; default: those of the run.
+      arrays: a file of prepared pairs, see `data.arrays.open_arrays`.
+      snr_db: SNRs of the mixtures, or of the dB classes of the array; default: those of the run.
       clip_seconds: longer utterances are cut to their middle before mixing; 0: not cut; default: the run's.
       resample: accept files at another rate than the system's, and resample them.
       skip_bad: leave out unusable files instead of stopping.
@@ -85,6 +86,7 @@ class EvaluationData:
     noisy: str | os.PathLike | None = None
     speech: str | os.PathLike | None = None
     noise: str | os.PathLike | None = None
+    arrays: str | os.PathLike | None = None
     snr_db: tuple[float, ...] = ()
     clip_seconds: float | None = None
     resample: bool = False
@@ -99,14 +101,14 @@ class EvaluationData:
         """
         own = DataConfig.from_config_dict(run.config.get('data', {}))
         own = dataclasses.replace(own, skip_bad=own.skip_bad or self.skip_bad, resample=own.resample or self.resample)
-        folders = {name: os.fspath(getattr(self, name)) for name in ('clean', 'noisy', 'speech', 'noise')
-                   if getattr(self, name)}
+        folders = {field.name: os.fspath(getattr(self, field.name)) for field in dataclasses.fields(Folders)
+                   if getattr(self, field.name)}
         self._check(folders, own, run)
         if not folders:
             split = self.split or 'test'
             if own.name == FOLDERS and split == 'test' and own.test == Folders():
-                raise UserError(f'{run.workdir}: its config names no test data; give --clean and --noisy, or --speech '
-                                'and --noise')
+                raise UserError(f'{run.workdir}: its config names no test data; give --clean and --noisy, --speech '
+                                'and --noise, or --arrays')
             return own, split
         return dataclasses.replace(
             own, name=FOLDERS, train=own.train if own.name == FOLDERS else Folders(), test=Folders(**folders),
@@ -120,16 +122,21 @@ class EvaluationData:
           UserError: see `config` and `data.open_source`.
         """
         config, split = self.config(run)
-        return EvaluationSet(open_source(config, split), config.describe(split), self.limit, config.skip_bad)
+        source = open_source(config, split)
+        if self.snr_db and self.arrays and 'snr_db' not in source.info(0):
+            raise UserError(f'--snr-db: {self.arrays} has no axis of dB classes; drop it')
+        return EvaluationSet(source, config.describe(split), self.limit, config.skip_bad)
 
     def _check(self, folders: dict[str, str], own: DataConfig, run: Run) -> None:
-        if tuple(folders) not in ((), ('clean', 'noisy'), ('speech', 'noise')):
-            raise UserError(f'{" ".join(f"--{name}" for name in folders)} given, expected --clean and --noisy, or '
-                            '--speech and --noise')
-        if 'speech' not in folders:
-            for flag, given in (('--snr-db', bool(self.snr_db)), ('--clip-seconds', self.clip_seconds is not None)):
-                if given:
-                    raise UserError(f'{flag} needs --speech and --noise')
+        if tuple(folders) not in ((), ('clean', 'noisy'), ('speech', 'noise'), ('arrays',)):
+            raise UserError(f'{" ".join(f"--{name}" for name in folders)} given, expected --clean and --noisy, '
+                            '--speech and --noise, or --arrays alone')
+        if self.snr_db and not {'speech', 'arrays'} & set(folders):
+            raise UserError('--snr-db needs --speech and --noise, or --arrays')
+        if self.clip_seconds is not None and 'speech' not in folders:
+            raise UserError('--clip-seconds needs --speech and --noise')
+        if self.resample and self.arrays:
+            raise UserError(f'--resample is for folders; the samples in {self.arrays} must have the rate of the system')
         if self.resample and not folders and own.name != FOLDERS:
             raise UserError(f'--resample is for folders, but {run.workdir} is evaluated on {own.name}, which has one '
                             'rate; drop it')

@@ -11,9 +11,11 @@ from tests.bad_input.enhancing import ENHANCE, FILES, FLAGS, GOOD_FILES, OUTPUTS
 from tests.bad_input.givens import (
     NAN,
     add_member,
+    array,
     at_home,
     kept,
     pickled,
+    pickled_array,
     reported,
     segan_file,
     several,
@@ -27,6 +29,7 @@ from tests.bad_input.world import Case, cut, data, empty_folder, fifo, link, met
 
 BARE = 'jax-diffse evaluate --workdir runs/half --output report --metrics si_sdr --workers 0'
 EVALUATE = f'{BARE} --clean clean --noisy noisy'
+ARRAYS = f'{BARE} --arrays t.npy'
 MIX = f'{BARE} --speech clean --noise noisy'
 
 
@@ -103,6 +106,16 @@ EVALUATIONS = [
          'test_snr_db .*expected one or more numbers'),
     Case('levels for pairs', f'{EVALUATE} --snr-db 5', (pairs(),), 2, '--snr-db needs --speech and --noise'),
     Case('clips of 10 ms', f'{MIX} --clip-seconds 0.01', (pairs(),), 2, '--clip-seconds'),
+    Case('an array of prepared pairs', f'{ARRAYS} --snr-db=-5,5', (array('t.npy', (2, 2, 3, 2, 4800)),), 0, 'a report',
+         lambda: reported(12)),
+    Case('an array with too few SNRs', f'{ARRAYS} --snr-db 5', (array('t.npy', (2, 2, 3, 2, 4800)),), 2,
+         r't.npy: 2 dB classes, got 1 SNRs \(5\)'),
+    Case('an array of other axes', ARRAYS, (array('t.npy', (2, 4800)),), 2, r't.npy: 2 axes, \[2, 4800\], expected'),
+    Case('an array that was cut off', ARRAYS, (array('t.npy', (3, 2, 4800)), cut('t.npy', 5000)), 2, 't.npy: cut off'),
+    Case('an array with silent examples', ARRAYS, (array('t.npy', (3, 2, 4800), 0.0),), 2,
+         't.npy: noisy speech is silent in 3 of 3 examples'),
+    Case('an array of objects, which would run code', ARRAYS, (pickled_array('t.npy'),), 2,
+         't.npy: holds Python objects, which are not loaded'),
     Case('data at another rate, resampled', f'{EVALUATE} --resample',
          (pairs(), wav('noisy/a.wav', sound(22_050, rate=44_100), rate=44_100)), 0, 'a report', reported),
     Case('names in two normal forms of Unicode', EVALUATE, (renamed_pairs('NFC', 'NFD'),), 0, 'a report', reported),
@@ -236,6 +249,8 @@ TRAININGS = [
     bad_data('a partner of another length', wav('noisy/a.wav', sound(7999)), 'noisy/a.wav: 7999 samples, but 8000'),
     bad_data('a partner at another rate', wav('noisy/a.wav', rate=48_000), 'noisy/a.wav: 48000 Hz, expected 16000'),
     bad_data('text named .wav', data('noisy/a.wav', b'once upon a time'), 'noisy/a.wav: not readable as audio'),
+    Case('an array beside folders', f'{TRAIN} --config.data.train.arrays=t.npy', (FOUR,), 2,
+         'config.data.train: clean and noisy and arrays set'),
     bad_data('two files of one name', wav('clean/a.flac', sound(8000)), 'clean/a.wav: has the same name|a.flac'),
 ]
 

@@ -407,3 +407,25 @@ def test_the_commit_is_that_of_the_clone(tmp_path, monkeypatch):
     head = git('rev-parse', '--short=12', 'HEAD')
     assert found == ['', '', head, f'{head}-dirty']
     history.commit.cache_clear()
+
+
+def test_a_prepared_array_is_training_data(corpus, tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / 'train.npy', (0.1 * rng.standard_normal((8, 2, 8000))).astype(np.float32))
+    config = make_config(corpus, steps=3)
+    with config.unlocked():
+        config.data.train = {'arrays': str(tmp_path / 'train.npy')}
+    assert train(config, tmp_path / 'run')['finished']
+    assert runs.load(tmp_path / 'run').history['data'] == f'arrays {tmp_path / "train.npy"}; 7 utterances'
+
+
+def test_a_run_older_than_a_key_resumes_unless_the_key_is_set(half_run, corpus, tmp_path):
+    shutil.copytree(half_run, tmp_path, dirs_exist_ok=True)
+    config = make_config(corpus, steps=4)
+    with config.unlocked():
+        config.data.train.arrays, config.data.snr_uniform, config.data.clip_seconds = '', False, 0.0
+    assert train(config, tmp_path)['step'] == 4
+    with config.unlocked():
+        config.data.min_seconds = 0.3
+    with pytest.raises(UserError, match='data.min_seconds was None, is 0.3'):
+        train(config, tmp_path)
