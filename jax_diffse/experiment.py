@@ -75,6 +75,7 @@ def sections(system: str, model: dict) -> ConfigDict:
             'snr_uniform': False,  # draw from the range of the list instead
             'test_snr_db': (2.5, 7.5, 12.5, 17.5),  # of the listed test mixtures
             'clip_seconds': 0.0,  # listed mixtures are cut to their middle; 0: not cut
+            'pad_seconds': 0.0,  # shorter utterances (validation, test) get zeros at their end; 0: none
             'sample_rate': 16_000,  # Hz
             'resample': False,  # folders: accept files at another rate and resample them when read
             'min_seconds': 0.25,  # shorter files are refused

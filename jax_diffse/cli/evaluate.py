@@ -51,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help="SNRs of the mixtures or dB classes, as in --snr-db=-5,0 (default: the run's)")
     data.add_argument('--clip-seconds', type=float, metavar='S',
                       help="cut utterances to their middle before mixing; 0: not cut (default: the run's)")
+    data.add_argument('--pad-seconds', type=float, metavar='S',
+                      help="extend shorter utterances with zeros, before mixing; 0: not extended (default: the run's)")
     data.add_argument('--resample', action='store_true', help="resample files to the system's rate")
     data.add_argument('--skip-bad', action='store_true', help='leave out unusable files instead of stopping')
     data.add_argument('--limit', type=int, metavar='N', help='at most N files, spread evenly over the data')
@@ -75,8 +77,8 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     data = EvaluationData(
         split=args.split, clean=args.clean, noisy=args.noisy, speech=args.speech, noise=args.noise,
-        arrays=args.arrays, snr_db=args.snr_db, clip_seconds=args.clip_seconds, resample=args.resample,
-        skip_bad=args.skip_bad, limit=args.limit)
+        arrays=args.arrays, snr_db=args.snr_db, clip_seconds=args.clip_seconds, pad_seconds=args.pad_seconds,
+        resample=args.resample, skip_bad=args.skip_bad, limit=args.limit)
     options = EvaluationOptions(
         metrics=None if args.metrics is None else tuple(dict.fromkeys(args.metrics.split(','))), workers=args.workers,
         cache=args.cache, processed=args.processed, save_audio=args.save_audio, command=launch.command())

@@ -6,8 +6,8 @@ import it.
 
 from jax_diffse.data.arrays import open_arrays
 from jax_diffse.data.config import FOLDERS, SPLITS, DataConfig
-from jax_diffse.data.folders import open_folders
-from jax_diffse.data.source import Source
+from jax_diffse.data.folders import MixSource, open_folders
+from jax_diffse.data.source import Padded, Source
 from jax_diffse.errors import UserError
 
 __all__ = ['FOLDERS', 'SPLITS', 'DataConfig', 'Source', 'open_folders', 'open_source']
@@ -23,6 +23,13 @@ def open_source(config: DataConfig, split: str) -> Source:
     """
     if split not in SPLITS:
         raise ValueError(f'split must be one of {SPLITS}, got {split!r}')
+    source = _open(config, split)
+    if split == 'train' or not config.pad_seconds or isinstance(source, MixSource):  # extended before mixing
+        return source
+    return Padded(source, round(config.pad_seconds * config.sample_rate))
+
+
+def _open(config: DataConfig, split: str) -> Source:
     if config.name == FOLDERS:
         key, folders, _ = config.folders_of(split)
         return (open_arrays if folders.kind(key) == 'arrays' else open_folders)(config, split)

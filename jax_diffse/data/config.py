@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,6 +69,7 @@ class DataConfig:
     snr_uniform: bool = False  # draw from the whole range between the lowest and the highest of snr_db
     test_snr_db: tuple[float, ...] = (2.5, 7.5, 12.5, 17.5)  # of the listed test mixtures; VoiceBank-DEMAND's
     clip_seconds: float = 0.0  # cut longer utterances of listed mixtures (validation, test) to their middle; 0: whole
+    pad_seconds: float = 0.0  # extend shorter utterances (validation, test) with zeros at their end; 0: as they are
     sample_rate: int = 16_000  # Hz, of every file
     resample: bool = False  # resample files of folders at another rate when they are read, instead of refusing them
     min_seconds: float = 0.25  # shorter files are bad; the least that PESQ needs
@@ -87,6 +89,10 @@ class DataConfig:
         if self.clip_seconds and not self.min_seconds <= self.clip_seconds < math.inf:
             raise UserError(f'config.data.clip_seconds (evaluate: --clip-seconds): expected 0 (whole utterances) or '
                             f'at least {self.min_seconds:g} (config.data.min_seconds), got {self.clip_seconds:g}')
+        if not 0 <= self.pad_seconds <= (self.clip_seconds or sys.float_info.max):
+            raise UserError('config.data.pad_seconds (evaluate: --pad-seconds): expected 0 (not extended) or more, and '
+                            'no more than config.data.clip_seconds (evaluate: --clip-seconds) if that is set, got '
+                            f'{self.pad_seconds:g} and {self.clip_seconds:g}')
         for key in ('snr_db', 'test_snr_db'):
             levels = getattr(self, key)
             if not levels or not all(type(level) in (int, float) and math.isfinite(level) for level in levels):
@@ -101,14 +107,15 @@ class DataConfig:
 
     def describe(self, split: str) -> str:
         """Describes the data of a split in words."""
+        padded = f', zero-padded to {self.pad_seconds:g} s' if split != 'train' and self.pad_seconds else ''
         if self.name != FOLDERS:
-            return f'{self.name}, {split} split'
+            return f'{self.name}, {split} split{padded}'
         named = {name: path for name, path in dataclasses.asdict(getattr(self, split)).items() if path}
         folders = ', '.join(f'{name} {path}' for name, path in named.items())
         mixed = split != 'train' and ('speech' in named if named else self.train.speech)
         clips = f', cut to {self.clip_seconds:g} s' if mixed and self.clip_seconds else ''
         whole = self.train.clean or self.train.speech or self.train.arrays
-        return (folders or f'{split} split, held out of {whole}') + clips
+        return (folders or f'{split} split, held out of {whole}') + clips + padded
 
     @classmethod
     def from_config_dict(cls, config: Mapping[str, Any]) -> 'DataConfig':

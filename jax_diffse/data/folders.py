@@ -237,7 +237,8 @@ def _open_mix(config, split, folders, shared) -> MixSource:
     noise, bad_noise = _survey(folders.noise, config)
     bad = bad_speech | bad_noise
     report_bad_files(bad, len(speech) + len(noise) + len(bad), config.skip_bad)
-    speech = [speech[name] for name in _choose(speech, config, split, folders.speech, shared)]
+    pad = round(config.pad_seconds * config.sample_rate) if split != 'train' else 0
+    speech = [speech[name].extended(pad) for name in _choose(speech, config, split, folders.speech, shared)]
     noise = [noise[name] for name in _choose(noise, config, split, folders.noise, shared, by_file=True)]
     snr_db = config.test_snr_db if split == 'test' else config.snr_db
     conditions = len({file.folder for file in noise}) * len(snr_db)

@@ -26,6 +26,7 @@ class AudioFile:
     name: str  # see `audio_files.name`
     num_samples: int
     resample_to: int | None = None  # Hz, for a file at another rate: the rate of `num_samples` and `read`
+    zeros: int = 0  # samples at its end that are not in the file, part of `num_samples`
 
     @property
     def folder(self) -> str:
@@ -33,11 +34,19 @@ class AudioFile:
         return audio_files.normal(os.path.basename(os.path.dirname(self.path)))
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Reads samples [start, stop), float32 `[N]`, of the file or of the resampled file."""
+        """Reads samples [start, stop), float32 `[N]`, of the file or of the resampled file, and the zeros after it."""
+        if self.zeros:
+            whole = dataclasses.replace(self, zeros=0).read()
+            return np.pad(whole, (0, self.num_samples - len(whole)))[start:stop]
         if self.resample_to is None:
             return audio.read(self.path, start, stop)[0][:, 0]
         samples, sample_rate = audio.read(self.path)
         return audio.resample(samples[:, 0], sample_rate, self.resample_to)[start:stop]
+
+    def extended(self, num_samples: int) -> 'AudioFile':
+        """This file, with zeros at its end if it is shorter than `num_samples`."""
+        zeros = max(0, num_samples - self.num_samples)
+        return dataclasses.replace(self, num_samples=self.num_samples + zeros, zeros=self.zeros + zeros)
 
 
 def is_silent(samples: np.ndarray) -> bool:

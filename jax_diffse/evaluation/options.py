@@ -76,6 +76,8 @@ class EvaluationData:
       arrays: a file of prepared pairs, see `data.arrays.open_arrays`.
       snr_db: SNRs of the mixtures, or of the dB classes of the array; default: those of the run.
       clip_seconds: longer utterances are cut to their middle before mixing; 0: not cut; default: the run's.
+      pad_seconds: shorter utterances are extended with zeros at their end, before mixing; 0: not extended; default: the
+        run's.
       resample: accept files at another rate than the system's, and resample them.
       skip_bad: leave out unusable files instead of stopping.
       limit: at most this many files, spread evenly over the data.
@@ -89,6 +91,7 @@ class EvaluationData:
     arrays: str | os.PathLike | None = None
     snr_db: tuple[float, ...] = ()
     clip_seconds: float | None = None
+    pad_seconds: float | None = None
     resample: bool = False
     skip_bad: bool = False
     limit: int | None = None
@@ -100,7 +103,8 @@ class EvaluationData:
           UserError: the options contradict each other, or the run has no such data.
         """
         own = DataConfig.from_config_dict(run.config.get('data', {}))
-        own = dataclasses.replace(own, skip_bad=own.skip_bad or self.skip_bad, resample=own.resample or self.resample)
+        changes = {'skip_bad': own.skip_bad or self.skip_bad, 'resample': own.resample or self.resample,
+                   'pad_seconds': own.pad_seconds if self.pad_seconds is None else self.pad_seconds}
         folders = {field.name: os.fspath(getattr(self, field.name)) for field in dataclasses.fields(Folders)
                    if getattr(self, field.name)}
         self._check(folders, own, run)
@@ -109,11 +113,12 @@ class EvaluationData:
             if own.name == FOLDERS and split == 'test' and own.test == Folders():
                 raise UserError(f'{run.workdir}: its config names no test data; give --clean and --noisy, --speech '
                                 'and --noise, or --arrays')
-            return own, split
+            return dataclasses.replace(own, **changes), split
+        clip_seconds = own.clip_seconds if self.clip_seconds is None else self.clip_seconds
         return dataclasses.replace(
             own, name=FOLDERS, train=own.train if own.name == FOLDERS else Folders(), test=Folders(**folders),
             sample_rate=run.system.sample_rate, test_snr_db=self.snr_db or own.test_snr_db,
-            clip_seconds=own.clip_seconds if self.clip_seconds is None else self.clip_seconds), 'test'
+            clip_seconds=clip_seconds if 'speech' in folders else 0.0, **changes), 'test'
 
     def open(self, run: Run) -> EvaluationSet:
         """Opens the recordings for a run.

@@ -8,14 +8,13 @@ import soundfile
 
 from jax_diffse import runs
 from tests.bad_input.enhancing import ENHANCE, FILES, FLAGS, GOOD_FILES, OUTPUTS, REFINE, RUNS, A
+from tests.bad_input.evaluating import BARE, EVALUATE, MIX, PREPARED
 from tests.bad_input.givens import (
     NAN,
     add_member,
-    array,
     at_home,
     kept,
     pickled,
-    pickled_array,
     reported,
     segan_file,
     several,
@@ -26,12 +25,6 @@ from tests.bad_input.givens import (
 from tests.bad_input.world import Case, cut, data, empty_folder, fifo, link, meta, pairs, sound, wav
 
 # ------------------------------------------------------------------------------------------------------ evaluate
-
-BARE = 'jax-diffse evaluate --workdir runs/half --output report --metrics si_sdr --workers 0'
-EVALUATE = f'{BARE} --clean clean --noisy noisy'
-ARRAYS = f'{BARE} --arrays t.npy'
-MIX = f'{BARE} --speech clean --noise noisy'
-
 
 def bad_pair(given: str, make, line: str, **more) -> Case:
     return Case(given, EVALUATE, (pairs(), make), 2, line, **more)
@@ -106,16 +99,6 @@ EVALUATIONS = [
          'test_snr_db .*expected one or more numbers'),
     Case('levels for pairs', f'{EVALUATE} --snr-db 5', (pairs(),), 2, '--snr-db needs --speech and --noise'),
     Case('clips of 10 ms', f'{MIX} --clip-seconds 0.01', (pairs(),), 2, '--clip-seconds'),
-    Case('an array of prepared pairs', f'{ARRAYS} --snr-db=-5,5', (array('t.npy', (2, 2, 3, 2, 4800)),), 0, 'a report',
-         lambda: reported(12)),
-    Case('an array with too few SNRs', f'{ARRAYS} --snr-db 5', (array('t.npy', (2, 2, 3, 2, 4800)),), 2,
-         r't.npy: 2 dB classes, got 1 SNRs \(5\)'),
-    Case('an array of other axes', ARRAYS, (array('t.npy', (2, 4800)),), 2, r't.npy: 2 axes, \[2, 4800\], expected'),
-    Case('an array that was cut off', ARRAYS, (array('t.npy', (3, 2, 4800)), cut('t.npy', 5000)), 2, 't.npy: cut off'),
-    Case('an array with silent examples', ARRAYS, (array('t.npy', (3, 2, 4800), 0.0),), 2,
-         't.npy: noisy speech is silent in 3 of 3 examples'),
-    Case('an array of objects, which would run code', ARRAYS, (pickled_array('t.npy'),), 2,
-         't.npy: holds Python objects, which are not loaded'),
     Case('data at another rate, resampled', f'{EVALUATE} --resample',
          (pairs(), wav('noisy/a.wav', sound(22_050, rate=44_100), rate=44_100)), 0, 'a report', reported),
     Case('names in two normal forms of Unicode', EVALUATE, (renamed_pairs('NFC', 'NFD'),), 0, 'a report', reported),
@@ -344,6 +327,6 @@ ADDRESSES = [
 
 SECTIONS = {
     'enhance: the files': FILES, 'enhance: input that works': GOOD_FILES, 'enhance: outputs': OUTPUTS,
-    'enhance: flags': FLAGS, 'enhance: runs and refiners': RUNS, 'evaluate': EVALUATIONS,
+    'enhance: flags': FLAGS, 'enhance: runs and refiners': RUNS, 'evaluate': [*EVALUATIONS, *PREPARED],
     'train': TRAININGS, 'convert': CONVERSIONS, 'Paths': ADDRESSES}
 CASES = [case for cases in SECTIONS.values() for case in cases]

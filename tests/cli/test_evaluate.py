@@ -168,6 +168,25 @@ def test_main_scores_an_array_by_noise_kind_and_snr(tmp_path, monkeypatch):
     assert (tmp_path / 'out' / 'audio' / 'enhanced' / 'unseen' / '-5dB' / '0001.wav').is_file()
 
 
+@pytest.mark.parametrize('kind', ['pairs', 'mixtures', 'array'])
+def test_main_extends_shorter_files_with_zeros(folders, monkeypatch, kind):
+    """Of 8000 and 9600 samples; the noisy speech of pairs and arrays is then silent at its end."""
+    pair = [soundfile.read(folders / name / 'a.wav')[0] for name in ('noisy', 'clean')]
+    np.save(folders / 'a.npy', [pair])
+    data = {'pairs': ['--clean', folders / 'clean', '--noisy', folders / 'noisy'],
+            'array': ['--arrays', folders / 'a.npy'],
+            'mixtures': ['--speech', folders / 'clean', '--noise', folders / 'noise', '--clip-seconds', 0.6]}
+    assert _main(monkeypatch, '--output', folders / 'out', *data[kind], '--pad-seconds', 0.6, '--metrics', 'sdr',
+                 '--workers', 0, '--save-audio') == 0
+    summary = strict_json(folders / 'out' / 'summary.json')
+    assert summary['data'].endswith(', zero-padded to 0.6 s')
+    assert_allclose(summary['audio_seconds'], summary['files'] * 0.6)
+    assert summary['files'] == {'array': 1, 'pairs': 2, 'mixtures': 8}[kind]  # 2 classes at 4 SNRs
+    for path in (folders / 'out' / 'audio' / 'enhanced').rglob('*.wav'):
+        enhanced = soundfile.read(path)[0]
+        assert len(enhanced) == 9600 and enhanced[-50:].any() == (kind == 'mixtures' or path.stem == 'b')
+
+
 @pytest.mark.parametrize(('arguments', 'words'), [
     (['--arrays', 'x', '--clean', 'y', '--noisy', 'z'], ['--clean --noisy --arrays given', '--arrays alone']),
     (['--arrays', 'x', '--resample'], ['--resample is for folders', 'x']),
@@ -191,6 +210,7 @@ def test_main_refuses_arrays_in_one_line(tmp_path, monkeypatch, capsys, argument
     (['--snr-db', '0'], ['--snr-db', '--speech']),
     (['--clean', 'x', '--noisy', 'y', '--clip-seconds', '3'], ['--clip-seconds', '--speech']),
     (['--speech', 'x', '--noise', 'y', '--clip-seconds', '0.1'], ['clip-seconds', '0.25']),
+    (['--speech', 'x', '--noise', 'y', '--pad-seconds', '-1'], ['--pad-seconds', 'got -1']),
     (['--clean', 'x', '--noisy', 'y', '--split', 'test'], ['--split=test']),
     (['--clean', 'no_such_folder', '--noisy', 'y'], ['no_such_folder']),
     (['--metrics', 'pesq'], ['pesq', 'pesq_wb']),
