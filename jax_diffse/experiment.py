@@ -106,7 +106,11 @@ def sections(system: str, model: dict) -> ConfigDict:
             'plateau_factor': 0.5,  # multiplies the rate
             'plateau_min_rate': 0.0,  # lower limit of the rate
         },
-        'log': {'audio_examples': 2, 'wandb_project': ''},
+        'log': {
+            'audio_examples': 2,  # validation utterances whose audio is logged
+            'pesq_examples': 0,  # validation utterances that are scored in PESQ, to log the best and the worst
+            'wandb_project': '',
+        },
         'parallel': {'mapper': 'shard_map'},  # or 'pmap'
     })
 

@@ -58,6 +58,7 @@ class TrainingSpec:
         mapping.connect()
         mapping.check_batch_size(train.batch_size, train.accumulate)
         system = systems.build(config.system, config.model)
+        log.check(system)
         return cls(config, workdir, train, log, optimizer,
                    from_config_dict(data.DataConfig, config.data, 'config.data'), init_from, mapping, system)
 

@@ -200,6 +200,8 @@ TRAININGS = [
     bad_key('a crop length that is not a number', 'train.crop_seconds=nan', 'config.train.*crop_seconds'),
     bad_key('no validation, written as every 0 steps', 'train.eval_every=0',
             'config.train.eval_every must be 1 or more'),
+    bad_key('a negative number of utterances to score', 'log.pesq_examples=-1',
+            'config.log.pesq_examples must be 0 .none. or more'),
     bad_key('an averaging decay of 1.5', 'train.ema_decay=1.5', 'config.train.*ema_decay'),
     bad_key('a learning rate of NaN', 'optimizer.learning_rate=nan', 'config.optimizer.*learning_rate'),
     bad_key('an unknown decay', 'optimizer.decay=linear', "decay must be one of .* got 'linear'"),
