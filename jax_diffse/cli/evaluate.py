@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        help='two runs or settings, instead of --workdir; KEY may be steps')
     data = parser.add_argument_group('data')
     data.add_argument('--split', choices=('test', 'validation'), help="of the run's own data (default: test)")
+    data.add_argument('--data-set', metavar='NAME', help='voicebank_demand or another data set of TFDS')
     data.add_argument('--clean', type=files.given, metavar='DIR', help='clean speech; requires --noisy')
     data.add_argument('--noisy', type=files.given, metavar='DIR', help='the same recordings with noise')
     data.add_argument('--speech', type=files.given, metavar='DIR', help='clean speech to mix; requires --noise')
@@ -76,9 +77,9 @@ def _evaluate(args: argparse.Namespace) -> None:
     from jax_diffse.evaluation.study import study
 
     data = EvaluationData(
-        split=args.split, clean=args.clean, noisy=args.noisy, speech=args.speech, noise=args.noise,
-        arrays=args.arrays, snr_db=args.snr_db, clip_seconds=args.clip_seconds, pad_seconds=args.pad_seconds,
-        resample=args.resample, skip_bad=args.skip_bad, limit=args.limit)
+        split=args.split, data_set=args.data_set, clean=args.clean, noisy=args.noisy, speech=args.speech,
+        noise=args.noise, arrays=args.arrays, snr_db=args.snr_db, clip_seconds=args.clip_seconds,
+        pad_seconds=args.pad_seconds, resample=args.resample, skip_bad=args.skip_bad, limit=args.limit)
     options = EvaluationOptions(
         metrics=None if args.metrics is None else tuple(dict.fromkeys(args.metrics.split(','))), workers=args.workers,
         cache=args.cache, processed=args.processed, save_audio=args.save_audio, command=launch.command())

@@ -78,7 +78,8 @@ class DataConfig:
     def __post_init__(self):
         object.__setattr__(self, 'data_dir', files.given(self.data_dir))
         if self.name != FOLDERS and self.name.partition('/')[0] not in BUILDERS:
-            raise UserError(f'config.data.name: expected one of {", ".join((FOLDERS, *BUILDERS))}, got {self.name!r}')
+            raise UserError(f'config.data.name (evaluate: --data-set): expected one of '
+                            f'{", ".join((FOLDERS, *BUILDERS))}, got {self.name!r}')
         if not 0 < self.held_out < 1:
             raise UserError(f'config.data.held_out: expected a share between 0 and 1, got {self.held_out}')
         if self.speaker_level < 0:

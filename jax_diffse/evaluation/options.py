@@ -70,7 +70,8 @@ class EvaluationData:
     """The recordings to evaluate on; default: the test split of the data that the run was trained on.
 
     Attributes:
-      split: 'test' or 'validation' of the run's own data.
+      split: 'test' or 'validation' of the run's own data, or of `data_set`.
+      data_set: a data set of TFDS instead of the run's own data, such as 'voicebank_demand'.
       clean, noisy: folders whose files have the same names.
       speech, noise: folders to mix on the fly; noise has one subfolder per class.
       arrays: a file of prepared pairs, see `data.arrays.open_arrays`.
@@ -84,6 +85,7 @@ class EvaluationData:
     """
 
     split: str | None = None
+    data_set: str | None = None
     clean: str | os.PathLike | None = None
     noisy: str | os.PathLike | None = None
     speech: str | os.PathLike | None = None
@@ -103,6 +105,8 @@ class EvaluationData:
           UserError: the options contradict each other, or the run has no such data.
         """
         own = DataConfig.from_config_dict(run.config.get('data', {}))
+        if self.data_set:
+            own = dataclasses.replace(own, name=self.data_set)
         changes = {'skip_bad': own.skip_bad or self.skip_bad, 'resample': own.resample or self.resample,
                    'pad_seconds': own.pad_seconds if self.pad_seconds is None else self.pad_seconds}
         folders = {field.name: os.fspath(getattr(self, field.name)) for field in dataclasses.fields(Folders)
@@ -112,7 +116,7 @@ class EvaluationData:
             split = self.split or 'test'
             if own.name == FOLDERS and split == 'test' and own.test == Folders():
                 raise UserError(f'{run.workdir}: its config names no test data; give --clean and --noisy, --speech '
-                                'and --noise, or --arrays')
+                                'and --noise, --arrays or --data-set')
             return dataclasses.replace(own, **changes), split
         clip_seconds = own.clip_seconds if self.clip_seconds is None else self.clip_seconds
         return dataclasses.replace(
@@ -136,6 +140,9 @@ class EvaluationData:
         if tuple(folders) not in ((), ('clean', 'noisy'), ('speech', 'noise'), ('arrays',)):
             raise UserError(f'{" ".join(f"--{name}" for name in folders)} given, expected --clean and --noisy, '
                             '--speech and --noise, or --arrays alone')
+        if self.data_set is not None and (folders or self.data_set == FOLDERS):
+            raise UserError(f'--data-set={self.data_set}: expected a data set of TFDS, alone; name your own files with '
+                            '--clean and --noisy, --speech and --noise, or --arrays')
         if self.snr_db and not {'speech', 'arrays'} & set(folders):
             raise UserError('--snr-db needs --speech and --noise, or --arrays')
         if self.clip_seconds is not None and 'speech' not in folders:

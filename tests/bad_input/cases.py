@@ -209,7 +209,7 @@ TRAININGS = [
     bad_key('a share of 2 held out', 'data.held_out=2.0', 'held_out: expected a share between 0 and 1'),
     bad_key('levels that are not numbers', "data.snr_db=('low',)", 'snr_db: expected float'),
     bad_key('an unknown data set', 'data.name=voicebank',
-            "config.data.name: expected one of folders, .* got 'voicebank'"),
+            "config.data.name .evaluate: --data-set.: expected one of folders, .* got 'voicebank'"),
     bad_key('data at another rate than config.data says', 'data.sample_rate=8000',
             'clean/a.wav: 16000 Hz, expected 8000 Hz', lines=9),
     bad_key('a missing run to start from', 'init_from=runs/gone', 'runs/gone: not a run',
