@@ -39,9 +39,10 @@ def processed(published):
     return folder
 
 
-def refine(published, monkeypatch, *arguments, data=None):
+def refine(published, monkeypatch, *arguments, data):
     """Evaluates the toy refiner, which gives 0.5 noisy + 0.25 processed, as a run with these data."""
-    run = dataclasses.replace(toy_run(toys.Refiner()), config=ConfigDict({'data': data or {}}))
+    config = ConfigDict({'data': {**data, 'data_dir': str(published / 'tfds')}})
+    run = dataclasses.replace(toy_run(toys.Refiner()), config=config)
     return _main(monkeypatch, '--output', published / 'out', '--processed', published / 'proc_dcunet', '--metrics',
                  'si_sdr', '--workers', 0, '--save-audio', *arguments, run=run)
 
@@ -50,12 +51,8 @@ def refine(published, monkeypatch, *arguments, data=None):
 def test_processed_files_are_refined_by_the_ids_of_the_data_set(published, processed, monkeypatch, capsys, converted):
     """A trained run evaluates on its own data; a converted one, which has none, on those of --data-set."""
     soundfile.write(processed / 'p999_001.wav', tone(500, rate=16_000), 16_000)  # nobody's
-    data = {'name': NAME, 'data_dir': str(published / 'tfds')}
-    if converted:
-        monkeypatch.setenv('TFDS_DATA_DIR', str(published / 'tfds'))
-        assert refine(published, monkeypatch, '--data-set', NAME) == 0
-    else:
-        assert refine(published, monkeypatch, data=data) == 0
+    flags, data = (['--data-set', NAME], {}) if converted else ([], {'name': NAME})
+    assert refine(published, monkeypatch, *flags, data=data) == 0
     printed = capsys.readouterr().out
     assert printed.count('proc_dcunet: 1 of 3 files are named as no utterance and are not used') == 1
     summary = strict_json(published / 'out' / 'summary.json')
@@ -73,9 +70,9 @@ def test_processed_files_are_refined_by_the_ids_of_the_data_set(published, proce
 
 def test_a_missing_processed_file_is_one_line(published, processed, monkeypatch, capsys):
     (processed / f'{TEST[1]}.wav').rename(processed / 'p999_001.wav')
-    assert refine(published, monkeypatch, data={'name': NAME, 'data_dir': str(published / 'tfds')}) == 2
+    assert refine(published, monkeypatch, data={'name': NAME}) == 2
     line, = capsys.readouterr().err.splitlines()
     assert line.startswith(f'error: {processed / TEST[1]}.wav: no such file') and '--skip-bad' in line
     assert not (published / 'out').exists()
-    assert refine(published, monkeypatch, '--skip-bad', data={'name': NAME, 'data_dir': str(published / 'tfds')}) == 0
+    assert refine(published, monkeypatch, '--skip-bad', data={'name': NAME}) == 0
     assert strict_json(published / 'out' / 'summary.json')['files'] == 1
