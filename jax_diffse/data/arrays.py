@@ -33,7 +33,6 @@ class _Signal:
     """One signal of the file, in the terms of `folders.crop`."""
 
     samples: np.ndarray  # [L], as stored
-    name: str = ''
 
     @property
     def num_samples(self) -> int:

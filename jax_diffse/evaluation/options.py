@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
@@ -107,8 +108,8 @@ class EvaluationData:
         own = DataConfig.from_config_dict(run.config.get('data', {}))
         if self.data_set:
             own = dataclasses.replace(own, name=self.data_set)
-        changes = {'skip_bad': own.skip_bad or self.skip_bad, 'resample': own.resample or self.resample,
-                   'pad_seconds': own.pad_seconds if self.pad_seconds is None else self.pad_seconds}
+        changes: dict[str, Any] = {'skip_bad': own.skip_bad or self.skip_bad, 'resample': own.resample or self.resample,
+                                   'pad_seconds': own.pad_seconds if self.pad_seconds is None else self.pad_seconds}
         folders = {field.name: os.fspath(getattr(self, field.name)) for field in dataclasses.fields(Folders)
                    if getattr(self, field.name)}
         self._check(folders, own, run)

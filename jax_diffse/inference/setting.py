@@ -48,9 +48,9 @@ class Setting:
         Args:
           model: fields of config.model that were overridden; those that the name lacks are added.
         """
-        system, parts = self.run.system, [self.run.config.system]
-        section = system.sampler_section if isinstance(system, Sampling) else ''
-        if section:
+        system, section, parts = self.run.system, '', [self.run.config.system]
+        if isinstance(system, Sampling) and system.sampler_section:
+            section = system.sampler_section
             values = dataclasses.asdict(getattr(system, section))
             parts = [system.sampler, *(f'{key}={value}' for key, value in values.items() if value is not False)]
         parts += [f'{key}={value}' for key, value in model.items()
