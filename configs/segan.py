@@ -9,7 +9,8 @@ Command:   python train.py --config segan --workdir runs/segan
 Data:      voicebank_demand (28 speakers): the real noise of each pair, resampled to 16 kHz. The notebook takes a
            quarter of the files (--config.data.share=0.25); `released` takes all, and as many steps as here.
 Published: SEGAN, 97 million parameters, another network: PESQ 2.16, CSIG 3.48, CBAK 2.94, COVL 2.80 on
-           VoiceBank-DEMAND. The notebook reports no metric of its generator.
+           VoiceBank-DEMAND. The notebook reports one figure of its generator, the adversarial loss on test segments
+           with white noise, L_G = 0.0535, which is no measure of quality (docs/results.md).
 Measured:  the published length was never run in full. `folders,short`: docs/segan.md.
 Hardware:  1.0 s per step of 8 x 1.02 s on two cores of an AMD EPYC, 0.5 s without the adversary.
 """

@@ -18,6 +18,7 @@ HERE = pathlib.Path(__file__).parent
 STORE = HERE / 'results'
 TITLES = {'dr_diffuse': 'DR-DiffuSE', 'diffiner': 'Diffiner and Diffiner+', 'segan': 'SEGAN',
           'compact_diffiner': 'The compact prior', 'diffgmm': 'DiffGMM', 'dccrn': 'DCCRN'}
+LOSSES = {'test_l_g': 'test loss L_G ↓', 'test_eps_mse': 'test loss ↓'}  # published beside metrics
 BOTH = ('command', 'data', 'files', 'audio_seconds', 'date', 'metrics', 'preceding', 'seconds', 'versions')
 KEPT = {'summary': (*BOTH, 'checkpoint', 'sampling_steps', 'seed', 'stages', 'statistics', 'real_time_factor',
                     'device'),
@@ -120,7 +121,9 @@ def _published(entries: list[dict]) -> str:
     rows = [[entry['what'], entry['source'], entry['data'], *(
         f'{entry["metrics"][metric]:g}' if metric in entry['metrics'] else '' for metric in metrics)]
         for entry in entries]
-    return 'Published:\n\n' + grid(['published', 'source', 'data', *map(heading, metrics)], 3, rows)
+    headings = [LOSSES.get(metric) or heading(metric) for metric in metrics]
+    notes = dict.fromkeys(entry['note'] for entry in entries if 'note' in entry)
+    return '\n\n'.join(['Published:', grid(['published', 'source', 'data', *headings], 3, rows), *notes])
 
 
 def _measured(name: str, found: dict) -> str:

@@ -65,9 +65,10 @@ def sections(system: str, model: dict) -> ConfigDict:
         'data': {
             'name': 'folders',  # or a TFDS data set, see docs/data.md
             'data_dir': '',  # of TFDS; '': ~/tensorflow_datasets
-            'train': {'clean': '', 'noisy': '', 'speech': '', 'noise': ''},  # folders: pairs, or speech and noise
-            'validation': {'clean': '', 'noisy': '', 'speech': '', 'noise': ''},  # '': speakers held out of train
-            'test': {'clean': '', 'noisy': '', 'speech': '', 'noise': ''},
+            # Folders of pairs, or of speech and noise, or a file of arrays; '' for validation: held out of train
+            'train': {'clean': '', 'noisy': '', 'speech': '', 'noise': '', 'arrays': ''},
+            'validation': {'clean': '', 'noisy': '', 'speech': '', 'noise': '', 'arrays': ''},
+            'test': {'clean': '', 'noisy': '', 'speech': '', 'noise': '', 'arrays': ''},
             'held_out': 0.05,  # share of the training speakers and noises held out if validation names no folders
             'share': 1.0,  # of each speaker's utterances, for training and validation
             'share_seed': 0,  # of the choice of this share
@@ -82,6 +83,7 @@ def sections(system: str, model: dict) -> ConfigDict:
             'test_snr_db': (2.5, 7.5, 12.5, 17.5),  # of the listed test mixtures
             'segments': False,  # train on consecutive segments of train.crop_seconds, not on random crops
             'clip_seconds': 0.0,  # listed mixtures are cut to their middle; 0: not cut
+            'pad_seconds': 0.0,  # shorter utterances (validation, test) get zeros at their end; 0: none
             'sample_rate': 16_000,  # Hz
             'resample': False,  # accept files and data sets at another rate and resample them when read
             'min_seconds': 0.25,  # shorter files are refused
@@ -118,7 +120,11 @@ def sections(system: str, model: dict) -> ConfigDict:
             'plateau_min_rate': 0.0,  # lower limit of the rate
             'keras': False,  # Adam as in Keras, with epsilon 1e-7 before the bias correction
         },
-        'log': {'audio_examples': 2, 'wandb_project': ''},
+        'log': {
+            'audio_examples': 2,  # validation utterances whose audio is logged
+            'pesq_examples': 0,  # validation utterances that are scored in PESQ, to log the best and the worst
+            'wandb_project': '',
+        },
         'parallel': {'mapper': 'shard_map'},  # or 'pmap'
     })
 

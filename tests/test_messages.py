@@ -73,7 +73,7 @@ def test_keys_in_messages_exist_in_the_configs(path, commands):
             assert section in config and (not name or name in config[section]), message
 
 
-@pytest.mark.parametrize('module', ['scan', 'folders', 'config'])
+@pytest.mark.parametrize('module', ['arrays', 'scan', 'folders', 'config'])
 def test_advice_about_data_names_what_evaluate_takes(module):
     """evaluate takes no --config.KEY; messages about data are those of train, too."""
     for message in _messages(ROOT / 'jax_diffse' / 'data' / f'{module}.py'):

@@ -61,6 +61,16 @@ def test_published_and_measured_figures_stand_in_tables_of_their_own(store):
         assert fact in page, fact
 
 
+def test_a_published_loss_is_listed_with_what_it_is(store):
+    entries = json.loads((store / 'store' / 'published.json').read_text())
+    entries.append(entries[0] | {'what': 'a loss', 'metrics': {'test_l_g': 0.0535}, 'note': 'It is no metric.'})
+    (store / 'store' / 'published.json').write_text(json.dumps(entries))
+    table, note = results.page().split('Published:\n\n')[1].split('\n\n')[:2]
+    cells = [[cell.strip() for cell in line.split('|')[1:-1]] for line in table.splitlines()]
+    assert cells[0][3:] == ['pesq_wb ↑', 'test loss L_G ↓'] and cells[3][3:] == ['', '0.0535']
+    assert note == 'It is no metric.'
+
+
 def test_every_stored_entry_says_how_each_of_its_runs_was_trained():
     stored = [json.loads(path.read_text(encoding='utf-8')) for path in results.STORE.glob('*.json')
               if path.stem != 'published']

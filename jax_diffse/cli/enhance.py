@@ -25,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--workdir', required=True, type=files.given, metavar='RUN', help='a trained or converted run')
     parser.add_argument('--output', required=True, type=files.given, metavar='DIR',
                         help='folder for the results, which keep their names')
+    parser.add_argument('--name-by-setting', action='store_true',
+                        help='write the results to a folder in DIR that is named by the sampler, its values and steps')
     parser.add_argument('--steps', type=int, metavar='N',
                         help="sampling steps, for systems that sample (default: the run's own)")
     parser.add_argument('--strength', type=float, default=1.0, metavar='S',
@@ -54,5 +56,5 @@ def run(args: argparse.Namespace) -> int | None:
     options = EnhanceOptions(
         noisy=args.noisy, processed=args.processed, preceding=args.preceding, noise=args.noise, strength=args.strength,
         steps=args.steps, checkpoint=args.checkpoint, model=dict(args.model), chunk_seconds=args.chunk_seconds,
-        stream=args.stream)
+        name_by_setting=args.name_by_setting, stream=args.stream)
     return enhance(args.workdir, args.inputs, args.output, options)

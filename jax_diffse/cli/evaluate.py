@@ -1,7 +1,7 @@
 """Evaluates runs: writes tables, figures and a report with audio players, DIR/index.html.
 
 The default data are the test split of the data that the run was trained on. --clean and --noisy name folders whose
-files have the same names; --speech and --noise name folders to mix.
+files have the same names; --speech and --noise name folders to mix; --arrays names a file of prepared pairs.
 
 Several --steps, --sweep values, --seeds or runs (--workdir, repeated) give a sweep: tables with confidence intervals
 and figures. --compare A B compares two runs, or two settings such as RUN@steps=6,guidance=none, file by file.
@@ -41,16 +41,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        help='two runs or settings, instead of --workdir; KEY may be steps')
     data = parser.add_argument_group('data')
     data.add_argument('--split', choices=('test', 'validation'), help="of the run's own data (default: test)")
+    data.add_argument('--data-set', metavar='NAME', help='voicebank_demand or another data set of TFDS')
     data.add_argument('--clean', type=files.given, metavar='DIR', help='clean speech; requires --noisy')
     data.add_argument('--noisy', type=files.given, metavar='DIR', help='the same recordings with noise')
     data.add_argument('--speech', type=files.given, metavar='DIR', help='clean speech to mix; requires --noise')
     data.add_argument('--noise', type=files.given, metavar='DIR', help='noise to mix it with, one folder per class')
+    data.add_argument('--arrays', type=files.given, metavar='FILE.npy',
+                      help='prepared pairs: [noise kind, dB class, B, 2, L] or [B, 2, L]; 2: noisy, clean')
     data.add_argument('--snr-db', type=arguments.numbers(float), default=(), metavar='A,B,...',
-                      help="SNRs of the mixtures, as in --snr-db=-5,0 (default: the run's)")
+                      help="SNRs of the mixtures or dB classes, as in --snr-db=-5,0 (default: the run's)")
     data.add_argument('--noise-classes', type=lambda names: tuple(names.split(',')), default=(), metavar='A,B,...',
                       help='classes of the noise to use (default: all)')
     data.add_argument('--clip-seconds', type=float, metavar='S',
                       help="cut utterances to their middle before mixing; 0: not cut (default: the run's)")
+    data.add_argument('--pad-seconds', type=float, metavar='S',
+                      help="extend shorter utterances with zeros, before mixing; 0: not extended (default: the run's)")
     data.add_argument('--share', type=float, metavar='X',
                       help="share of each speaker's test utterances, as 0.25 (default: the run's test_share)")
     data.add_argument('--resample', action='store_true', help="resample files to the system's rate")
@@ -76,8 +81,9 @@ def _evaluate(args: argparse.Namespace) -> None:
     from jax_diffse.evaluation.study import study
 
     data = EvaluationData(
-        split=args.split, clean=args.clean, noisy=args.noisy, speech=args.speech, noise=args.noise, snr_db=args.snr_db,
-        noise_classes=args.noise_classes, clip_seconds=args.clip_seconds, share=args.share, resample=args.resample,
+        split=args.split, data_set=args.data_set, clean=args.clean, noisy=args.noisy, speech=args.speech,
+        noise=args.noise, arrays=args.arrays, snr_db=args.snr_db, noise_classes=args.noise_classes,
+        clip_seconds=args.clip_seconds, pad_seconds=args.pad_seconds, share=args.share, resample=args.resample,
         skip_bad=args.skip_bad, limit=args.limit)
     options = EvaluationOptions(
         metrics=None if args.metrics is None else tuple(dict.fromkeys(args.metrics.split(','))), workers=args.workers,

@@ -1,20 +1,24 @@
 """Data sets and the tf.data pipeline; nothing outside this package imports TensorFlow.
 
-This module and `folders` load without TensorFlow; `pipeline`, `tf_spectral`, `tfds_source` and the builders import it.
+This module, `folders` and `arrays` load without TensorFlow; `pipeline`, `tf_spectral`, `tfds_source` and the builders
+import it.
 """
 
+from jax_diffse.data.arrays import open_arrays
 from jax_diffse.data.config import FOLDERS, SPLITS, DataConfig
 from jax_diffse.data.folders import open_folders
+from jax_diffse.data.mixing import MixSource
 from jax_diffse.data.resampling import Resampled
 from jax_diffse.data.share import take_share
-from jax_diffse.data.source import Source
+from jax_diffse.data.source import Padded, Source
 from jax_diffse.errors import UserError
 
 __all__ = ['FOLDERS', 'SPLITS', 'DataConfig', 'Source', 'open_folders', 'open_source']
 
 
 def open_source(config: DataConfig, split: str) -> Source:
-    """Opens the 'train', 'validation' or 'test' split. Every file of a `folders` split is read once, to check it.
+    """Opens the 'train', 'validation' or 'test' split. Every file of a `folders` split is read once, to
+    check it.
 
     Raises:
       UserError: a folder is missing or not named; bad files (all in one message); the data set does not exist or is
@@ -25,11 +29,16 @@ def open_source(config: DataConfig, split: str) -> Source:
     source = _open(config, split)
     if config.share_of(split)[0] < 1:
         print(f'{config.describe(split)}: {source.used}', flush=True)
-    return source
+    if split == 'train' or not config.pad_seconds or isinstance(source, MixSource):  # extended before mixing
+        return source
+    return Padded(source, round(config.pad_seconds * config.sample_rate))
 
 
 def _open(config: DataConfig, split: str) -> Source:
     if config.name == FOLDERS:
+        key, folders, _ = config.folders_of(split)
+        if folders.kind(key) == 'arrays':
+            return take_share(open_arrays(config, split), *config.share_of(split))
         return open_folders(config, split)
     from jax_diffse.data.tfds_source import open_tfds  # loads TensorFlow
 

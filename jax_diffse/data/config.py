@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,19 +18,23 @@ SPLITS = ('train', 'validation', 'test')
 
 @dataclasses.dataclass(frozen=True)
 class Folders:
-    """Directories of one split: `clean` and `noisy` (pairs), `speech` and `noise` (to mix), `speech` alone, or none."""
+    """What a split is read from, or nothing.
+
+    Directories: `clean` and `noisy` (pairs), `speech` and `noise` (to mix), or `speech` alone. Or a file: `arrays`.
+    """
 
     clean: str = ''
     noisy: str = ''
     speech: str = ''
     noise: str = ''
+    arrays: str = ''  # .npy, of prepared pairs; see `arrays.open_arrays`
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, files.given(getattr(self, field.name)))
 
     def kind(self, key: str) -> str:
-        """Returns 'pairs', 'mix', 'clean' (speech alone) or '' (nothing named).
+        """Returns 'pairs', 'mix', 'clean' (speech alone), 'arrays' or '' (nothing named).
 
         Args:
           key: the config key of these folders, for messages.
@@ -38,10 +43,11 @@ class Folders:
           UserError: one folder of two is named, or folders of both kinds.
         """
         named = tuple(field.name for field in dataclasses.fields(self) if getattr(self, field.name))
-        kinds = {(): '', ('clean', 'noisy'): 'pairs', ('speech', 'noise'): 'mix', ('speech',): 'clean'}
+        kinds = {(): '', ('clean', 'noisy'): 'pairs', ('speech', 'noise'): 'mix', ('speech',): 'clean',
+                 ('arrays',): 'arrays'}
         if named not in kinds:
-            raise UserError(f'{key}: {" and ".join(named)} set, expected clean and noisy, speech and noise, or speech '
-                            'alone')
+            raise UserError(f'{key}: {" and ".join(named)} set, expected clean and noisy, speech and noise, speech '
+                            'alone, or arrays alone')
         return kinds[named]
 
 
@@ -72,6 +78,7 @@ class DataConfig:
     test_snr_db: tuple[float, ...] = (2.5, 7.5, 12.5, 17.5)  # of the listed test mixtures; VoiceBank-DEMAND's
     segments: bool = False  # train on consecutive segments of config.train.crop_seconds instead of random crops
     clip_seconds: float = 0.0  # cut longer utterances of listed mixtures (validation, test) to their middle; 0: whole
+    pad_seconds: float = 0.0  # extend shorter utterances (validation, test) with zeros at their end; 0: as they are
     sample_rate: int = 16_000  # Hz, of every file
     resample: bool = False  # resample files and data sets at another rate when they are read, instead of refusing them
     min_seconds: float = 0.25  # shorter files are bad; the least that PESQ needs
@@ -80,7 +87,8 @@ class DataConfig:
     def __post_init__(self):
         object.__setattr__(self, 'data_dir', files.given(self.data_dir))
         if self.name != FOLDERS and self.name.partition('/')[0] not in BUILDERS:
-            raise UserError(f'config.data.name: expected one of {", ".join((FOLDERS, *BUILDERS))}, got {self.name!r}')
+            raise UserError(f'config.data.name (evaluate: --data-set): expected one of '
+                            f'{", ".join((FOLDERS, *BUILDERS))}, got {self.name!r}')
         if not 0 < self.held_out < 1:
             raise UserError(f'config.data.held_out: expected a share between 0 and 1, got {self.held_out}')
         for key in ('share', 'test_share'):
@@ -103,6 +111,10 @@ class DataConfig:
         if gain and not (len(gain) == 2 and 0 < gain[0] <= gain[1] < math.inf):
             raise UserError(f'config.data.noise_gain: expected () or the lowest and the highest factor of the noise, '
                             f'both positive, as (0.2,0.8), got {gain!r}')
+        if not 0 <= self.pad_seconds <= (self.clip_seconds or sys.float_info.max):
+            raise UserError('config.data.pad_seconds (evaluate: --pad-seconds): expected 0 (not extended) or more, and '
+                            'no more than config.data.clip_seconds (evaluate: --clip-seconds) if that is set, got '
+                            f'{self.pad_seconds:g} and {self.clip_seconds:g}')
         for key in ('snr_db', 'test_snr_db'):
             levels = getattr(self, key)
             if not levels or not all(type(level) in (int, float) and math.isfinite(level) for level in levels):
@@ -118,14 +130,22 @@ class DataConfig:
         share, _ = self.share_of(split)
         return self._describe(split) + (f', a share of {share:g}' if share < 1 else '')
 
+    def folders_of(self, split: str) -> tuple[str, Folders, bool]:
+        """What a split is read from: its config key, its folders, and whether train and validation share them."""
+        shared = split in ('train', 'validation') and not self.validation.kind('config.data.validation')
+        name = 'train' if shared else split
+        return f'config.data.{name}', getattr(self, name), shared
+
     def _describe(self, split: str) -> str:
+        padded = f', zero-padded to {self.pad_seconds:g} s' if split != 'train' and self.pad_seconds else ''
         if self.name != FOLDERS:
-            return f'{self.name}, {split} split'
+            return f'{self.name}, {split} split{padded}'
         named = {name: path for name, path in dataclasses.asdict(getattr(self, split)).items() if path}
         folders = ', '.join(f'{name} {path}' for name, path in named.items())
         mixed = split != 'train' and ('speech' in named if named else self.train.speech)
         clips = f', cut to {self.clip_seconds:g} s' if mixed and self.clip_seconds else ''
-        return (folders or f'{split} split, held out of {self.train.clean or self.train.speech}') + clips
+        whole = self.train.clean or self.train.speech or self.train.arrays
+        return (folders or f'{split} split, held out of {whole}') + clips + padded
 
     @classmethod
     def from_config_dict(cls, config: Mapping[str, Any]) -> 'DataConfig':

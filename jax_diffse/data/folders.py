@@ -79,13 +79,11 @@ def open_folders(config: DataConfig, split: str) -> PairSource | MixSource | Cle
     Raises:
       UserError: no folders are named, or they do not exist; bad files; too few files to hold any out.
     """
-    shared = split in ('train', 'validation') and not config.validation.kind('config.data.validation')
-    key = f'config.data.{"train" if shared else split}'
-    folders = config.train if shared else getattr(config, split)
+    key, folders, shared = config.folders_of(split)
     kind = folders.kind(key)
     if not kind:
-        raise UserError(f'{key}: no folders named, expected {key}.clean and .noisy, {key}.speech and .noise, or '
-                        f'{key}.speech alone (for priors)')
+        raise UserError(f'{key}: no folders named, expected {key}.clean and .noisy, {key}.speech and .noise, '
+                        f'{key}.speech alone (for priors), or {key}.arrays (a file)')
     openers = {'pairs': _open_pairs, 'mix': _open_mix, 'clean': _open_clean}
     return openers[kind](config, split, folders, shared)
 
@@ -120,7 +118,8 @@ def _open_mix(config, split, folders, shared) -> MixSource:
     bad = bad_speech | bad_noise
     report_bad_files(bad, len(speech) + len(noise) + len(bad), config.skip_bad)
     names, used = _utterances(speech, config, split, folders.speech, shared)
-    speech = [speech[name] for name in names]
+    pad = round(config.pad_seconds * config.sample_rate) if split != 'train' else 0
+    speech = [speech[name].extended(pad) for name in names]
     labels, said = _noises(noise, config, split, folders.noise, shared)
     if said:
         print(said, flush=True)

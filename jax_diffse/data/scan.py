@@ -28,6 +28,7 @@ class AudioFile:
     num_samples: int
     resampling: Resampling | None = None  # of a file at another rate, whose `num_samples` and `read` are those after it
     label: str = ''  # the class of a noise, if it lies in a class folder or a table names it
+    zeros: int = 0  # samples at its end that are not in the file, part of `num_samples`
 
     @property
     def folder(self) -> str:
@@ -40,11 +41,20 @@ class AudioFile:
         return self.label or self.folder
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Reads samples [start, stop), float32 `[N]`, of the file or of the resampled file."""
+        """Reads samples [start, stop), float32 `[N]`, of the file or of the resampled file, and the zeros after it."""
+        if self.zeros:
+            whole = dataclasses.replace(self, zeros=0).read()
+            return np.pad(whole, (0, self.num_samples - len(whole)))[start:stop]
+
         def read(start, stop):
             return audio.read(self.path, start, stop)[0][:, 0]
 
         return read(start, stop) if self.resampling is None else self.resampling.read(read, start, stop)
+
+    def extended(self, num_samples: int) -> 'AudioFile':
+        """This file, with zeros at its end if it is shorter than `num_samples`."""
+        zeros = max(0, num_samples - self.num_samples)
+        return dataclasses.replace(self, num_samples=self.num_samples + zeros, zeros=self.zeros + zeros)
 
 
 def is_silent(samples: np.ndarray) -> bool:

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
@@ -70,12 +71,16 @@ class EvaluationData:
     """The recordings to evaluate on; default: the test split of the data that the run was trained on.
 
     Attributes:
-      split: 'test' or 'validation' of the run's own data.
+      split: 'test' or 'validation' of the run's own data, or of `data_set`.
+      data_set: a data set of TFDS instead of the run's own data, such as 'voicebank_demand'.
       clean, noisy: folders whose files have the same names.
       speech, noise: folders to mix on the fly; noise has one subfolder per class.
-      snr_db: SNRs of the mixtures; default: those of the run.
+      arrays: a file of prepared pairs, see `data.arrays.open_arrays`.
+      snr_db: SNRs of the mixtures, or of the dB classes of the array; default: those of the run.
       noise_classes: classes of the noise to use; default: those of the run's `test_noise_classes`, usually all.
       clip_seconds: longer utterances are cut to their middle before mixing; 0: not cut; default: the run's.
+      pad_seconds: shorter utterances are extended with zeros at their end, before mixing; 0: not extended; default: the
+        run's.
       share: of the utterances of each speaker of the test data, the same for all runs; default: the run's `test_share`.
       resample: accept files at another rate than the system's, and resample them.
       skip_bad: leave out unusable files instead of stopping.
@@ -83,13 +88,16 @@ class EvaluationData:
     """
 
     split: str | None = None
+    data_set: str | None = None
     clean: str | os.PathLike | None = None
     noisy: str | os.PathLike | None = None
     speech: str | os.PathLike | None = None
     noise: str | os.PathLike | None = None
+    arrays: str | os.PathLike | None = None
     snr_db: tuple[float, ...] = ()
     noise_classes: tuple[str, ...] = ()
     clip_seconds: float | None = None
+    pad_seconds: float | None = None
     share: float | None = None
     resample: bool = False
     skip_bad: bool = False
@@ -102,22 +110,26 @@ class EvaluationData:
           UserError: the options contradict each other, or the run has no such data.
         """
         own = DataConfig.from_config_dict(run.config.get('data', {}))
-        own = dataclasses.replace(own, skip_bad=own.skip_bad or self.skip_bad, resample=own.resample or self.resample,
-                                  test_share=own.test_share if self.share is None else self.share)
-        folders = {name: os.fspath(getattr(self, name)) for name in ('clean', 'noisy', 'speech', 'noise')
-                   if getattr(self, name)}
+        if self.data_set:
+            own = dataclasses.replace(own, name=self.data_set)
+        changes: dict[str, Any] = {'skip_bad': own.skip_bad or self.skip_bad, 'resample': own.resample or self.resample,
+                                   'pad_seconds': own.pad_seconds if self.pad_seconds is None else self.pad_seconds,
+                                   'test_share': own.test_share if self.share is None else self.share}
+        folders = {field.name: os.fspath(getattr(self, field.name)) for field in dataclasses.fields(Folders)
+                   if getattr(self, field.name)}
         self._check(folders, own, run)
         if not folders:
             split = self.split or 'test'
             if own.name == FOLDERS and split == 'test' and own.test == Folders():
-                raise UserError(f'{run.workdir}: its config names no test data; give --clean and --noisy, or --speech '
-                                'and --noise')
-            return own, split
+                raise UserError(f'{run.workdir}: its config names no test data; give --clean and --noisy, --speech '
+                                'and --noise, --arrays or --data-set')
+            return dataclasses.replace(own, **changes), split
+        clip_seconds = own.clip_seconds if self.clip_seconds is None else self.clip_seconds
         return dataclasses.replace(
             own, name=FOLDERS, train=own.train if own.name == FOLDERS else Folders(), test=Folders(**folders),
             sample_rate=run.system.sample_rate, test_snr_db=self.snr_db or own.test_snr_db,
             test_noise_classes=self.noise_classes or own.test_noise_classes,
-            clip_seconds=own.clip_seconds if self.clip_seconds is None else self.clip_seconds), 'test'
+            clip_seconds=clip_seconds if 'speech' in folders else 0.0, **changes), 'test'
 
     def open(self, run: Run) -> EvaluationSet:
         """Opens the recordings for a run.
@@ -127,21 +139,29 @@ class EvaluationData:
         """
         config, split = self.config(run)
         source, description = open_source(config, split), config.describe(split)
+        if self.snr_db and self.arrays and 'snr_db' not in source.info(0):
+            raise UserError(f'--snr-db: {self.arrays} has no axis of dB classes; drop it')
         if config.share_of(split)[0] < 1:
             description += f': {source.used}'
         return EvaluationSet(source, description, self.limit, config.skip_bad)
 
     def _check(self, folders: dict[str, str], own: DataConfig, run: Run) -> None:
-        if tuple(folders) not in ((), ('clean', 'noisy'), ('speech', 'noise')):
-            raise UserError(f'{" ".join(f"--{name}" for name in folders)} given, expected --clean and --noisy, or '
-                            '--speech and --noise')
-        if 'speech' not in folders:
-            for flag, given in (('--snr-db', bool(self.snr_db)), ('--noise-classes', bool(self.noise_classes)),
-                                ('--clip-seconds', self.clip_seconds is not None)):
-                if given:
-                    raise UserError(f'{flag} needs --speech and --noise')
+        if tuple(folders) not in ((), ('clean', 'noisy'), ('speech', 'noise'), ('arrays',)):
+            raise UserError(f'{" ".join(f"--{name}" for name in folders)} given, expected --clean and --noisy, '
+                            '--speech and --noise, or --arrays alone')
+        if self.data_set is not None and (folders or self.data_set == FOLDERS):
+            raise UserError(f'--data-set={self.data_set}: expected a data set of TFDS, alone; name your own files with '
+                            '--clean and --noisy, --speech and --noise, or --arrays')
+        if self.snr_db and not {'speech', 'arrays'} & set(folders):
+            raise UserError('--snr-db needs --speech and --noise, or --arrays')
+        for flag, given in (('--noise-classes', bool(self.noise_classes)),
+                            ('--clip-seconds', self.clip_seconds is not None)):
+            if given and 'speech' not in folders:
+                raise UserError(f'{flag} needs --speech and --noise')
         if self.share is not None and self.split == 'validation':
             raise UserError('--share is for test data, but --split=validation given; drop one of them')
+        if self.resample and self.arrays:
+            raise UserError(f'--resample is for folders; the samples in {self.arrays} must have the rate of the system')
         if self.resample and not folders and own.name != FOLDERS:
             raise UserError(f'--resample is for folders, but {run.workdir} is evaluated on {own.name}, which has one '
                             'rate; drop it')

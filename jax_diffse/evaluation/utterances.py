@@ -37,7 +37,8 @@ def read_all(source: Source, processed: str | os.PathLike | None = None, limit: 
       processed: the folder with another enhancer's output. Every utterance has a file there, named by its id or by
         `file_name`, with any extension; it has one channel, the source's rate and the length of the noisy speech.
       limit: at most this many utterances, spread evenly over those with a partner in `processed`.
-      skip_bad: leave out utterances without a partner of their length and print how many, instead of stopping.
+      skip_bad: leave out utterances without a partner of their length and print how many, instead of stopping. Files
+        without an utterance are not used, and a line says how many.
 
     Raises:
       UserError: a limit below 1, or partners that do not fit (all in one message).
@@ -76,17 +77,21 @@ def _partners(source: Source, folder, skip_bad: bool) -> dict[int, pathlib.Path 
     """Usable utterance -> its file in `folder`; None if no folder is given."""
     if folder is None:
         return dict.fromkeys(range(len(source)))
-    files, partners, bad = audio_files.by_name(folder), {}, {}
+    files, partners, bad, used = audio_files.by_name(folder), {}, {}, set()
     for i in range(len(source)):
         info = source.info(i)
         name = file_name(info['id'])
         path = next((files[key] for key in _keys(info['id']) if key in files), None)
+        used.add(path)
         wrong = _mismatch(path, source.sample_rate, info['num_samples']) if path else 'no such file, of any extension'
         if wrong:
             bad[str(path or pathlib.Path(folder, name))] = wrong
         else:
             partners[i] = path
     report_bad_files(bad, len(source), skip_bad)
+    superfluous = len(set(files.values()) - used)
+    if superfluous:
+        print(f'{folder}: {superfluous} of {len(files)} files are named as no utterance and are not used', flush=True)
     if not partners:
         raise UserError(f'{folder}: no utterance of the data has a matching file here; expected files named by id')
     return partners

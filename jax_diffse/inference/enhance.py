@@ -31,6 +31,8 @@ class EnhanceOptions:
       checkpoint: 'best', 'latest' or a step.
       model: fields of config.model to override.
       chunk_seconds: length of the chunks that recordings are split into; default 16.
+      name_by_setting: write the results, and the removed noise, to a subfolder that is named by the sampler's settings;
+        see `setting.Setting.folder_name`.
       stream: enhance hop by hop, as a live stream; real-time factors then count only the steps.
 
     Raises:
@@ -46,6 +48,7 @@ class EnhanceOptions:
     checkpoint: int | str = 'best'
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     chunk_seconds: float | None = None
+    name_by_setting: bool = False
     stream: bool = False
 
     def __post_init__(self):
@@ -80,11 +83,14 @@ def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], out
     if bool(inputs) == bool(options.noisy):
         raise UserError('expected files or folders to enhance, or --noisy and --processed instead'
                         + (', got both' if inputs else ''))
-    jobs = plan_jobs(inputs or [options.noisy], output, options.noise, options.processed)
     enhancer = _enhancer(workdir, options)
+    setting, noise = Setting(enhancer.run, options.steps, preceding=enhancer.preceding), options.noise
+    if options.name_by_setting:
+        name = setting.folder_name(options.model) + (f'_strength={options.strength:g}' if options.strength < 1 else '')
+        output, noise = os.path.join(output, name), noise and os.path.join(noise, name)
+    jobs = plan_jobs(inputs or [options.noisy], output, noise, options.processed)
     failures = _unsuitable(jobs)  # before any work is spent
-    setting = Setting(enhancer.run, options.steps, preceding=enhancer.preceding).record()
-    journal = Journal(output, setting | {'strength': options.strength, 'chunk_seconds': options.chunk_seconds,
+    journal = Journal(output, setting.record() | {'strength': options.strength, 'chunk_seconds': options.chunk_seconds,
                                          'stream': options.stream})
     suitable = [job for job in jobs if job not in failures]
     todo = [job for job in suitable if not journal.has(job.name, job.inputs, job.outputs)]

@@ -1,12 +1,15 @@
 """A run and its sampler settings: everything that determines an enhancement besides the recording."""
 
 import dataclasses
+import urllib.parse
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from jax_diffse import runs
 from jax_diffse.errors import UserError
 from jax_diffse.runs import Run
 from jax_diffse.systems import base
-from jax_diffse.systems.base import Refiner, System
+from jax_diffse.systems.base import Refiner, Sampling, System
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +38,25 @@ class Setting:
         check_seed(self.seed)
         check_steps(self.run.system, self.steps)
         check_processed(self.run, self.preceding, processed)
+
+    def folder_name(self, model: Mapping[str, object] = MappingProxyType({})) -> str:
+        """A name for a folder of results: what chose them, as in 'diffiner_eta_a=0.9_eta_b=0.9_steps=200'.
+
+        It starts with the sampler and its values, without flags that are off, if the system has several; or else with
+        the system. Sampling steps are last, for systems that sample.
+
+        Args:
+          model: fields of config.model that were overridden; those that the name lacks are added.
+        """
+        system, section, parts = self.run.system, '', [self.run.config.system]
+        if isinstance(system, Sampling) and system.sampler_section:
+            section = system.sampler_section
+            values = dataclasses.asdict(getattr(system, section))
+            parts = [system.sampler, *(f'{key}={value}' for key, value in values.items() if value is not False)]
+        parts += [f'{key}={value}' for key, value in model.items()
+                  if not section or key != 'sampler' and key.partition('.')[0] != section]
+        parts += [] if self.sampling_steps is None else [f'steps={self.sampling_steps}']
+        return urllib.parse.quote('_'.join(parts), safe=' +=,()')
 
     def record(self) -> dict:
         """Everything that determines a result besides the file, for JSON."""

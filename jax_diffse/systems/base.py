@@ -114,6 +114,7 @@ class Sampling(System):
     """A system with a sampler, which takes a number of steps."""
 
     baselines: tuple[str, ...] = ()  # stages that the sampler has no part in
+    sampler: str = ''  # the chosen one, of a system with several
     sampler_section: str = ''  # of config.model, where the chosen sampler has one of its own
 
     @property

@@ -4,6 +4,9 @@ import dataclasses
 import math
 
 from jax_diffse.errors import UserError
+from jax_diffse.systems.base import Refiner, System
+
+PESQ = {8000: 'pesq_nb', 16_000: 'pesq_wb'}  # rate in Hz -> the metric that is logged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +61,26 @@ class LogConfig:
     """Logging besides losses."""
 
     audio_examples: int = 2  # validation utterances whose audio and spectrograms are logged
+    pesq_examples: int = 0  # validation utterances that are enhanced and scored, to log the best and the worst one
     wandb_project: str = ''  # '': no Weights & Biases
+
+    def __post_init__(self):
+        for name in ('audio_examples', 'pesq_examples'):
+            if getattr(self, name) < 0:
+                raise UserError(f'config.log.{name} must be 0 (none) or more, got {getattr(self, name)}')
+
+    def check(self, system: System) -> None:
+        """Checks that the outputs of a system can be scored, if they are to be.
+
+        Raises:
+          UserError: the system enhances nothing by itself, or works at a rate without PESQ.
+        """
+        if self.pesq_examples and isinstance(system, Refiner):
+            raise UserError(f'config.log.pesq_examples: expected 0, as {type(system).__name__} enhances nothing by '
+                            f'itself that could be scored in training, got {self.pesq_examples}')
+        if self.pesq_examples and system.sample_rate not in PESQ:
+            raise UserError(f'config.log.pesq_examples: expected 0, as PESQ is not defined at {system.sample_rate} Hz, '
+                            f'got {self.pesq_examples}')
 
 
 @dataclasses.dataclass(frozen=True)

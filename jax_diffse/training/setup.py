@@ -62,6 +62,7 @@ class TrainingSpec:
         mapping.check_batch_size(train.batch_size, train.accumulate)
         system = systems.build(config.system, config.model)
         augment = from_config_dict(AugmentConfig, config.get('augment', {}), 'config.augment')
+        log.check(system)
         return cls(config, workdir, train, log, optimizer,
                    from_config_dict(data.DataConfig, config.data, 'config.data'), init_from, mapping, system, augment)
 
@@ -229,7 +230,10 @@ def _make_workdir(workdir: pathlib.Path) -> None:
 
 
 def _changes(saved: dict, given: dict) -> str:
-    """The keys whose values differ between two configs, with both values, or ''."""
+    """The keys whose values differ between two configs, with both values, or ''.
+
+    A key that the saved config lacks is newer than the run, and changes nothing if it is empty, 0 or False.
+    """
     def flat(tree, prefix=''):
         for key, value in tree.items():
             if isinstance(value, dict):
@@ -238,6 +242,6 @@ def _changes(saved: dict, given: dict) -> str:
                 yield f'{prefix}{key}', list(value) if isinstance(value, tuple) else value
 
     saved, given = dict(flat(saved)), dict(flat(given))
-    changed = [key for key in sorted({*saved, *given}) if saved.get(key) != given.get(key)
+    changed = [key for key in sorted({*saved, *given}) if saved.get(key, type(given.get(key))()) != given.get(key)
                and not any(key == free or key.startswith(free + '.') for free in FREE_KEYS)]
     return '; '.join(f'{key} was {saved.get(key)!r}, is {given.get(key)!r}' for key in changed)

@@ -8,6 +8,7 @@ import soundfile
 
 from jax_diffse import runs
 from tests.bad_input.enhancing import ENHANCE, FILES, FLAGS, GOOD_FILES, OUTPUTS, REFINE, RUNS, A
+from tests.bad_input.evaluating import BARE, EVALUATE, MIX, PREPARED
 from tests.bad_input.givens import (
     NAN,
     add_member,
@@ -25,11 +26,6 @@ from tests.bad_input.selections import SELECTIONS
 from tests.bad_input.world import Case, cut, data, empty_folder, fifo, link, meta, pairs, sound, wav
 
 # ------------------------------------------------------------------------------------------------------ evaluate
-
-BARE = 'jax-diffse evaluate --workdir runs/half --output report --metrics si_sdr --workers 0'
-EVALUATE = f'{BARE} --clean clean --noisy noisy'
-MIX = f'{BARE} --speech clean --noise noisy'
-
 
 def bad_pair(given: str, make, line: str, **more) -> Case:
     return Case(given, EVALUATE, (pairs(), make), 2, line, **more)
@@ -213,6 +209,8 @@ TRAININGS = [
     bad_key('a crop length that is not a number', 'train.crop_seconds=nan', 'config.train.*crop_seconds'),
     bad_key('no validation, written as every 0 steps', 'train.eval_every=0',
             'config.train.eval_every must be 1 or more'),
+    bad_key('a negative number of utterances to score', 'log.pesq_examples=-1',
+            'config.log.pesq_examples must be 0 .none. or more'),
     bad_key('an averaging decay of 1.5', 'train.ema_decay=1.5', 'config.train.*ema_decay'),
     bad_key('a learning rate of NaN', 'optimizer.learning_rate=nan', 'config.optimizer.*learning_rate'),
     bad_key('an unknown decay', 'optimizer.decay=linear', "decay must be one of .* got 'linear'"),
@@ -220,7 +218,7 @@ TRAININGS = [
     bad_key('a share of 2 held out', 'data.held_out=2.0', 'held_out: expected a share between 0 and 1'),
     bad_key('levels that are not numbers', "data.snr_db=('low',)", 'snr_db: expected float'),
     bad_key('an unknown data set', 'data.name=voicebank',
-            "config.data.name: expected one of folders, .* got 'voicebank'"),
+            "config.data.name .evaluate: --data-set.: expected one of folders, .* got 'voicebank'"),
     bad_key('data at another rate than config.data says', 'data.sample_rate=8000',
             'clean/a.wav: 16000 Hz, expected 8000 Hz', lines=9),
     bad_key('a missing run to start from', 'init_from=runs/gone', 'runs/gone: not a run',
@@ -258,6 +256,8 @@ TRAININGS = [
     bad_data('a partner of another length', wav('noisy/a.wav', sound(7999)), 'noisy/a.wav: 7999 samples, but 8000'),
     bad_data('a partner at another rate', wav('noisy/a.wav', rate=48_000), 'noisy/a.wav: 48000 Hz, expected 16000'),
     bad_data('text named .wav', data('noisy/a.wav', b'once upon a time'), 'noisy/a.wav: not readable as audio'),
+    Case('an array beside folders', f'{TRAIN} --config.data.train.arrays=t.npy', (FOUR,), 2,
+         'config.data.train: clean and noisy and arrays set'),
     bad_data('two files of one name', wav('clean/a.flac', sound(8000)), 'clean/a.wav: has the same name|a.flac'),
 ]
 
@@ -351,6 +351,6 @@ ADDRESSES = [
 
 SECTIONS = {
     'enhance: the files': FILES, 'enhance: input that works': GOOD_FILES, 'enhance: outputs': OUTPUTS,
-    'enhance: flags': FLAGS, 'enhance: runs and refiners': RUNS, 'evaluate': EVALUATIONS,
+    'enhance: flags': FLAGS, 'enhance: runs and refiners': RUNS, 'evaluate': [*EVALUATIONS, *PREPARED],
     'train': TRAININGS + SELECTIONS, 'convert': CONVERSIONS, 'Paths': ADDRESSES}
 CASES = [case for cases in SECTIONS.values() for case in cases]

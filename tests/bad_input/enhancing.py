@@ -13,6 +13,7 @@ from tests.bad_input.world import Case, cut, data, empty_folder, fifo, link, met
 
 ENHANCE = 'jax-diffse enhance --workdir runs/half --output out'
 REFINE = 'jax-diffse enhance --workdir runs/prior --output out'
+SAMPLE = 'jax-diffse enhance --workdir runs/sampler --output out'
 A = wav('in/a.wav')
 
 
@@ -174,8 +175,12 @@ FLAGS = [
     Case('a strength that is not a number', f'{ENHANCE} --strength nan in', (A,), 2, '--strength=nan'),
     Case('steps in words', f'{ENHANCE} --steps abc in', (A,), 2, "--steps: invalid int value: 'abc'"),
     Case('steps for a system that does not sample', f'{ENHANCE} --steps 6 in', (A,), 2, 'steps=6: Half does not'),
-    Case('no steps', 'jax-diffse enhance --workdir runs/sampler --output out --steps 0 in', (A,), 2,
+    Case('no steps', f'{SAMPLE} --steps 0 in', (A,), 2,
          'steps=0: takes 1 to 10'),
+    Case('a key that only the authors of Diffiner have', f'{REFINE} --model clip_denoised=True in', (A,), 2,
+         'config.model.clip_denoised'),
+    Case('results named by the setting', f'{SAMPLE} --name-by-setting --steps 2 in', (A,), 0,
+         'enhanced, in a folder of its own', lambda: kept('in/a.wav', 'out/sampler_steps=2/a.wav')),
     Case('chunks of length 0', f'{ENHANCE} --chunk-seconds 0 in', (A,), 2,
          'chunk_seconds=0: expected a number of at least 1'),
     Case('endless chunks', f'{ENHANCE} --chunk-seconds inf in', (A,), 2, 'chunk_seconds=inf: expected a number'),

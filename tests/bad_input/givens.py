@@ -104,6 +104,15 @@ def pickled(path: str):
     return data(path, pickle.dumps({'model_state_dict': Payload()}))
 
 
+def array(path: str, shape: tuple[int, ...], level: float = 0.1):
+    """Writes random pairs."""
+    return lambda: np.save(path, level * np.random.default_rng(0).standard_normal(shape))
+
+
+def pickled_array(path: str):
+    return lambda: np.save(path, np.array([Payload()]))
+
+
 def zipped_payload(path: str):
     """Writes the payload with torch.save."""
     def make():

@@ -176,6 +176,62 @@ def test_main_evaluates_a_share_and_says_of_how_many_files(folders, monkeypatch)
         assert summary['files'] == files and summary['data'].endswith(described)
 
 
+def test_main_scores_an_array_by_noise_kind_and_snr(tmp_path, monkeypatch):
+    """Input (noisy) first, target second; the SNRs of the noisy speech are those of the classes."""
+    rng, levels = np.random.default_rng(0), (-5, 0, 5)
+    clean = 0.1 * rng.standard_normal((2, 3, 2, 4800))
+    noise = rng.standard_normal(clean.shape)
+    gain = np.linalg.norm(clean, axis=-1) / np.linalg.norm(noise, axis=-1) / 10 ** (np.reshape(levels, (3, 1)) / 20)
+    np.save(tmp_path / 'test.npy', np.stack([clean + gain[..., None] * noise, clean], axis=-2).astype(np.float32))
+    assert _main(monkeypatch, '--output', tmp_path / 'out', '--arrays', tmp_path / 'test.npy', '--snr-db=-5,0,5',
+                 '--metrics', 'sdr', '--workers', 0, '--save-audio') == 0
+    summary = strict_json(tmp_path / 'out' / 'summary.json')
+    assert summary['files'] == 12 and summary['data'] == f'arrays {tmp_path / "test.npy"}'
+    assert list(summary['noise_kinds']) == ['seen', 'unseen']
+    for kind in ('seen', 'unseen'):
+        for level in levels:
+            cell = summary['noise_kinds'][kind][str(level)]
+            assert cell['files'] == 2
+            assert_allclose(cell['statistics']['noisy']['sdr']['mean'], level, atol=1e-3)
+    assert (tmp_path / 'out' / 'audio' / 'enhanced' / 'unseen' / '-5dB' / '0001.wav').is_file()
+
+
+@pytest.mark.parametrize('kind', ['pairs', 'mixtures', 'array'])
+def test_main_extends_shorter_files_with_zeros(folders, monkeypatch, kind):
+    """Of 8000 and 9600 samples; the noisy speech of pairs and arrays is then silent at its end."""
+    pair = [soundfile.read(folders / name / 'a.wav')[0] for name in ('noisy', 'clean')]
+    np.save(folders / 'a.npy', [pair])
+    data = {'pairs': ['--clean', folders / 'clean', '--noisy', folders / 'noisy'],
+            'array': ['--arrays', folders / 'a.npy'],
+            'mixtures': ['--speech', folders / 'clean', '--noise', folders / 'noise', '--clip-seconds', 0.6]}
+    assert _main(monkeypatch, '--output', folders / 'out', *data[kind], '--pad-seconds', 0.6, '--metrics', 'sdr',
+                 '--workers', 0, '--save-audio') == 0
+    summary = strict_json(folders / 'out' / 'summary.json')
+    assert summary['data'].endswith(', zero-padded to 0.6 s')
+    assert_allclose(summary['audio_seconds'], summary['files'] * 0.6)
+    assert summary['files'] == {'array': 1, 'pairs': 2, 'mixtures': 8}[kind]  # 2 classes at 4 SNRs
+    for path in (folders / 'out' / 'audio' / 'enhanced').rglob('*.wav'):
+        enhanced = soundfile.read(path)[0]
+        assert len(enhanced) == 9600 and enhanced[-50:].any() == (kind == 'mixtures' or path.stem == 'b')
+
+
+@pytest.mark.parametrize(('arguments', 'words'), [
+    (['--arrays', 'x', '--clean', 'y', '--noisy', 'z'], ['--clean --noisy --arrays given', '--arrays alone']),
+    (['--arrays', 'x', '--resample'], ['--resample is for folders', 'x']),
+    (['--arrays', 'x', '--clip-seconds', '3'], ['--clip-seconds needs --speech']),
+    (['--arrays', 'x', '--split', 'test'], ['--split=test given with --arrays']),
+    (['--arrays', 'no_such_file.npy'], ['no_such_file.npy: cannot be read']),
+    (['--arrays', 'pairs.npy', '--snr-db', '0'], ['--snr-db: pairs.npy has no axis of dB classes']),
+])
+def test_main_refuses_arrays_in_one_line(tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    np.save('pairs.npy', np.full((2, 2, 4800), 0.1, np.float32))
+    assert _main(monkeypatch, '--output', tmp_path / 'out', *arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('error: ') and error.count('\n') == 1 and all(word in error for word in words)
+    assert not (tmp_path / 'out').exists()
+
+
 @pytest.mark.parametrize(('arguments', 'words'), [
     (['--clean', 'x', '--noisy', 'y', '--noise-classes', 'rain'], ['--noise-classes', '--speech']),
     (['--clean', 'x', '--noisy', 'y', '--share', '1.5'], ['--share', 'above 0 and at most 1, got 1.5']),
@@ -185,6 +241,7 @@ def test_main_evaluates_a_share_and_says_of_how_many_files(folders, monkeypatch)
     (['--snr-db', '0'], ['--snr-db', '--speech']),
     (['--clean', 'x', '--noisy', 'y', '--clip-seconds', '3'], ['--clip-seconds', '--speech']),
     (['--speech', 'x', '--noise', 'y', '--clip-seconds', '0.1'], ['clip-seconds', '0.25']),
+    (['--speech', 'x', '--noise', 'y', '--pad-seconds', '-1'], ['--pad-seconds', 'got -1']),
     (['--clean', 'x', '--noisy', 'y', '--split', 'test'], ['--split=test']),
     (['--clean', 'no_such_folder', '--noisy', 'y'], ['no_such_folder']),
     (['--metrics', 'pesq'], ['pesq', 'pesq_wb']),

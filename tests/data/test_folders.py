@@ -78,6 +78,9 @@ def test_config_takes_lists_and_nested_dictionaries():
     ({'name': 'voicebank'}, 'config.data.name'),
     ({'held_out': 1.5}, 'config.data.held_out'),
     ({'clip_seconds': 0.1}, 'config.data.clip_seconds'),
+    ({'pad_seconds': -1.0}, 'config.data.pad_seconds'),
+    ({'pad_seconds': float('nan')}, 'config.data.pad_seconds'),
+    ({'pad_seconds': 4.0, 'clip_seconds': 3.0}, 'config.data.pad_seconds .*--pad-seconds.*--clip-seconds.*4 and 3'),
     ({'clip_seconds': -1.0}, 'config.data.clip_seconds'),
     ({'clip_seconds': float('nan')}, 'config.data.clip_seconds'),
 ])
@@ -194,6 +197,43 @@ def test_listed_mixtures_are_cut_to_their_middle(mix_folders, tmp_path):
     assert len(open_source(dataclasses.replace(config, train=mix_folders, validation=mix_folders), 'train').draw(
         [mixture.speech.name for mixture in source.mixtures].index('spk0/long'), 12_000,
         np.random.default_rng(0))[0]) >= 8_000
+
+
+@pytest.mark.parametrize('split', ['test', 'validation'])
+def test_shorter_utterances_are_extended_before_mixing(mix_folders, tmp_path, split):
+    write(tmp_path / 'speech' / 'spk0' / 'long.wav', wave(1, 0.9))
+    config = DataConfig(train=mix_folders, validation=mix_folders, test=mix_folders, clip_seconds=0.7, pad_seconds=0.7)
+    source = open_source(config, split)
+    for i, mixture in enumerate(source.mixtures):
+        clean, noisy = source.read(i)
+        assert len(clean) == len(noisy) == source.info(i)['num_samples'] == 11_200
+        assert wave_snr(clean, noisy) == pytest.approx(mixture.snr_db, abs=0.01)  # of the whole clip
+        if mixture.speech.name != 'spk0/long':
+            file = soundfile.read(tmp_path / 'speech' / f'{mixture.speech.name}.flac', dtype='float32')[0]
+            gain = np.dot(clean[:8000], file) / np.dot(file, file)  # below 1 where the sum would clip
+            np.testing.assert_allclose(clean, gain * np.pad(file, (0, 3200)), atol=1e-6)
+            assert np.abs(noisy[-100:]).max() > 1e-4  # noise to the end
+    assert len(open_source(config, 'train').draw(0, 11_200, np.random.default_rng(0))[0]) in (8000, 11_200)
+    assert config.describe('test').endswith(', cut to 0.7 s, zero-padded to 0.7 s')
+    assert 'padded' not in config.describe('train')
+
+
+def test_pairs_are_extended_as_they_are(pair_folders):
+    source = open_source(DataConfig(test=pair_folders, pad_seconds=0.75), 'test')
+    whole = open_source(DataConfig(test=pair_folders), 'test')
+    for i, length in enumerate((12_000, 12_000, 12_000, 12_800, 14_400)):  # of 8000, 9600, 11200, 12800, 14400
+        assert source.info(i) == whole.info(i) | {'num_samples': length}
+        for extended, file in zip(source.read(i), whole.read(i)):
+            np.testing.assert_array_equal(extended, np.pad(file, (0, length - len(file))))
+
+
+def test_a_resampled_file_is_extended_after_resampling(pairs_at_other_rates):
+    found, _ = folders.survey(pairs_at_other_rates.clean, RATE, 0.25, resample=True)
+    for file in found.values():
+        extended = file.extended(9000)
+        assert extended.num_samples == 9000 and file.extended(100) == file
+        np.testing.assert_array_equal(extended.read(), np.pad(file.read(), (0, 9000 - file.num_samples)))
+        np.testing.assert_array_equal(extended.read(7900, 8100), extended.read()[7900:8100])
 
 
 def test_manifest_says_how_to_make_the_mixtures(mix_folders, tmp_path):

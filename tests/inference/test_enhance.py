@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import pathlib
 import runpy
@@ -11,11 +12,15 @@ import soundfile
 from numpy.testing import assert_allclose
 
 from jax_diffse import audio, runs
+from jax_diffse.diffusion import ddrm
 from jax_diffse.errors import UserError
 from jax_diffse.inference import enhance
 from jax_diffse.inference.enhancer import Enhancer
 from jax_diffse.inference.jobs import plan_jobs
+from jax_diffse.inference.setting import Setting
+from jax_diffse.runs import Run
 from jax_diffse.systems.dccrn import Dccrn
+from jax_diffse.systems.diffiner import Diffiner
 from tests import reference, sounds, toys
 
 ENTRY_POINT = pathlib.Path(__file__).resolve().parents[2] / 'enhance.py'
@@ -72,6 +77,36 @@ def test_flags_reach_the_enhancer(tmp_path, monkeypatch, system):
                  path) == 0
     assert asked == [('run', {'step': 1000, 'model': {'guidance': 'none', 'network.heads': '2'}})]
     assert_allclose(audio.read(tmp_path / 'out' / 'a.wav')[0], 0.6 * audio.read(path)[0], atol=2**-15)
+
+
+@pytest.mark.parametrize(('system', 'model', 'steps', 'name'), [
+    (Diffiner(), {}, None, 'diffiner+_eta_a=0.4_eta_b=0.6_eta_c=0.0_eta_d=0.6_steps=200'),  # the paper's
+    (Diffiner(sampler='diffiner', diffiner=ddrm.Diffiner(0.5, 1.0)),
+     {'sampler': 'diffiner', 'diffiner.eta_a': '0.5', 'diffiner.eta_b': '1.0', 'sigma_hat': 'modulus'}, 20,
+     'diffiner_eta_a=0.5_eta_b=1.0_sigma_hat=modulus_steps=20'),
+    (toys.Stepped(), {'guidance': 'none', 'path': 'a/b'}, None, 'toy_guidance=none_path=a%2Fb_steps=3'),
+    (toys.Toy(), {}, None, 'toy')])
+def test_a_folder_is_named_by_its_setting(system, model, steps, name):
+    run = Run(system, {}, ml_collections.ConfigDict({'system': 'toy'}), 7, 'abc', pathlib.Path('run'))
+    assert Setting(run, steps).folder_name(model) == name
+
+
+def test_results_are_written_to_a_folder_named_by_the_setting(tmp_path, monkeypatch, system):
+    system['system'], config = toys.Stepped(), ml_collections.ConfigDict({'system': 'toy'})
+    load = runs.load
+    monkeypatch.setattr(runs, 'load', lambda *args, **named: dataclasses.replace(load(*args, **named), config=config))
+    path = _write(tmp_path / 'in' / 'a.wav')
+    for steps in (2, 5):
+        assert _main(monkeypatch, '--workdir', 'run', '--output', tmp_path / 'out', '--noise', tmp_path / 'noise',
+                     '--name-by-setting', '--steps', steps, path) == 0
+    assert _main(monkeypatch, '--workdir', 'run', '--output', tmp_path / 'out', '--name-by-setting', '--strength', 0.5,
+                 path) == 0
+    for steps in (2, 5):
+        result = audio.read(tmp_path / 'out' / f'toy_steps={steps}' / 'a.wav')[0]
+        assert_allclose(result, audio.read(path)[0] / steps, atol=2**-15)
+        assert (tmp_path / 'noise' / f'toy_steps={steps}' / 'a.wav').is_file()
+    assert (tmp_path / 'out' / 'toy_steps=3_strength=0.5' / 'a.wav').is_file()
+    assert len(list((tmp_path / 'out').iterdir())) == 3
 
 
 def test_bad_files_are_reported_at_the_end_and_the_others_enhanced(tmp_path, monkeypatch, capsys, system):

@@ -17,9 +17,11 @@ from jax_diffse import files, runs, systems
 from jax_diffse.data import DataConfig, open_source, pipeline
 from jax_diffse.errors import UserError
 from jax_diffse.runs import history
+from jax_diffse.spectral import FrontEnd
 from jax_diffse.systems.base import Refiner
 from jax_diffse.training import checkpoints, parallel, setup, validation
 from jax_diffse.training.loop import train
+from jax_diffse.training.settings import LogConfig
 from tests.toys import Trainable
 
 
@@ -137,6 +139,99 @@ def test_audio_examples_run_on_one_device():
     first = weights['a'].addressable_data(0)
     assert heard[0]['a'].unsafe_buffer_pointer() == first.unsafe_buffer_pointer()
     assert heard[0]['a'].devices() == first.devices()
+
+
+class Recorded:
+    """A logger that keeps what it is given."""
+
+    def __init__(self):
+        self.sounds, self.values, self.texts = {}, {}, []
+
+    def audio(self, step, name, waveform, sample_rate):
+        self.sounds[name] = waveform
+
+    def scalars(self, step, values, text):
+        self.values.update(values)
+        self.texts.append(text)
+
+    def message(self, text):
+        self.texts.append(text)
+
+
+class Utterances:
+    """Modulated noise of a second; `enhanced` adds noise at a level of its own to each, or is silent."""
+
+    levels = (0.02, 0.0, 0.3, None, 0.1)
+
+    def __len__(self):
+        return len(self.levels)
+
+    def info(self, i):
+        return {'id': f'u{i}'}
+
+    def read(self, i):
+        rng = np.random.default_rng(i)
+        clean = 0.1 * np.sin(np.arange(16_000) / 700) * np.convolve(rng.standard_normal(16_000), np.ones(8) / 8, 'same')
+        return clean.astype(np.float32), np.full(16_000, i / 10, np.float32)  # the noisy speech says which it is
+
+    def enhanced(self, i):
+        level, clean = self.levels[i], self.read(i)[0]
+        noise = np.random.default_rng(i).standard_normal(16_000)
+        return np.zeros_like(clean) if level is None else (clean + level * 0.1 * noise).astype(np.float32)
+
+    def listen(self, variables, noisy, num_samples, key):
+        i = round(float(noisy[0, 0]) * 10)
+        return np.pad(self.enhanced(i), (0, noisy.shape[1] - 16_000))[None]
+
+
+@pytest.mark.parametrize(('rate', 'metric', 'mode'), [(16_000, 'pesq_wb', 'wb'), (8000, 'pesq_nb', 'nb')])
+def test_the_best_and_the_worst_utterance_in_pesq_are_logged(rate, metric, mode):
+    """Against the package pesq; the silent one has no PESQ and is left out."""
+    import pesq
+
+    log, source = Recorded(), Utterances()
+    system = Trainable(front_end=FrontEnd(sample_rate=rate))
+    validation.log_best_and_worst(log, 3, system, source.listen, {}, source, 99)
+    scores = {i: pesq.pesq(rate, source.read(i)[0], source.enhanced(i), mode) for i in (0, 1, 2, 4)}
+    assert (max(scores, key=scores.get), min(scores, key=scores.get)) == (1, 2)
+    for name, i in (('best', 1), ('worst', 2)):
+        np.testing.assert_allclose(log.values[f'validation/{metric}/{name}'], scores[i], rtol=1e-4)
+        for stage, waveform in zip(('clean', 'noisy', 'enhanced'), (*source.read(i), source.enhanced(i))):
+            np.testing.assert_array_equal(log.sounds[f'{name}_pesq/{stage}'], waveform)
+    np.testing.assert_allclose(log.values[f'validation/{metric}/mean'], np.mean(list(scores.values())), rtol=1e-4)
+    text, = log.texts
+    assert len(log.sounds) == 6 and '4 validation utterances' in text and '(u1)' in text and '(u2)' in text
+
+
+def test_without_any_pesq_a_line_says_so():
+    class Silent(Utterances):
+        levels = (None, None)
+
+    log, source = Recorded(), Silent()
+    validation.log_best_and_worst(log, 3, Trainable(), source.listen, {}, source, 2)
+    assert not log.sounds and not log.values
+    assert log.texts == ['step 3: pesq_wb of 2 validation utterances: undefined (the degraded signal is all zero)']
+
+
+def test_a_training_logs_pesq_only_if_told_to(corpus, tmp_path, monkeypatch):
+    heard = []
+    monkeypatch.setattr(setup.Logger, 'audio', lambda self, step, name, *sound: heard.append((step, name)))
+    config = make_config(corpus, steps=3)
+    with config.unlocked():
+        config.log.pesq_examples = 2
+    assert train(config, tmp_path)['finished']
+    assert heard == [(3, f'{end}_pesq/{stage}')
+                     for end in ('best', 'worst') for stage in ('clean', 'noisy', 'enhanced')]
+    assert '"validation/pesq_wb/best"' in (tmp_path / 'log.jsonl').read_text()
+
+
+@pytest.mark.parametrize(('system', 'rate', 'count', 'words'), [
+    ('prior', 16_000, 2, 'expected 0, as Prior enhances nothing by itself'),
+    ('toy', 48_000, 2, 'expected 0, as PESQ is not defined at 48000 Hz'), ('toy', 16_000, -1, '0 .none. or more')])
+def test_pesq_that_cannot_be_logged_is_refused(system, rate, count, words):
+    with pytest.raises(UserError, match=f'config.log.pesq_examples.*{words}.*got {count}'):
+        LogConfig(pesq_examples=count).check((Prior if system == 'prior' else Trainable)(
+            front_end=FrontEnd(sample_rate=rate)))
 
 
 class Prior(Refiner, Trainable):
@@ -419,3 +514,25 @@ def test_the_commit_is_that_of_the_clone(tmp_path, monkeypatch):
     head = git('rev-parse', '--short=12', 'HEAD')
     assert found == ['', '', head, f'{head}-dirty']
     history.commit.cache_clear()
+
+
+def test_a_prepared_array_is_training_data(corpus, tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / 'train.npy', (0.1 * rng.standard_normal((8, 2, 8000))).astype(np.float32))
+    config = make_config(corpus, steps=3)
+    with config.unlocked():
+        config.data.train = {'arrays': str(tmp_path / 'train.npy')}
+    assert train(config, tmp_path / 'run')['finished']
+    assert runs.load(tmp_path / 'run').history['data'] == f'arrays {tmp_path / "train.npy"}; 7 utterances'
+
+
+def test_a_run_older_than_a_key_resumes_unless_the_key_is_set(half_run, corpus, tmp_path):
+    shutil.copytree(half_run, tmp_path, dirs_exist_ok=True)
+    config = make_config(corpus, steps=4)
+    with config.unlocked():
+        config.data.train.arrays, config.data.snr_uniform, config.data.clip_seconds = '', False, 0.0
+    assert train(config, tmp_path)['step'] == 4
+    with config.unlocked():
+        config.data.min_seconds = 0.3
+    with pytest.raises(UserError, match='data.min_seconds was None, is 0.3'):
+        train(config, tmp_path)
