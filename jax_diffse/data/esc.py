@@ -77,7 +77,8 @@ def _read(table: pathlib.Path) -> dict[str, Clip]:
             reader = csv.DictReader(file)
             rows, columns = list(reader), reader.fieldnames or ()
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f'{table}: cannot be read ({error}); expected the table of ESC-50, which has the classes of '
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f'{table}: cannot be read ({reason}); expected the table of ESC-50, which has the classes of '
                         'the clips') from error
     missing = [column for column in _COLUMNS if column not in columns]
     if missing:

@@ -132,6 +132,15 @@ def test_records_of_a_data_set_are_chosen_by_their_speaker(monkeypatch):
     assert isinstance(share.take_share(Records(), 1.0, 0), Records)
 
 
+def test_a_split_of_a_data_set_is_opened_with_its_share(monkeypatch, capsys):
+    monkeypatch.setattr('jax_diffse.data.tfds_source.open_tfds', lambda name, split, data_dir: Records())
+    config = DataConfig(name='voicebank_demand/28spk', share=0.34)
+    assert [len(open_source(config, split)) for split in ('train', 'validation', 'test')] == [4, 4, 12]
+    assert capsys.readouterr().out.splitlines() == [
+        f'voicebank_demand/28spk, {split} split, a share of 0.34: 4 of 12 utterances' for split in ('train',
+                                                                                                    'validation')]
+
+
 @pytest.mark.parametrize('key', ['share', 'test_share'])
 @pytest.mark.parametrize('value', [0.0, -0.5, 1.5, float('nan')])
 def test_what_is_no_share_is_refused(key, value):
