@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from jax_diffse import data, files, runs, systems
+from jax_diffse import data, experiment, files, runs, systems
 from jax_diffse.config import from_config_dict, to_json
 from jax_diffse.data.segments import Segments
 from jax_diffse.data.source import Source
@@ -232,7 +232,8 @@ def _make_workdir(workdir: pathlib.Path) -> None:
 def _changes(saved: dict, given: dict) -> str:
     """The keys whose values differ between two configs, with both values, or ''.
 
-    A key that the saved config lacks is newer than the run, and changes nothing if it is empty, 0 or False.
+    A key that the saved config lacks is newer than the run. It changes nothing if it has the neutral value of
+    `experiment.sections`, or, in config.model, if it is empty, 0 or False.
     """
     def flat(tree, prefix=''):
         for key, value in tree.items():
@@ -242,6 +243,7 @@ def _changes(saved: dict, given: dict) -> str:
                 yield f'{prefix}{key}', list(value) if isinstance(value, tuple) else value
 
     saved, given = dict(flat(saved)), dict(flat(given))
-    changed = [key for key in sorted({*saved, *given}) if saved.get(key, type(given.get(key))()) != given.get(key)
+    neutral = {key: type(value)() for key, value in given.items()} | dict(flat(experiment.sections('', {}).to_dict()))
+    changed = [key for key in sorted({*saved, *given}) if saved.get(key, neutral.get(key)) != given.get(key)
                and not any(key == free or key.startswith(free + '.') for free in FREE_KEYS)]
     return '; '.join(f'{key} was {saved.get(key)!r}, is {given.get(key)!r}' for key in changed)

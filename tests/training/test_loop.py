@@ -531,8 +531,13 @@ def test_a_run_older_than_a_key_resumes_unless_the_key_is_set(half_run, corpus, 
     config = make_config(corpus, steps=4)
     with config.unlocked():
         config.data.train.arrays, config.data.snr_uniform, config.data.clip_seconds = '', False, 0.0
+        config.data.share, config.data.esc_test_fold = 1.0, 5  # neutral values that are not empty
     assert train(config, tmp_path)['step'] == 4
     with config.unlocked():
         config.data.min_seconds = 0.3
     with pytest.raises(UserError, match='data.min_seconds was None, is 0.3'):
+        train(config, tmp_path)
+    with config.unlocked():
+        config.data.min_seconds, config.data.share = 0.25, 0.5
+    with pytest.raises(UserError, match='data.share was 1.0, is 0.5'):
         train(config, tmp_path)
