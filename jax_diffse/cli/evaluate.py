@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help="extend shorter utterances with zeros, before mixing; 0: not extended (default: the run's)")
     data.add_argument('--share', type=float, metavar='X',
                       help="share of each speaker's test utterances, as 0.25 (default: the run's test_share)")
-    data.add_argument('--resample', action='store_true', help="resample files to the system's rate")
+    data.add_argument('--resample', action='store_true', help="resample files and data sets to the system's rate")
     data.add_argument('--skip-bad', action='store_true', help='leave out unusable files instead of stopping')
     data.add_argument('--limit', type=int, metavar='N', help='at most N files, spread evenly over the data')
     refining = parser.add_argument_group('refiners')

@@ -82,7 +82,7 @@ class EvaluationData:
       pad_seconds: shorter utterances are extended with zeros at their end, before mixing; 0: not extended; default: the
         run's.
       share: of the utterances of each speaker of the test data, the same for all runs; default: the run's `test_share`.
-      resample: accept files at another rate than the system's, and resample them.
+      resample: accept files and data sets at another rate than the system's, and resample them.
       skip_bad: leave out unusable files instead of stopping.
       limit: at most this many files, spread evenly over the data.
     """
@@ -111,7 +111,7 @@ class EvaluationData:
         """
         own = DataConfig.from_config_dict(run.config.get('data', {}))
         if self.data_set:
-            own = dataclasses.replace(own, name=self.data_set)
+            own = dataclasses.replace(own, name=self.data_set, sample_rate=run.system.sample_rate)
         changes: dict[str, Any] = {'skip_bad': own.skip_bad or self.skip_bad, 'resample': own.resample or self.resample,
                                    'pad_seconds': own.pad_seconds if self.pad_seconds is None else self.pad_seconds,
                                    'test_share': own.test_share if self.share is None else self.share}
@@ -162,9 +162,6 @@ class EvaluationData:
             raise UserError('--share is for test data, but --split=validation given; drop one of them')
         if self.resample and self.arrays:
             raise UserError(f'--resample is for folders; the samples in {self.arrays} must have the rate of the system')
-        if self.resample and not folders and own.name != FOLDERS:
-            raise UserError(f'--resample is for folders, but {run.workdir} is evaluated on {own.name}, which has one '
-                            'rate; drop it')
         if self.split and folders:
             raise UserError(f'--split={self.split} given with --{next(iter(folders))}; --split selects from the '
                             "run's own data, drop one of them")

@@ -112,8 +112,6 @@ EVALUATIONS = [
     Case('names in two normal forms of Unicode', EVALUATE, (renamed_pairs('NFC', 'NFD'),), 0, 'a report', reported),
     Case('a name of 40 letters that take three bytes, and saved audio', f'{EVALUATE} --save-audio',
          (pairs(names=('録音' * 20, '録音' * 41)),), 0, 'a report, and the audio', lambda: (reported(), saved(2))),
-    Case('--resample without folders', f'{BARE} --resample', (of_a_builder('runs/half'),), 2,
-         '--resample is for folders, but runs/half'),
     Case('a split of folders', f'{EVALUATE} --split test', (pairs(),), 2, '--split=test given with --clean'),
     Case('a run and a comparison', f'{EVALUATE} --compare a b', (pairs(),), 2, 'either --workdir or --compare'),
     Case('a setting without value', EVALUATE.replace('--workdir runs/half', '--compare runs/half@six runs/half'),

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from jax_diffse import audio
+from jax_diffse.data import DataConfig, open_source
 from jax_diffse.data.resampling import MARGIN, Resampled, Resampling
+from jax_diffse.errors import UserError
 
 
 def noise(length, seed=0):
@@ -61,3 +63,14 @@ def test_a_source_at_another_rate():
         starts.add(start)
     assert len(starts) == 8
     assert len(source.draw(1, 1000, np.random.default_rng(0))[0]) == 167  # a short one is whole
+
+
+def test_a_data_set_is_resampled_only_if_asked_for(monkeypatch):
+    from jax_diffse.data import tfds_source
+
+    monkeypatch.setattr(tfds_source, 'open_tfds', lambda *args: Pairs())
+    config = DataConfig('voicebank_demand', sample_rate=8000, resample=True)
+    assert open_source(config, 'test').info(0)['num_samples'] == 10_000
+    assert isinstance(open_source(DataConfig('voicebank_demand', resample=True), 'test'), Pairs)
+    with pytest.raises(UserError, match='expected 16000 Hz, the rate of voicebank_demand, got 8000; --config.data.res'):
+        open_source(DataConfig('voicebank_demand', sample_rate=8000), 'test')
