@@ -151,8 +151,8 @@ def test_positions_are_those_of_the_global_batch(share, count, expected):
 
 @pytest.mark.parametrize(('batch_size', 'parts', 'share', 'usable'), [(4, 4, 0.5, 8), (8, 2, 0.3, 20), (6, 2, 0.25, 8)])
 def test_a_share_that_is_no_whole_number_names_usable_batch_sizes(batch_size, parts, share, usable):
-    with pytest.raises(UserError, match=f'share={share}: of {batch_size // parts} .* a multiple of {usable}, not '
-                                        f'{batch_size}'):
+    with pytest.raises(UserError, match=f'share={share}: makes .* of {batch_size // parts} example.* a multiple of '
+                                        f'{usable}, not {batch_size}'):
         make(share).check_batch_size(batch_size, parts)
     make(share).check_batch_size(usable, parts)
 
