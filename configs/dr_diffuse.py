@@ -11,6 +11,8 @@ Stages:    python train.py --config dr_diffuse:c_gen --workdir runs/c_gen
            config.init_from; its training samples with config.model.steps, schedule, start and guidance, which should
            be those of later use. To continue a chain after c_gen: --config.init_from=RUN
            --config.chain="('diffusion','refiner')"
+           `augmented` and `control` train the c_gen in config.init_from for as many steps as a refiner, with half of
+           the noisy inputs replaced by samples of config.init_from, and without samples.
 Data:      voicebank_demand (28 speakers; 770 pairs of p226 and p287 held out for validation).
 Published: 824 test pairs. Paper: PESQ 3.09, CSIG 4.38, CBAK 3.57, COVL 3.76, SSNR 9.52, STOI 0.949. The authors'
            re-test of their released code: PESQ 3.064, CSIG 4.376, CBAK 3.550, COVL 3.742, SSNR 9.38, STOI 0.949; c_gen

@@ -66,9 +66,11 @@ class Augmentation:
         """Raises a UserError unless each part of the global batch (device, accumulation step) has a whole share."""
         rows = batch_size // parts
         if (rows * self.share).denominator > 1:
-            raise UserError(f'config.augment.share={float(self.share):g}: of {rows} example(s) is no whole number; use '
-                            f'a config.train.batch_size that is a multiple of {parts * self.share.denominator}, not '
-                            f'{batch_size} ({parts} devices x accumulation steps), or another share')
+            share = float(self.share)
+            raise UserError(f'config.augment.share={share:g}: makes {rows * share:g} of {rows} example(s) on each of '
+                            f'{parts} devices x accumulation steps, expected a whole number; use a '
+                            f'config.train.batch_size that is a multiple of {parts * self.share.denominator}, not '
+                            f'{batch_size}, or another share')
 
     def positions(self, count: int) -> np.ndarray:
         """The places of the augmented ones among `count` examples, evenly spaced; `count * share` is whole."""

@@ -234,7 +234,7 @@ TRAININGS = [
     bad_key('samples in more steps than the sampler takes', 'augment.steps=11',
             'config.augment.steps=11: takes 1 to 10 sampling steps', f'{AUGMENTED} --config.augment.run=runs/sampler'),
     bad_key('samples in a share of the batch that is no whole number', 'augment.share=0.3',
-            'config.augment.share=0.3: of . example.* use a config.train.batch_size that is a multiple of .*, not 4',
+            'config.augment.share=0.3: makes 0.3 of 1 example.*batch_size that is a multiple of 40, not 4',
             f'{TRAIN} --config.augment.run=runs/sampler'),
     Case('a workdir that is a file', TRAIN, (FOUR, data('runs/new', b'precious')), 2, 'runs/new: cannot be created'),
     Case('a workdir below a file', TRAIN.replace('runs/new', 'file/new'), (FOUR, data('file', b'precious')), 2,

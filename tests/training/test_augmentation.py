@@ -126,6 +126,19 @@ def test_devices_mappers_and_parts_draw_the_same_samples(alone, devices, mapper,
         np.testing.assert_allclose(found[name], alone[name], atol=1e-5, err_msg=name)
 
 
+def test_the_weights_of_the_sampler_are_an_argument_of_the_program():
+    """One compiled program gives the samples of the weights that it is called with."""
+    parallel, batch = Parallel(devices=jax.devices()[:1]), make_batch()
+    step = parallel.map(make().make_step(None, 7, 1), sharded=True)
+
+    def samples(scale):
+        variables = {'params': {'sampler': {'scale': jnp.float32(scale)}}, 'batch_stats': {'sampler': {}}}
+        return np.asarray(step(variables, parallel.shard(batch))['noisy'])[1::2]
+
+    np.testing.assert_allclose(samples(5.0) - samples(2.0), batch['noisy'][1::2], atol=1e-5)  # (5 - 2) / 3 steps
+    assert step._cache_size() == 1
+
+
 @pytest.mark.parametrize(('share', 'count', 'expected'), [
     (0.5, 4, [1, 3]), (1.0, 3, [0, 1, 2]), (0.25, 8, [3, 7]), (0.29, 100, None), (0.75, 4, [1, 2, 3])])
 def test_positions_are_those_of_the_global_batch(share, count, expected):
@@ -138,8 +151,8 @@ def test_positions_are_those_of_the_global_batch(share, count, expected):
 
 @pytest.mark.parametrize(('batch_size', 'parts', 'share', 'usable'), [(4, 4, 0.5, 8), (8, 2, 0.3, 20), (6, 2, 0.25, 8)])
 def test_a_share_that_is_no_whole_number_names_usable_batch_sizes(batch_size, parts, share, usable):
-    with pytest.raises(UserError, match=f'share={share}: of {batch_size // parts} .* a multiple of {usable}, not '
-                                        f'{batch_size}'):
+    with pytest.raises(UserError, match=f'share={share}: makes .* of {batch_size // parts} example.* a multiple of '
+                                        f'{usable}, not {batch_size}'):
         make(share).check_batch_size(batch_size, parts)
     make(share).check_batch_size(usable, parts)
 
