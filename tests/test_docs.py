@@ -263,3 +263,15 @@ def test_names_of_how_it_is_built_exist():
     assert len(names) > 30
     for name in sorted(names):
         resolve(name)
+
+
+def test_tests_that_claims_are_checked_by_exist():
+    """Every row of the page has a test, or says no."""
+    rows = [row for row in re.findall(r'^\| (.*) \|$', PAGES['claims.md'], re.MULTILINE)
+            if not row.startswith(('sentence |', '---'))]
+    assert len(rows) > 60
+    for row in rows:
+        named = re.findall(r'([a-z_/]*test_\w+\.py)(?:::(test_\w+))?', row.rpartition(' | ')[2])
+        assert named or ' | no: ' in row, row
+        for file, test in named:
+            assert f'def {test or "test_"}' in (ROOT / 'tests' / file).read_text(encoding='utf-8'), row

@@ -23,7 +23,7 @@ from tests.bad_input.givens import (
     zipped_payload,
 )
 from tests.bad_input.selections import SELECTIONS
-from tests.bad_input.world import Case, cut, data, empty_folder, fifo, link, meta, pairs, sound, wav
+from tests.bad_input.world import Case, cut, data, empty_folder, fifo, link, pairs, sound, wav
 
 # ------------------------------------------------------------------------------------------------------ evaluate
 
@@ -44,12 +44,6 @@ def saved(count: int) -> None:
     """Checks that `count` files were saved and are readable."""
     paths = list(pathlib.Path('report/audio').rglob('*.wav'))
     assert len(paths) == count and all(soundfile.info(path).frames == 8000 for path in paths)
-
-
-def of_a_builder(run: str):
-    """Turns a run into one on a data set of TFDS."""
-    config = {'config': {'system': 'half', 'model': {}, 'data': {'name': 'voicebank_demand/28spk'}}}
-    return meta(run, lambda meta: meta | config)
 
 
 EVALUATIONS = [
@@ -293,6 +287,10 @@ CONVERSIONS = [
                 r"x.pt: refused, its member '../../outside.txt' leads outside"),
     bad_weights('a member with an absolute path', several(segan_file('x.pt'), add_member('x.pt', '/tmp/outside.txt')),
                 r"x.pt: refused, its member '/tmp/outside.txt' leads outside"),
+    bad_weights('weights of PyTorch given as those of Keras', segan_file('x.pt'),
+                'x.pt: expected a file of Keras weights in HDF5', 'noise-unet'),
+    bad_weights('a file of Keras that was cut off', data('x.h5', b'\x89HDF\r\n\x1a\n' + bytes(64)),
+                'x.h5: damaged, or not a file of Keras weights', 'noise-unet', 'x.h5'),
     bad_weights('SEGAN given as DCCRN', segan_file('x.pt'),
                 'x.pt: expected a dict .* it holds generator_state_dict', 'dccrn'),
     bad_weights('SEGAN given as Diffiner', segan_file('x.pt', bare=True),
