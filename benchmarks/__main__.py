@@ -1,16 +1,18 @@
 """Measures systems, scaling, the data pipeline, metrics, NISQA, losses and streaming: `python -m benchmarks`.
 
-Writes OUTPUT/benchmarks.json and OUTPUT/benchmarks.md. docs/benchmarks.md explains each figure.
+Writes OUTPUT/benchmarks.json and OUTPUT/benchmarks.md. With --plan, it measures nothing and writes OUTPUT/plans.json
+and OUTPUT/plans.md: what the compilers for accelerators say of every system. docs/benchmarks.md explains each figure.
 """
 
 import argparse
+import json
 import os
 import pathlib
 import signal
 import sys
 import time
 
-from benchmarks import job, plan, report
+from benchmarks import job, plan, plans, report
 from jax_diffse import errors, files, launch
 from jax_diffse.errors import UserError
 
@@ -52,6 +54,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--quick', action='store_true', help='measure everything at its smallest size, as a check')
     parser.add_argument('--synthetic', action='store_true',
                         help='leave out the pipeline, which needs TensorFlow; the rest runs on noise anyway')
+    parser.add_argument('--plan', action='store_true',
+                        help='plan the systems on accelerators that are not at hand, and measure nothing')
+    parser.add_argument('--targets', type=_names, default=list(plans.TARGETS), metavar='A,B,...',
+                        help=f'of --plan, TPU slices or GPUs (default: {",".join(plans.TARGETS)})')
     of_systems = parser.add_argument_group('systems')
     of_systems.add_argument('--systems', type=_names, default=list(plan.SYSTEMS), metavar='A,B,...',
                             help=f'default: {",".join(plan.SYSTEMS)}')
@@ -85,6 +91,8 @@ def main(argv: list[str] | None = None) -> int:
     machine = job.start(plan.Job('machine', {'repeats': size.repeats}))
     if machine.failure:
         raise UserError(f'cannot measure anything on this machine: {machine.failure}')
+    if args.plan:
+        return _plan(args, machine.figures[0])
     found = {'format': report.FORMAT, 'complete': False, **machine.figures[0], 'left_out': {}, 'failures': {},
              'figures': []}
     for each in plan.jobs(args, size, found['hardware']):
@@ -93,6 +101,21 @@ def main(argv: list[str] | None = None) -> int:
             report.write(args.output, found, earlier)
     report.write(args.output, found | {'complete': True}, earlier)
     print(f'{args.output / "benchmarks.md"}')
+    return 1 if found['failures'] else 0
+
+
+def _plan(args: argparse.Namespace, machine: dict) -> int:
+    """Plans the systems one after the other and writes the results after each; returns 1 if one failed."""
+    found = {**machine, 'plans': [], 'failures': {}}
+    for each in plans.jobs(args.systems, args.targets):
+        outcome = job.start(each)
+        found['plans'] += outcome.figures
+        print(f'{each}: {outcome.failure or "planned"}', flush=True)
+        if outcome.failure:
+            found['failures'][str(each)] = outcome.failure
+        files.write_text(args.output / 'plans.json', json.dumps(found, indent=1) + '\n')
+        files.write_text(args.output / 'plans.md', plans.markdown(found))
+    print(f'{args.output / "plans.md"}')
     return 1 if found['failures'] else 0
 
 

@@ -18,6 +18,7 @@ COMMANDS = {
     'enhance': 'enhance recordings',
     'convert': "turn the authors' checkpoints into a run",
     'export': 'write a run as one file that JAX alone can load',
+    'plan': 'say what a training costs on TPUs or GPUs, without having them',
     'configs': 'list the experiments that train knows',
 }
 
@@ -73,7 +74,7 @@ def _settings(command: str) -> dict:
 def _fill(empty: argparse.ArgumentParser, command: str) -> argparse.ArgumentParser:
     module = _module(command)
     module.add_arguments(empty)
-    empty.set_defaults(run=module.run, takes_overrides=command == 'train')
+    empty.set_defaults(run=module.run, takes_overrides=command in ('train', 'plan'))
     return empty
 
 

@@ -61,6 +61,13 @@ class Parallel:
             return jax.tree.map(lambda x: np.reshape(x, (local, len(x) // local, *np.shape(x)[1:])), batch)
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self._sharded, np.asarray(x)), batch)
 
+    def shaped(self, state, batch):
+        """Shapes of state and batch, placed as `replicate` and `shard` place arrays; to compile for absent devices."""
+        def placed(tree, sharding):
+            return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+        return placed(state, self._replicated), placed(batch, self._sharded)
+
     def map(self, step: Callable, *, donate: bool = False, sharded: bool = False) -> Callable:
         """Compiles `step(state, batch)` for all devices.
 

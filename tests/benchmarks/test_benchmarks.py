@@ -287,3 +287,28 @@ def test_without_tensorflow_the_pipeline_is_left_out(monkeypatch):
     monkeypatch.delattr('jax_diffse.data.pipeline', raising=False)
     with pytest.raises(LeftOut, match='TensorFlow cannot be imported'):
         list(pipeline.run(1.0, '', ''))
+
+
+def test_plans_are_a_table_for_every_target_and_say_that_nothing_was_measured():
+    from benchmarks import plans
+
+    known = {'what': 'training step', 'basis': "compiler's estimate", 'batch': 32, 'devices': 4, 'flops': 1e12,
+             'seconds': 0.05, 'utilisation': 0.1, 'examples_per_second': 640.0, 'fits': True, 'compile_seconds': 61.0,
+             'memory': {'temporaries': 2e9, 'peak': 3e9}, 'collectives': {'all-reduce': {'count': 3, 'bytes': 1}}}
+    report = {'date': 'D', 'revision': 'R', 'versions': {'jax': '0'}, 'failures': {'x on y': 'why'}, 'plans': [
+        known | {'name': 'a', 'steps': None, 'target': 'v5e:2x2'},
+        known | {'name': 'b', 'steps': 6, 'target': '8 x h100', 'what': 'enhancement', 'basis': 'roofline bound'}]}
+    text = plans.markdown(report)
+    assert '**Nothing here was measured on a device.**' in text and 'x on y failed: why' in text
+    assert '## Training step on v5e:2x2' in text and "Time: compiler's estimate." in text
+    assert '| a | 8 | 1e+12 | 50 | 10 % | 640 | 2.00 | 3.00 | yes | 3 | 61 |' in text
+    assert '## Enhancement on 8 x h100' in text and '| b, 6 steps | 8 |' in text
+
+
+def test_every_system_is_planned_on_every_target():
+    from benchmarks import plan, plans
+
+    made = [job.settings for job in plans.jobs(list(plan.SYSTEMS), ['v5e:2x2', '8 x h100'])]
+    steps = {(job['name'], job['target']) for job in made if not job['enhance']}
+    assert len(steps) == 2 * len(plan.SYSTEMS)
+    assert {job['name']: job['steps'] for job in made if job['enhance']} == plans.ENHANCEMENTS

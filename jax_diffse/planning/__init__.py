@@ -1,0 +1,1 @@
+"""What trainings and enhancements cost on accelerators that are not at hand: compiled for them, read, not run."""
