@@ -62,7 +62,7 @@ class Profiler:
     def __init__(self, window: Window | None, workdir: pathlib.Path, tell: Callable[[str], None]):
         self._window, self._board, self._tell = window, workdir / 'tensorboard', tell
         self._trace = contextlib.ExitStack()
-        self._done = 0
+        self._last = 0  # step of an open trace
 
     def __enter__(self) -> 'Profiler':
         return self
@@ -70,27 +70,22 @@ class Profiler:
     def __exit__(self, *error) -> None:
         self._trace.__exit__(*error)
 
-    @contextlib.contextmanager
-    def step(self, number: int) -> Iterator[None]:
-        """Names the work in this context as a step, and starts the trace before the first one."""
-        if self._window and number == self._window.first:
-            self._trace.enter_context(_traced(self._board))
-        with jax.profiler.StepTraceAnnotation('train', step_num=number):
-            yield
-
-    def done(self, number: int, results) -> None:
-        """Ends the trace after the last step, once the devices have its results."""
+    def begin(self, number: int) -> None:
+        """Starts the trace before the first step of the window; call it before each step."""
         if self._window and self._window.first <= number <= self._window.last:
-            self._done = number
-            if number == self._window.last:
-                jax.block_until_ready(results)
-                self.finish()
+            if number == self._window.first:
+                self._trace.enter_context(_traced(self._board))
+            self._last = number
+
+    def ends_with(self, number: int) -> bool:
+        """Whether the trace is to be finished once the devices have the results of this step."""
+        return self._window is not None and number == self._window.last
 
     def finish(self) -> None:
         """Writes the trace, if one is open, and says where it is."""
-        if not self._done:
+        if not self._last:
             return
-        steps, self._done = f'the trace of steps {self._window.first} to {self._done}', 0
+        steps, self._last = f'the trace of steps {self._window.first} to {self._last}', 0
         try:
             self._trace.close()
         except (OSError, RuntimeError) as error:  # the training is worth more than its trace

@@ -38,8 +38,17 @@ class Speed:
         self._started = None
 
     @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Does not count the time in this context."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Counts the time in this context as waiting for data, unless the measurement is stopped."""
+        """Counts the time in this context as waiting for data, unless the clock is stopped."""
         entered = time.perf_counter()
         yield
         if self._started is not None:

@@ -30,24 +30,30 @@ class Steps:
         mapping = training.spec.mapping
         self.number = int(training.state.step)  # of the last step that was dispatched
         self.speed = Speed(training.spec.train.batch_size, mapping.devices)
-        self._training, self._step, self._asynchronous = training, training.train_step, mapping.asynchronous
+        self._training, self._profiler = training, training.profiler
+        self._step, self._asynchronous = training.train_step, mapping.asynchronous
         self._batches = Batches(batches, training.place, self.speed)
         self._pending: list[tuple[int, dict[str, jax.Array]]] = []
         self._compiled = False
 
     def take(self, state):
         """Dispatches the next step, which is compiled before the first one -> the state after it."""
-        if not self._compiled:
-            self._compile(state)
         self.number += 1
-        with self._training.profiler.step(self.number):
+        with self.speed.paused():
+            if not self._compiled:
+                self._compile(state)
+            self._profiler.begin(self.number)
+        with jax.profiler.StepTraceAnnotation('train', step_num=self.number):
             state, metrics = self._step(state, self._batches.take())
             if self._asynchronous and self.number < self._training.spec.train.steps:
                 self._batches.prefetch()
         self._pending.append((self.number, metrics))
         self.speed.count()
         jax.block_until_ready(self._pending[:-AHEAD][-1:])
-        self._training.profiler.done(self.number, metrics)
+        if self._profiler.ends_with(self.number):
+            jax.block_until_ready(metrics)
+            with self.speed.paused():
+                self._profiler.finish()
         return state
 
     def fetch(self) -> dict[str, float]:
@@ -64,7 +70,6 @@ class Steps:
 
     def _compile(self, state) -> None:
         """Compiles the step for the state and the next batch; calls then use the program that this leaves with JAX."""
-        self.speed.stop()
         batch, hits = self._batches.peek(), []
 
         def note(event: str, **_) -> None:
@@ -80,4 +85,3 @@ class Steps:
         self._training.logger.message(f'{self._training.spec.workdir}: {how} in {time.perf_counter() - started:.1f} s')
         self.speed.learn(self._step, state, batch)
         self._compiled = True
-        self.speed.start()
