@@ -14,10 +14,12 @@ from jax_diffse.evaluation.options import EvaluationData, EvaluationOptions
 from jax_diffse.evaluation.study import study
 from jax_diffse.evaluation.sweep import grid
 from jax_diffse.training import chain
+from jax_diffse.training.profile import Window
 
 
 def train(config: str | os.PathLike | ConfigDict, workdir: str | os.PathLike, *,
-          overrides: Mapping[str, Any] | None = None, change_config: bool = False) -> dict[str, dict[str, float]]:
+          overrides: Mapping[str, Any] | None = None, change_config: bool = False,
+          profile: str | None = None) -> dict[str, dict[str, float]]:
     """Trains a system, or resumes a training.
 
     Args:
@@ -26,6 +28,7 @@ def train(config: str | os.PathLike | ConfigDict, workdir: str | os.PathLike, *,
         its latest checkpoint.
       overrides: keys of a named config -> values, such as {'train.batch_size': 16}.
       change_config: resume although the run was made with another config.
+      profile: 'FIRST:COUNT', the steps that are traced for the profiler of TensorBoard, of each stage.
 
     Returns:
       Stage -> 'step', 'validation_loss', 'best_validation_loss' and 'finished'. A config without stages has one stage,
@@ -40,7 +43,8 @@ def train(config: str | os.PathLike | ConfigDict, workdir: str | os.PathLike, *,
         config = configs.load(os.fspath(config), arguments)
     elif overrides:
         raise UserError('overrides need the name or path of a config; set the keys of a ConfigDict directly')
-    return chain.train(config, workdir, change_config=change_config)
+    window = None if profile is None else Window.of(profile)
+    return chain.train(config, workdir, change_config=change_config, profile=window)
 
 
 def evaluate(run: str | os.PathLike | Sequence[str | os.PathLike], output: str | os.PathLike, *,

@@ -1,4 +1,4 @@
-"""Counts the products and convolutions of a traced program."""
+"""Counts the products and convolutions of a traced program, and knows what devices can do at most."""
 
 import functools
 import math
@@ -6,6 +6,24 @@ from collections.abc import Iterator
 
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+
+# Operations per second in bfloat16 (dense), by `jax.Device.device_kind`; from Google's and NVIDIA's data sheets.
+PEAKS = {
+    'TPU v4': 275e12,
+    'TPU v5 lite': 197e12,
+    'TPU v5e': 197e12,
+    'TPU v5': 459e12,
+    'TPU v5p': 459e12,
+    'TPU v6 lite': 918e12,
+    'TPU v6e': 918e12,
+    'NVIDIA A100-PCIE-40GB': 312e12,
+    'NVIDIA A100-SXM4-40GB': 312e12,
+    'NVIDIA A100 80GB PCIe': 312e12,
+    'NVIDIA A100-SXM4-80GB': 312e12,
+    'NVIDIA H100 PCIe': 756e12,
+    'NVIDIA H100 80GB HBM3': 989e12,
+    'NVIDIA H200': 989e12,
+}
 
 
 def count(jaxpr: Jaxpr | ClosedJaxpr) -> float:

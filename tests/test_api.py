@@ -16,7 +16,7 @@ from jax_diffse import runs, systems
 from jax_diffse.errors import UserError
 from jax_diffse.systems.base import System
 from tests import toys
-from tests.training.test_loop import make_config
+from tests.training.tiny import make_config
 
 
 def test_every_name_is_there_and_documented():
@@ -83,3 +83,7 @@ def test_overrides_are_for_named_configs(corpus, tmp_path):
         jax_diffse.train(make_config(corpus), tmp_path / 'run', overrides={'train.steps': 1})
     with pytest.raises(UserError, match='unknown key'):
         jax_diffse.train('dccrn:quick', tmp_path / 'run', overrides={'train.stesp': 1})
+    with pytest.raises(UserError, match='--profile=3: expected FIRST:COUNT'):
+        jax_diffse.train('dccrn:quick', tmp_path / 'run', profile='3')
+    with pytest.raises(UserError, match='--profile=15:9: the training ends at step 20'):
+        jax_diffse.train('dccrn:quick', tmp_path / 'run', profile='15:9')

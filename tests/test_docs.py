@@ -153,7 +153,8 @@ def test_files_flags_and_keys_exist(page):
             assert any(place.exists() for place in places), name
     benchmarks = (ROOT / 'benchmarks' / '__main__.py').read_text(encoding='utf-8')
     foreign = {'--worker', '--command', '--zone', '--nodes', '--ntasks-per-node', '--gpus-per-node', '--cpus-per-task',
-               '--time', '--signal', '--xla_force_host_platform_device_count', '--noise-scheduler'}  # of other programs
+               '--time', '--signal', '--xla_force_host_platform_device_count', '--noise-scheduler',
+               '--logdir'}  # of other programs
     for flag in re.findall(r'(?<![\w|-])--(?!config\.)[a-z][\w-]*', PAGES[page]):
         assert f"'{flag}'" in benchmarks or flag in foreign.union(*map(flags, cli.COMMANDS)), flag
     for key in re.findall(r'(?:--|`)config\.((?:data|train|optimizer|log|parallel)\.[a-z_.]*[a-z])', PAGES[page]):

@@ -43,7 +43,7 @@ def _messages(path: pathlib.Path) -> list[str]:
 
 
 OF_ANOTHER = r'\b(train|evaluate|enhance): (--[\w-]+)'
-OTHERS = {'--always', '--dirty', '--abbrev', '--exclude'}  # git's
+OTHERS = {'--always', '--dirty', '--abbrev', '--exclude', '--logdir'}  # of git and TensorBoard
 
 
 def _modules():

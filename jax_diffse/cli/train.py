@@ -20,6 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='folder for checkpoints and logs')
     parser.add_argument('--change-config', action='store_true',
                         help='resume although the config differs from that of the run')
+    parser.add_argument('--profile', metavar='FIRST:COUNT',
+                        help='trace COUNT steps from step FIRST on, of each stage, for the profiler of TensorBoard')
     processes.add_arguments(parser)
 
 
@@ -27,8 +29,10 @@ def run(args: argparse.Namespace) -> int | None:
     """Trains and returns the exit status."""
     from jax_diffse import config
     from jax_diffse.training.chain import train
+    from jax_diffse.training.profile import Window
 
     def work():
-        train(config.load(args.config, args.overrides), args.workdir, change_config=args.change_config)
+        window = None if args.profile is None else Window.of(args.profile)
+        train(config.load(args.config, args.overrides), args.workdir, change_config=args.change_config, profile=window)
 
     return processes.run(work, args)

@@ -11,6 +11,7 @@ import jax
 from jax.experimental import topologies
 
 from jax_diffse.errors import UserError
+from jax_diffse.flops import PEAKS
 
 
 class Limits(NamedTuple):
@@ -23,15 +24,15 @@ class Limits(NamedTuple):
 
 
 TPUS = {  # clock = FLOP/s over the multiply-adds of the matrix units
-    'v4': Limits(137.5e12, 614e9, 16 * 2**30, 1.05e9),  # half a chip: each of its two cores is a device
-    'v5e': Limits(197e12, 819e9, 16 * 2**30, 1.5e9),
-    'v5p': Limits(459e12, 2765e9, 95 * 2**30, 1.75e9),
-    'v6e': Limits(918e12, 1640e9, 32 * 2**30, 1.75e9),
+    'v4': Limits(PEAKS['TPU v4'] / 2, 614e9, 16 * 2**30, 1.05e9),  # half a chip: each of its two cores is a device
+    'v5e': Limits(PEAKS['TPU v5e'], 819e9, 16 * 2**30, 1.5e9),
+    'v5p': Limits(PEAKS['TPU v5p'], 2765e9, 95 * 2**30, 1.75e9),
+    'v6e': Limits(PEAKS['TPU v6e'], 1640e9, 32 * 2**30, 1.75e9),
 }
 GPUS = {
-    'a100': Limits(312e12, 2039e9, 80e9),
-    'h100': Limits(989e12, 3352e9, 80e9),
-    'h200': Limits(989e12, 4800e9, 141e9),
+    'a100': Limits(PEAKS['NVIDIA A100-SXM4-80GB'], 2039e9, 80e9),
+    'h100': Limits(PEAKS['NVIDIA H100 80GB HBM3'], 3352e9, 80e9),
+    'h200': Limits(PEAKS['NVIDIA H200'], 4800e9, 141e9),
 }
 FLAT = ('1x1', '2x2', '2x4', '4x4', '4x8', '8x8', '8x16', '16x16')  # shapes of v5e and v6e
 CUBES = ('2x2x1', '2x2x2', '2x2x4', '2x4x4', '4x4x4', '4x4x8', '4x8x8', '8x8x8')  # of v4 and v5p

@@ -3,36 +3,10 @@
 import json
 import pathlib
 import sys
-import time
 
 import numpy as np
 import rich.console
 import rich.progress
-
-
-class Clock:
-    """Measures examples per second of training, without evaluation and saving."""
-
-    def __init__(self):
-        self._seconds, self._examples, self._started = 0.0, 0, None
-
-    def start(self) -> None:
-        self._started = time.perf_counter()
-
-    def stop(self) -> None:
-        self._seconds += time.perf_counter() - self._started
-        self._started = None
-
-    def count(self, examples: int) -> None:
-        self._examples += examples
-
-    def rate(self) -> float:
-        """Examples per second since the last call."""
-        self.stop()
-        rate = self._examples / max(self._seconds, 1e-9)
-        self._seconds, self._examples = 0.0, 0
-        self.start()
-        return rate
 
 
 class Logger:

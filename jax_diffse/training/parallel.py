@@ -5,6 +5,7 @@ replica's share; state and metrics are equal on all replicas. `shard_map` over a
 results.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -30,6 +31,11 @@ class Parallel:
         self._replicated = NamedSharding(self.mesh, PartitionSpec())
         self._sharded = NamedSharding(self.mesh, PartitionSpec(AXIS))
         self._local_devices = sum(device.process_index == jax.process_index() for device in self.devices)
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether a call of a mapped step returns before the devices are done with it."""
+        return self.devices[0].platform != 'cpu'  # see `wait_for_each_step`
 
     def connect(self) -> None:
         """Connects all processes to each other; call it while they are in step, before one of them compiles.
@@ -80,7 +86,9 @@ class Parallel:
         if self.mapper == 'pmap':
             mapped = jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=0 if sharded else None, devices=self.devices,
                               donate_argnums=donated)
-            return mapped if sharded or jax.process_count() == 1 else lambda *args: self._global(mapped(*args))
+            if sharded or jax.process_count() == 1:
+                return mapped
+            return functools.wraps(mapped)(lambda *args: self._global(mapped(*args)))  # with `lower`, as of `mapped`
         mapped = jax.shard_map(step, mesh=self.mesh, in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
                                out_specs=PartitionSpec(AXIS) if sharded else PartitionSpec(), check_vma=False)
         return jax.jit(mapped, donate_argnums=donated)

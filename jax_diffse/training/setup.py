@@ -23,6 +23,7 @@ from jax_diffse.training.augmentation import Augmentation
 from jax_diffse.training.checkpoints import Checkpoints
 from jax_diffse.training.initial import initial_variables
 from jax_diffse.training.logging import Logger
+from jax_diffse.training.profile import Profiler, Window
 from jax_diffse.training.settings import AugmentConfig, LogConfig, ParallelConfig, TrainConfig
 from jax_diffse.training.stopping import Stop
 
@@ -94,6 +95,7 @@ class Training:
       place: puts this process's rows of a training batch on its devices, and augments them.
       train_step: (state, batch) -> (state, metrics), compiled on first call.
       logger: of the run.
+      profiler: traces the steps that were asked for.
     """
 
     spec: TrainingSpec
@@ -108,6 +110,7 @@ class Training:
     place: Callable
     train_step: Callable
     logger: Logger
+    profiler: Profiler
 
     def train_batches(self) -> Iterator[dict[str, np.ndarray]]:
         """This process's share of the training batches, from the next step on; infinite."""
@@ -137,9 +140,11 @@ def _process():
     return Process(jax.process_index(), jax.process_count())
 
 
-def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, change_config: bool,
+def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, change_config: bool, profile: Window | None,
            stack: contextlib.ExitStack) -> Training:
     """Sets up the training of a config, or resumes the one in `workdir`; `stack` closes its resources.
+
+    A training without steps that are left is not traced.
 
     Raises:
       UserError: see `loop.train`.
@@ -164,17 +169,20 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, change_conf
     else:
         state, changes, earlier = _start(spec), '', {}
         source = runs.history_of(spec.init_from) if spec.init_from else {}
+    if profile and state.step < spec.train.steps:
+        profile.check(spec.train.steps, int(state.step))
     history = _history(spec, earlier, source, len(train_source), augmentation)
     if primary:
         files.write_text(workdir / 'config.json', to_json(config))
     logger = Logger(workdir, config, total_steps=spec.train.steps, first_step=int(state.step), enabled=primary,
                     wandb_project=spec.log.wandb_project)
     stack.callback(logger.free_terminal)
+    profiler = stack.enter_context(Profiler(profile if primary else None, workdir, logger.message))
     train_step = spec.mapping.map(state_lib.make_train_step(
         spec.system, spec.optimizer, steps=spec.train.steps, seed=spec.train.seed,
         ema_decay=spec.train.ema_decay, accumulate=spec.train.accumulate), donate=True)
     return Training(spec, stop, train_source, validation_source, checkpoints, resumed, changes, history,
-                    spec.mapping.replicate(state), place, train_step, logger)
+                    spec.mapping.replicate(state), place, train_step, logger, profiler)
 
 
 def _open_data(spec: TrainingSpec) -> tuple[Source, Source]:

@@ -23,6 +23,7 @@ from jax_diffse.training import checkpoints, parallel, setup, validation
 from jax_diffse.training.loop import train
 from jax_diffse.training.settings import LogConfig
 from tests.toys import Trainable
+from tests.training.tiny import assert_same, make_config, weights, write_corpus
 
 
 @pytest.fixture(autouse=True)
@@ -32,30 +33,7 @@ def toy_system(monkeypatch):
 
 @pytest.fixture(scope='module')
 def corpus(tmp_path_factory):
-    root, rng = tmp_path_factory.mktemp('corpus'), np.random.default_rng(0)
-    for kind, scale in (('clean', 0.1), ('noisy', 0.3)):
-        (root / kind).mkdir()
-        for i in range(8):
-            soundfile.write(root / kind / f'{i}.wav', scale * rng.standard_normal(8000 + 500 * i), 16_000)
-    return root
-
-
-def make_config(corpus, **train_keys) -> ConfigDict:
-    folders = {'clean': str(corpus / 'clean'), 'noisy': str(corpus / 'noisy')}
-    return ConfigDict({
-        'system': 'toy', 'model': {}, 'data': {'name': 'folders', 'train': folders, 'validation': {}},
-        'train': {'steps': 6, 'batch_size': 4, 'crop_seconds': 0.25, 'eval_every': 3, 'save_every': 3, 'log_every': 2,
-                  'ema_decay': 0.9, **train_keys},
-        'optimizer': {'learning_rate': 1e-3}, 'log': {'audio_examples': 0}, 'parallel': {}}).lock()
-
-
-def weights(workdir, step):
-    return jax.device_get(runs.load(workdir, step=step).variables)
-
-
-def assert_same(a, b):
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_array_equal(x, y)
+    return write_corpus(tmp_path_factory.mktemp('corpus'))
 
 
 @pytest.fixture(scope='module')
