@@ -105,7 +105,7 @@ def test_folders_that_are_no_pair_no_mix_and_no_speech_are_refused(train, proble
 @pytest.mark.parametrize('split', ['train', 'validation', 'test'])
 def test_folders_beside_a_data_set_are_refused_before_it_is_prepared(split, monkeypatch):
     monkeypatch.setattr(tfds_source, 'open_tfds', None)  # a call would be an error of another kind
-    with pytest.raises(UserError, match=rf"^config.data.{split}.speech: would not be used.*'voicebank_demand'.*folders"):
+    with pytest.raises(UserError, match=f"^config.data.{split}.speech: would not be used.*'voicebank_demand'"):
         open_source(DataConfig('voicebank_demand', **{split: Folders(speech='a', noise='b')}), 'train')
 
 
