@@ -4,6 +4,9 @@ This module, `folders` and `arrays` load without TensorFlow; `pipeline`, `tf_spe
 import it.
 """
 
+import dataclasses
+import logging
+
 from jax_diffse.data.arrays import open_arrays
 from jax_diffse.data.config import FOLDERS, SPLITS, DataConfig
 from jax_diffse.data.folders import open_folders
@@ -15,6 +18,8 @@ from jax_diffse.errors import UserError
 
 __all__ = ['FOLDERS', 'SPLITS', 'DataConfig', 'Source', 'open_folders', 'open_source']
 
+log = logging.getLogger(__name__)
+
 
 def open_source(config: DataConfig, split: str) -> Source:
     """Opens the 'train', 'validation' or 'test' split. Every file of a `folders` split is read once, to
@@ -22,16 +27,31 @@ def open_source(config: DataConfig, split: str) -> Source:
 
     Raises:
       UserError: a folder is missing or not named; bad files (all in one message); the data set does not exist or is
-        not at `config.sample_rate`.
+        not at `config.sample_rate`; folders are named beside a data set, for training.
     """
     if split not in SPLITS:
         raise ValueError(f'split must be one of {SPLITS}, got {split!r}')
+    if split == 'train':
+        _check_used(config)
     source = _open(config, split)
     if config.share_of(split)[0] < 1:
         print(f'{config.describe(split)}: {source.used}', flush=True)
     if split == 'train' or not config.pad_seconds or isinstance(source, MixSource):  # extended before mixing
         return source
     return Padded(source, round(config.pad_seconds * config.sample_rate))
+
+
+def _check_used(config: DataConfig) -> None:
+    """Refuses folders that a data set would take the place of, and warns of keys that change only mixtures."""
+    named = [f'config.data.{split}.{field}' for split in SPLITS
+             for field, path in dataclasses.asdict(getattr(config, split)).items() if path]
+    if config.name != FOLDERS and named:
+        raise UserError(f'{named[0]}: would not be used, as config.data.name is {config.name!r}; choose the variant '
+                        'folders of the config (--config.data.name=folders), or name no folders')
+    unused = [f'config.data.{key}' for key in ('noise_gain', 'noise_classes') if getattr(config, key)]
+    kinds = [getattr(config, split).kind(f'config.data.{split}') for split in ('train', 'validation')]
+    if unused and 'mix' not in kinds:
+        log.warning('%s: without effect, as the data are not mixed from speech and noise', ', '.join(unused))
 
 
 def _open(config: DataConfig, split: str) -> Source:

@@ -24,6 +24,7 @@ REASONS = {  # words of NumPy's errors -> what is wrong with the file
     'Python objects': 'holds Python objects, which are not loaded',
     'mmap length': 'cut off, shorter than its header says',
     'PK': 'an archive of arrays (.npz)'}
+LOUDEST = 100.0  # full scales; what is louder was scaled otherwise, as 16-bit samples stored in floating point are
 _BLOCK = 1 << 23  # samples that are checked at once; bounds the memory
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,8 @@ def open_arrays(config: DataConfig, split: str) -> ArraySource:
     bad = _bad_examples(path, os.stat(path).st_mtime_ns)
     _report(path, bad, math.prod(samples.shape[:-2]), config.skip_bad)
     found = {info['id']: (place, info) for place, info in _listed(samples, conditions) if place not in bad}
+    if split != 'validation' or not shared:
+        print(f'{path}: {len(found)} examples of {seconds:g} s, taken to be at {config.sample_rate} Hz', flush=True)
     if shared:
         found = _shared(path, found, config, split)
     return ArraySource(config.sample_rate, samples, *zip(*found.values()))
@@ -167,12 +170,20 @@ def _bad_examples(path: pathlib.Path, changed: int) -> dict[tuple[int, ...], str
     for place, start in itertools.product(np.ndindex(*leading), range(0, count, step)):
         with np.errstate(over='ignore'):  # beyond float32: becomes infinite, and is reported
             block = _scaled(samples[place][start:start + step])
-        finite = np.isfinite(block).all(axis=(1, 2))
         for k, pair in enumerate(block):
-            silent = [name for name, x in zip(('noisy', 'clean'), pair) if finite[k] and is_silent(x)]
-            if silent or not finite[k]:
-                bad[*place, start + k] = f'{silent[0]} speech is silent' if silent else 'has NaN or infinite samples'
+            reason = _reason(pair)
+            if reason:
+                bad[*place, start + k] = reason
     return bad
+
+
+def _reason(pair: np.ndarray) -> str:
+    """Why an example `[2, L]` cannot be used, or ''."""
+    if not np.isfinite(pair).all():
+        return 'has NaN or infinite samples'
+    if np.abs(pair).max() > LOUDEST:
+        return f'has samples beyond {LOUDEST:g}, where full scale is 1,'
+    return next((f'{name} speech is silent' for name, x in zip(('noisy', 'clean'), pair) if is_silent(x)), '')
 
 
 def _report(path: pathlib.Path, bad: dict[tuple[int, ...], str], total: int, skip_bad: bool) -> None:

@@ -193,17 +193,19 @@ def _noises(names, config, split, root, shared) -> tuple[dict[str, str], str]:
     _check_enough(names, root)
     of_esc = esc.clips(root)
     known = of_esc or {name: esc.Clip(name.rpartition('/')[0].rpartition('/')[2], name) for name in names}
-    clips, said = {name: known[name] for name in names}, ''
+    clips = {name: known[name] for name in names}
     if of_esc and config.esc_test_fold:
         clips = _of_folds(clips, config.esc_test_fold, split, root)
-        said = (f'{root}: ESC; {len(clips)} of {len(known)} clips are for {split}, as fold {config.esc_test_fold} is '
-                'for tests alone (config.data.esc_test_fold)')
     clips = _of_classes(clips, config, split, root)
     if shared:
         recordings = {name: clip.recording for name, clip in clips.items()}
         _check_enough(set(recordings.values()), root, 2, 'recording' if of_esc else 'file')
         held = held_out(recordings, config.held_out)
         clips = {name: clip for name, clip in clips.items() if (name in held) == (split == 'validation')}
+    fold = f'fold {config.esc_test_fold} is' if config.esc_test_fold else 'no fold is kept'
+    classes = len({clip.noise_class for clip in clips.values()})
+    said = (f'{root}: ESC; {len(clips)} of {len(known)} clips, of {classes} class(es), are for {split}; {fold} for '
+            'tests alone (config.data.esc_test_fold)') if of_esc else ''
     return {name: clip.noise_class for name, clip in clips.items()}, said
 
 

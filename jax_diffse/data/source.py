@@ -53,6 +53,10 @@ class Padded:
         info = self.source.info(i)
         return {**info, 'num_samples': max(info['num_samples'], self.num_samples)}
 
+    def unpadded(self, i: int) -> int:
+        """The number of samples of utterance i before extension."""
+        return self.source.info(i)['num_samples']
+
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Reads the whole utterance i, extended: (clean `[N]`, noisy `[N]`)."""
         clean, noisy = (np.pad(x, (0, max(0, self.num_samples - len(x)))) for x in self.source.read(i))

@@ -11,7 +11,7 @@ import numpy as np
 
 from jax_diffse import audio, audio_files
 from jax_diffse.data.scan import report_bad_files
-from jax_diffse.data.source import Source
+from jax_diffse.data.source import Padded, Source
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation.progress import track
 
@@ -35,7 +35,8 @@ def read_all(source: Source, processed: str | os.PathLike | None = None, limit: 
     Args:
       source: pairs of clean and noisy speech.
       processed: the folder with another enhancer's output. Every utterance has a file there, named by its id or by
-        `file_name`, with any extension; it has one channel, the source's rate and the length of the noisy speech.
+        `file_name`, with any extension; it has one channel, the source's rate and the length of the noisy speech, with
+        or without the zeros that `Padded` adds.
       limit: at most this many utterances, spread evenly over those with a partner in `processed`.
       skip_bad: leave out utterances without a partner of their length and print how many, instead of stopping. Files
         without an utterance are not used, and a line says how many.
@@ -83,7 +84,8 @@ def _partners(source: Source, folder, skip_bad: bool) -> dict[int, pathlib.Path 
         name = file_name(info['id'])
         path = next((files[key] for key in _keys(info['id']) if key in files), None)
         used.add(path)
-        wrong = _mismatch(path, source.sample_rate, info['num_samples']) if path else 'no such file, of any extension'
+        lengths = {info['num_samples'], source.unpadded(i)} if isinstance(source, Padded) else {info['num_samples']}
+        wrong = _mismatch(path, source.sample_rate, lengths) if path else 'no such file, of any extension'
         if wrong:
             bad[str(path or pathlib.Path(folder, name))] = wrong
         else:
@@ -103,16 +105,16 @@ def _keys(utterance: str) -> list[str]:
     return [audio_files.normal(key) for key in (file_name(utterance).removesuffix('.wav'), utterance, encoded)]
 
 
-def _mismatch(path: pathlib.Path, sample_rate: int, num_samples: int) -> str:
-    """Why a file cannot be another enhancer's output for a recording of that rate and length, or ''."""
+def _mismatch(path: pathlib.Path, sample_rate: int, lengths: set[int]) -> str:
+    """Why a file cannot be another enhancer's output for a recording of that rate and one of the lengths, or ''."""
     try:
         header = audio.info(path)
     except UserError as error:
         return str(error).removeprefix(f'{path}: ')
-    for found, expected, unit in ((header.sample_rate, sample_rate, 'Hz'), (header.num_channels, 1, 'channels'),
-                                  (header.num_samples, num_samples, 'samples')):
-        if found != expected:
-            return f'{found} {unit}, expected {expected} as in the noisy speech'
+    for found, expected, unit in ((header.sample_rate, {sample_rate}, 'Hz'), (header.num_channels, {1}, 'channels'),
+                                  (header.num_samples, lengths, 'samples')):
+        if found not in expected:
+            return f'{found} {unit}, expected {" or ".join(map(str, sorted(expected)))} as in the noisy speech'
     return ''
 
 
@@ -125,6 +127,8 @@ def _spread(items: Sequence[int], limit: int | None) -> list[int]:
 def _read(source: Source, i: int, partner: pathlib.Path | None) -> Utterance:
     info, (clean, noisy) = source.info(i), source.read(i)
     processed = None if partner is None else audio.read(partner)[0][:, 0]
+    if processed is not None:  # of the length before `Padded`
+        processed = np.pad(processed, (0, len(noisy) - len(processed)))
     digest = hashlib.sha256(info['id'].encode())
     for samples in (clean, noisy, processed):
         digest.update(b'' if samples is None else np.ascontiguousarray(samples, np.float32).tobytes())

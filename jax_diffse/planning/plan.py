@@ -15,10 +15,10 @@ from jax_diffse.config import from_config_dict
 from jax_diffse.errors import UserError
 from jax_diffse.planning.programs import Cost, Program, total
 from jax_diffse.planning.targets import Target
-from jax_diffse.systems.base import Refiner, System, shapes
+from jax_diffse.systems.base import Refiner, System, check_steps, shapes
 from jax_diffse.training import state as state_lib
-from jax_diffse.training.parallel import Parallel
-from jax_diffse.training.settings import TrainConfig
+from jax_diffse.training.parallel import MAPPERS, Parallel
+from jax_diffse.training.settings import ParallelConfig, TrainConfig
 
 LAUNCH = 3e-6  # seconds that a GPU takes to start a kernel, about
 LISTED = 10  # operations and loops that are named
@@ -68,12 +68,15 @@ def plan_step(config: ConfigDict, target: Target) -> Plan:
     """Plans the training step of a config, mapped over the devices as `train` maps it.
 
     Raises:
-      UserError: an invalid config, or a batch that does not divide among the devices.
+      UserError: an invalid config, a batch that does not divide among the devices, or another mapper than shard_map.
       DoesNotFitError: the compiler gives up for lack of memory.
     """
     settings = from_config_dict(TrainConfig, config.train, 'config.train')
     optimizer = from_config_dict(state_lib.OptimizerConfig, config.optimizer, 'config.optimizer')
-    system, mapping = systems.build(config.system, config.model), Parallel(devices=target.devices)
+    mapper = from_config_dict(ParallelConfig, config.parallel, 'config.parallel').mapper
+    if mapper != MAPPERS[0]:
+        raise UserError(f'config.parallel.mapper={mapper}: plans are made with {MAPPERS[0]}; leave the key out')
+    system, mapping = systems.build(config.system, config.model), Parallel(mapper, target.devices)
     mapping.check_batch_size(settings.batch_size, settings.accumulate)
     step = state_lib.make_train_step(system, optimizer, steps=settings.steps, seed=settings.seed,
                                      ema_decay=settings.ema_decay, accumulate=settings.accumulate)
@@ -91,11 +94,17 @@ def plan_enhancement(config: ConfigDict, target: Target, per_device: int, second
     """Plans the enhancement of `per_device` recordings of `seconds` on each device; `steps` of sampling.
 
     Raises:
-      UserError: an invalid config, or a number of steps that the system does not take.
+      UserError: an invalid config, less than one sample, or a number of steps that the system does not take.
       DoesNotFitError: the compiler gives up for lack of memory.
     """
     system, mapping = systems.build(config.system, config.model), Parallel(devices=target.devices)
     rows, num_samples = per_device * len(target.devices), round(seconds * system.sample_rate)
+    if num_samples < 1:
+        raise UserError(f'--seconds={seconds:g}: expected a sample or more at {system.sample_rate} Hz')
+    try:
+        check_steps(system, steps)
+    except ValueError as error:
+        raise UserError(f'--steps={steps}: {error}') from error
     processed = jnp.float32 if isinstance(system, Refiner) else None
 
     def enhance(variables, batch):

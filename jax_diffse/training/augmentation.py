@@ -7,6 +7,7 @@ generalization (a little bit)".
 
 import dataclasses
 import fractions
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,8 @@ from jax_diffse.spectral import FrontEnd
 from jax_diffse.systems.base import Batch, Refiner, System, Variables, check_steps, sampling_steps
 from jax_diffse.training.parallel import Parallel
 from jax_diffse.training.settings import AugmentConfig, TrainConfig
+
+log = logging.getLogger(__name__)
 
 SAMPLES = 2**32 - 1  # purpose of the random stream of a seed: a number that no step reaches
 
@@ -46,6 +49,8 @@ class Augmentation:
             not take, or a system that has no noisy input.
         """
         if not config.share:
+            if config.run:
+                log.warning('config.augment.run: without effect, as config.augment.share is 0')
             return None
         if isinstance(system, Refiner):
             raise UserError(f'config.augment.share={config.share:g}: this system learns from clean speech alone; '

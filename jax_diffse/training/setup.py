@@ -178,6 +178,8 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, change_conf
                     wandb_project=spec.log.wandb_project)
     stack.callback(logger.free_terminal)
     profiler = stack.enter_context(Profiler(profile if primary else None, workdir, logger.message))
+    if augmentation:
+        logger.message(augmentation.describe())
     train_step = spec.mapping.map(state_lib.make_train_step(
         spec.system, spec.optimizer, steps=spec.train.steps, seed=spec.train.seed,
         ema_decay=spec.train.ema_decay, accumulate=spec.train.accumulate), donate=True)

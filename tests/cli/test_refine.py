@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import soundfile
 import tensorflow_datasets as tfds
@@ -76,3 +77,19 @@ def test_a_missing_processed_file_is_one_line(published, processed, monkeypatch,
     assert not (published / 'out').exists()
     assert refine(published, monkeypatch, '--skip-bad', data={'name': NAME}) == 0
     assert strict_json(published / 'out' / 'summary.json')['files'] == 1
+
+
+@pytest.mark.parametrize('extended', [False, True])
+def test_processed_files_of_extended_recordings_may_lack_the_zeros(published, processed, monkeypatch, extended):
+    """The other enhancer saw the files as they are, or with the same zeros at their end."""
+    plain = 0.2 * tone(500, rate=16_000)
+    total = len(plain) + 800
+    for name in TEST:
+        soundfile.write(processed / f'{name}.wav', np.pad(plain, (0, 800)) if extended else plain, 16_000)
+    assert refine(published, monkeypatch, '--pad-seconds', total / 16_000, data={'name': NAME}) == 0
+    refined, preceding = (soundfile.read(published / 'out' / 'audio' / stage / f'{TEST[0]}.wav')[0]
+                          for stage in ('refined', 'preceding'))
+    assert len(refined) == total and not refined[len(plain):].any()
+    assert_allclose(preceding, np.pad(plain, (0, 800)), atol=2e-4)  # the files have 16 bits
+    soundfile.write(processed / f'{TEST[0]}.wav', plain[:-1], 16_000)
+    assert refine(published, monkeypatch, '--pad-seconds', total / 16_000, data={'name': NAME}) == 2

@@ -99,9 +99,16 @@ def test_a_share_is_held_out_for_validation_and_one_line_says_so(tmp_path, capsy
     ids = {split: {source.info(i)['id'] for i in range(len(source))}
            for split in ('train', 'validation') for source in [open_source(config, split)]}
     assert len(ids['validation']) == 4 and ids['train'] | ids['validation'] == {f'{i:04d}' for i in range(20)}
-    line, = capsys.readouterr().out.splitlines()
+    _, line = capsys.readouterr().out.splitlines()
     assert 'a.npy: arrays name no speakers; 4 of 20 examples are held out' in line
     assert 'held out of ' + str(tmp_path / 'a.npy') in config.describe('validation')
+
+
+def test_a_line_says_at_which_rate_the_samples_are_taken(tmp_path, capsys):
+    path = saved(tmp_path / 'a.npy', examples(4))
+    for split in ('train', 'validation'):
+        open_source(train_config(path, sample_rate=8000), split)
+    assert capsys.readouterr().out.count(f'{path}: 4 examples of 0.6 s, taken to be at 8000 Hz') == 1
 
 
 def test_an_array_of_its_own_is_used_for_validation(tmp_path):
@@ -163,6 +170,7 @@ def set_to(index, value):
     (lambda path: saved(path, examples(3, length=100)), '0.006 s per example at 16000 Hz, expected 0.25 s or more'),
     (edited(set_to((1, 0, 7), np.nan)), r'has NaN or infinite samples in 1 of 3 examples, first in \[1\]'),
     (edited(set_to((slice(1, 3), 1, 7), 1e300)), r'has NaN or infinite samples in 2 of 3 examples, first in \[1\]'),
+    (lambda path: saved(path, 32_768 * examples(3)), 'has samples beyond 100, where full scale is 1, in 3 of 3'),
     (edited(set_to((2, 1), 0.0)), r'clean speech is silent in 1 of 3 examples, first in \[2\]; .*--skip-bad'),
     (edited(set_to((0, 0), 0.0)), r'noisy speech is silent in 1 of 3'),
     (edited(set_to((1, 6, 1, 1), 0.0), examples(2, 7, 2)), r'silent in 1 of 28 examples, first in \[1, 6, 1\]'),

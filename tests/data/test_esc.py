@@ -117,7 +117,17 @@ def test_another_fold_or_none_can_be_for_tests(esc50, speech):
 
 def test_a_line_says_which_clips_are_used(esc50, speech, capsys):
     opened(speech, esc50, 'test')
-    assert f'{esc50}: ESC; 9 of 47 clips are for test, as fold 5 is for tests alone' in capsys.readouterr().out
+    assert f'{esc50}: ESC; 9 of 47 clips, of 3 class(es), are for test; fold 5 is for tests alone' in (
+        capsys.readouterr().out)
+    settings = {'noise_classes': ('rain', 'dog'), 'held_out': 0.25}
+    used = {split: opened(speech, esc50, split, **settings).noise for split in ('train', 'validation')}
+    printed = capsys.readouterr().out
+    for split, noise in used.items():  # what is left of folds 1 to 4 after the choice of classes and the holding out
+        classes = len({file.noise_class for file in noise})
+        assert f'ESC; {len(noise)} of 47 clips, of {classes} class(es), are for {split}; fold 5' in printed
+    assert sum(map(len, used.values())) == sum(1 for row in ROWS if row[1] != 5 and row[3] in ('rain', 'dog'))
+    opened(speech, esc50, 'test', esc_test_fold=0)
+    assert '47 of 47 clips, of 4 class(es), are for test; no fold is kept for tests alone' in capsys.readouterr().out
 
 
 def noises(source):

@@ -10,7 +10,7 @@ import soundfile
 from ml_collections import ConfigDict
 
 from jax_diffse import audio
-from jax_diffse.data import DataConfig, folders, mixing, open_source
+from jax_diffse.data import DataConfig, folders, mixing, open_source, tfds_source
 from jax_diffse.data.config import Folders
 from jax_diffse.errors import UserError
 
@@ -100,6 +100,19 @@ def test_folders_that_are_no_pair_no_mix_and_no_speech_are_refused(train, proble
     message = str(error.value)
     assert message.startswith(f'config.data.train: {problem}, expected ') and '\n' not in message
     assert 'alone' in message
+
+
+@pytest.mark.parametrize('split', ['train', 'validation', 'test'])
+def test_folders_beside_a_data_set_are_refused_before_it_is_prepared(split, monkeypatch):
+    monkeypatch.setattr(tfds_source, 'open_tfds', None)  # a call would be an error of another kind
+    with pytest.raises(UserError, match=f"^config.data.{split}.speech: would not be used.*'voicebank_demand'"):
+        open_source(DataConfig('voicebank_demand', **{split: Folders(speech='a', noise='b')}), 'train')
+
+
+@pytest.mark.parametrize(('train', 'said'), [('pair_folders', True), ('mix_folders', False)])
+def test_keys_of_mixtures_are_said_to_be_without_effect_on_pairs(request, caplog, train, said):
+    open_source(DataConfig(train=request.getfixturevalue(train), noise_gain=(0.2, 0.8)), 'train')
+    assert ('config.data.noise_gain: without effect, as the data are not mixed' in caplog.text) == said
 
 
 # ---------------------------------------------------------------------------------------------------------------- mix

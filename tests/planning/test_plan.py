@@ -161,6 +161,16 @@ def test_a_batch_that_does_not_divide_is_refused(tpu):
         plan.plan_step(config.load('dccrn'), tpu('v5e:2x2'))
 
 
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['--config.parallel.mapper=pmap'], 'config.parallel.mapper=pmap: plans are made with shard_map'),
+    (['--enhance', '--steps', '3'], '--steps=3: Dccrn does not sample'),
+    (['--enhance', '--seconds', '0.00001'], '--seconds=1e-05: expected a sample or more at 16000 Hz')])
+def test_what_the_system_does_not_take_is_refused_before_anything_is_compiled(tpu, monkeypatch, arguments, message):
+    monkeypatch.setattr(plan, '_compiled', None)  # a call would be an error of another kind
+    with pytest.raises(UserError, match=message):
+        cli.run(['plan', '--config', 'dccrn:quick', '--topology', 'v5e:2x2', *arguments])
+
+
 def test_slices_of_every_kind_are_described(tpu):
     for kind in targets.TPUS:
         found = tpu(f'{kind}:{targets.SHAPES[kind][1]}')

@@ -242,7 +242,7 @@ def make_config(world, augment: dict | None = None, **train_keys) -> ConfigDict:
     return config.lock()
 
 
-def test_a_run_keeps_what_its_data_were_augmented_with_but_not_the_sampler(world, tmp_path):
+def test_a_run_keeps_what_its_data_were_augmented_with_but_not_the_sampler(world, tmp_path, capsys):
     train(make_config(world, {'run': 'sampler', 'share': 0.25, 'steps': 2}, batch_size=8 * len(jax.devices())),
           tmp_path / 'run')
     run, sampler = runs.load(tmp_path / 'run'), runs.load(world / 'sampler')
@@ -250,6 +250,7 @@ def test_a_run_keeps_what_its_data_were_augmented_with_but_not_the_sampler(world
                                       'hash': sampler.hash, 'history': {}}
     assert run.history['data'].endswith(f'; 0.25 of the noisy inputs replaced by samples of {world / "sampler"}, '
                                         f'step 0, checkpoint {sampler.hash[:12]}, 2 sampling steps')
+    assert run.history['data'].partition('; 0.25')[2] in capsys.readouterr().out
     assert set(run.variables['params']) == {'toy'}
 
 
@@ -317,5 +318,7 @@ def test_c_gen_starts_from_that_of_a_run_of_the_stage_diffusion(tmp_path):
             jax.tree.map(np.testing.assert_array_equal, found[collection]['c_gen'], variables[collection]['c_gen'])
 
 
-def test_share_zero_needs_no_run(world):
+def test_share_zero_needs_no_run_and_says_that_one_is_without_effect(world, caplog):
+    assert Augmentation.load(AugmentConfig(), '', toys.Trainable()) is None and not caplog.text
     assert Augmentation.load(AugmentConfig(run=str(world / 'gone')), '', toys.Trainable()) is None
+    assert 'config.augment.run: without effect, as config.augment.share is 0' in caplog.text
