@@ -46,11 +46,13 @@ def run(args: argparse.Namespace) -> None:
 
     _check(args)
     config, target = configs.load(args.config, args.overrides), _target(args)
-    stages = [configs.stage_config(config, name) for name in config.chain] if 'chain' in config else [config]
+    stages = {name: configs.stage_config(config, name) for name in config.get('chain', ())} or {'': config}
     plans = []
-    for stage in stages:
+    for name, stage in stages.items():
+        if name:
+            print(f'stage {name}:', flush=True)
         found = _planned(args, stage, target)
-        plans.append(table.as_json(found) | {'config': args.config, 'overrides': args.overrides})
+        plans.append(table.as_json(found) | {'config': args.config, 'overrides': args.overrides, 'stage': name})
         if args.json:
             files.write_text(args.json, json.dumps(plans, indent=1) + '\n')
 

@@ -225,7 +225,8 @@ def _of_classes(clips: dict[str, esc.Clip], config, split, root) -> dict[str, es
     known = {clip.noise_class for clip in clips.values()} - {''}
     unknown = sorted(wanted - known)
     if unknown:
-        raise UserError(f'config.data.{key}{flag}: no class {", ".join(unknown)} in {root}, expected some of '
+        named = ', '.join(name or "''" for name in unknown)
+        raise UserError(f'config.data.{key}{flag}: no class {named} in {root}, expected some of '
                         f'{", ".join(sorted(known)) or "its class folders, but it has none"}')
     return {name: clip for name, clip in clips.items() if not wanted or clip.noise_class in wanted}
 

@@ -67,8 +67,8 @@ class Levels:
 
     @property
     def listed(self) -> tuple[float | None, ...]:
-        """The SNRs of a list of mixtures; None for gains."""
-        return (None,) if self.gain else self.snr_db
+        """The SNRs of a list of mixtures, each once; None for gains."""
+        return (None,) if self.gain else tuple(dict.fromkeys(self.snr_db))
 
     def mix(self, clean: np.ndarray, noise: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Adds `noise` to `clean` (`[N]` each) at a random level -> (clean, noisy)."""

@@ -204,7 +204,8 @@ def summary_tables(results: Results) -> str:
     """
     statistics, total, rows = results.statistics(), len(results.infos), []
     for row, (stage, earlier) in zip(_difference_rows(statistics, total, results.pairs), results.pairs, strict=True):
-        losses = [str(entry['against'][earlier]['worse']) for entry in statistics[stage].values()]
+        against = [entry['against'][earlier] for entry in statistics[stage].values()]
+        losses = [str(entry['worse']) if entry['paired'] else 'n/a' for entry in against]
         rows += [row, ['files made worse', str(total), *losses]]
     return '\n\n'.join([_table(results, ['stage'], _mean_rows(results.metrics, statistics, total)),
                         _table(results, ['difference'], rows)])

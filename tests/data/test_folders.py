@@ -194,6 +194,8 @@ def test_conditions_are_filled_evenly(mix_folders):
     counts = collections.Counter((mixture.noise.folder, mixture.snr_db)
                                  for mixture in mixing.list_mixtures(speech, noise, source.levels, 20))
     assert sorted(counts.values()) == [3, 3, 3, 3, 4, 4]
+    twice = open_source(DataConfig(test=mix_folders, test_snr_db=(-10.0, 20.0, 20.0, 20.0, 20.0, 20.0)), 'test')
+    assert [twice.info(i) for i in range(len(twice))] == [source.info(i) for i in range(len(source))]
 
 
 def test_listed_mixtures_are_cut_to_their_middle(mix_folders, tmp_path):

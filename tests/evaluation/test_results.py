@@ -202,6 +202,11 @@ def test_statistics_of_clean_speech_cover_metrics_without_a_reference():
     assert with_clean().ranked() == [0, 1] and with_clean().pairs == [('enhanced', 'noisy')]
 
 
+def test_no_file_is_said_to_be_worse_or_not_where_none_was_scored():
+    _, differences = cells(tables.summary_tables(by_hand([[[1, NAN], [3, NAN]], [[2, NAN], [1, 0.1]]])))
+    assert differences[1:] == [['enhanced - noisy', '2', '+0.50', 'n/a (0)'], ['files made worse', '2', '1', 'n/a']]
+
+
 def test_clean_speech_without_a_score_is_a_failure():
     assert with_clean().failures() == [{'id': '2', 'stage': 'clean', 'metric': 'nisqa_v2_mos', 'reason': 'too short'}]
 

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 
 import pytest
 from ml_collections import ConfigDict
@@ -169,6 +170,15 @@ def test_what_the_system_does_not_take_is_refused_before_anything_is_compiled(tp
     monkeypatch.setattr(plan, '_compiled', None)  # a call would be an error of another kind
     with pytest.raises(UserError, match=message):
         cli.run(['plan', '--config', 'dccrn:quick', '--topology', 'v5e:2x2', *arguments])
+
+
+def test_a_chain_has_a_plan_for_each_stage_by_name(tpu, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(plan, 'plan_step', lambda config, target: made())
+    out = tmp_path / 'new' / 'plans.json'
+    cli.run(['plan', '--config', 'dr_diffuse:quick', '--topology', 'v5e:1x1', '--json', str(out)])
+    names = ['c_gen', 'diffusion', 'refiner']
+    assert re.findall(r'^stage (.*):$', capsys.readouterr().out, re.MULTILINE) == names
+    assert [found['stage'] for found in json.loads(out.read_text())] == names
 
 
 def test_slices_of_every_kind_are_described(tpu):
