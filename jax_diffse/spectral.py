@@ -208,8 +208,9 @@ class FrontEnd:
     def __post_init__(self):
         if self.compression not in COMPRESSIONS:
             raise ValueError(f'compression must be one of {COMPRESSIONS}, got {self.compression!r}')
-        if self.window is None and not 1 <= self.hop <= self.n_fft // 2:
-            raise ValueError(f'expected a hop of 1 to n_fft / 2 samples, got hop {self.hop}, n_fft {self.n_fft}')
+        share = 4 if self.n_fft % 2 else 2  # the last hop of an odd transform lies behind the centres of all frames
+        if self.window is None and not 1 <= self.hop <= self.n_fft // share:
+            raise ValueError(f'expected a hop of 1 to n_fft / {share} samples, got hop {self.hop}, n_fft {self.n_fft}')
         if self.window is not None and (self.hop < 1 or self.window % self.hop or self.n_fft % 2
                                         or not 3 * self.hop <= self.window <= self.n_fft):
             raise ValueError('expected a window of whole hops, 3 or more, and of at most n_fft samples, and an even '

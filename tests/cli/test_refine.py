@@ -25,8 +25,8 @@ def published(tmp_path, monkeypatch):
     write_published_layout(tmp_path)
     paths = {key: tmp_path / name for key, name in ARCHIVES.items()}
     monkeypatch.setattr(tfds.download.DownloadManager, 'download', lambda self, urls: paths)
+    monkeypatch.setattr(VoicebankDemand, 'builder_configs', {SMALL.name: SMALL})  # made of the next one, and kept
     monkeypatch.setattr(VoicebankDemand, 'BUILDER_CONFIGS', [SMALL])
-    monkeypatch.setattr(VoicebankDemand, 'builder_configs', {SMALL.name: SMALL})
     return tmp_path
 
 

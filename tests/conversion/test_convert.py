@@ -24,12 +24,12 @@ from tests import reference
 KIND = 'dr-diffuse-base'
 PREFIXES = {KIND: 'c_gen/', 'dr-diffuse-diffuse': 'diffuse/', 'dr-diffuse-diffusec': 'diffusec/',
             'dr-diffuse-refiner': 'refiner/', 'dccrn': 'clstm/', 'diffiner': 'model.', 'segan': 'generator.',
-            'segan-discriminator': 'discriminator.', 'compact-unet': ''}
+            'segan-discriminator': 'discriminator.', 'compact-unet': '', 'noise-unet': ''}
 
 
 def weights_of(kind):
     fixtures = {'dr-diffuse-refiner': 'dr_diffuse_sampling', 'dccrn': 'dccrn', 'diffiner': 'diffiner', 'segan': 'segan',
-                'segan-discriminator': 'segan', 'compact-unet': 'compact_unet'}
+                'segan-discriminator': 'segan', 'compact-unet': 'compact_unet', 'noise-unet': 'noise_unet'}
     return reference.load(fixtures.get(kind, 'dr_diffuse_nets')).state_dict(PREFIXES[kind])
 
 

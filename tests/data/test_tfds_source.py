@@ -97,8 +97,8 @@ def test_unknown_names_list_the_known_ones(tmp_path):
 @pytest.fixture
 def two_utterances(monkeypatch):
     config = spoken_demo.SpokenDemoConfig(name='standard', description='a few', train=2, validation=1, test=1)
+    monkeypatch.setattr(spoken_demo.SpokenDemo, 'builder_configs', {'standard': config})  # made of the next, and kept
     monkeypatch.setattr(spoken_demo.SpokenDemo, 'BUILDER_CONFIGS', [config])
-    monkeypatch.setattr(spoken_demo.SpokenDemo, 'builder_configs', {'standard': config})
 
 
 def test_opening_prepares_once_in_the_directory_asked_for(tmp_path, monkeypatch, two_utterances):
