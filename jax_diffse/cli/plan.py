@@ -11,6 +11,7 @@ Values of the config can be overridden: --config.model.dtype=bfloat16.
 """
 
 import argparse
+import contextlib
 import json
 import os
 
@@ -42,19 +43,21 @@ def run(args: argparse.Namespace) -> None:
     """Prints the plans."""
     os.environ['JAX_PLATFORMS'] = 'cpu'  # compiling needs no device, and none is to be taken
     from jax_diffse import config as configs
+    from jax_diffse.inference.export import opened
     from jax_diffse.planning import table
 
     _check(args)
     config, target = configs.load(args.config, args.overrides), _target(args)
     stages = {name: configs.stage_config(config, name) for name in config.get('chain', ())} or {'': config}
     plans = []
-    for name, stage in stages.items():
-        if name:
-            print(f'stage {name}:', flush=True)
-        found = _planned(args, stage, target)
-        plans.append(table.as_json(found) | {'config': args.config, 'overrides': args.overrides, 'stage': name})
-        if args.json:
-            files.write_text(args.json, json.dumps(plans, indent=1) + '\n')
+    with opened(args.json) if args.json else contextlib.nullcontext() as file:  # before minutes of compiling
+        for name, stage in stages.items():
+            if name:
+                print(f'stage {name}:', flush=True)
+            found = _planned(args, stage, target)
+            plans.append(table.as_json(found) | {'config': args.config, 'overrides': args.overrides, 'stage': name})
+        if file:
+            file.write(json.dumps(plans, indent=1).encode() + b'\n')
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -95,7 +95,8 @@ def test_the_table_names_what_is_an_estimate():
     (['--gpus', '8', '--gpu', 'k80'], '--gpu=k80: unknown, expected one of a100, h100, h200'),
     (['--gpus', '12', '--gpu', 'h100'], '--gpus=12: expected 1 to 8, or a multiple of 8'),
     (['--topology', 'v5e:2x2', '--batch-per-device', '0'], '--batch-per-device=0: expected a positive number'),
-    (['--topology', 'v5e:2x2', '--steps', '3'], '--steps needs --enhance')])
+    (['--topology', 'v5e:2x2', '--steps', '3'], '--steps needs --enhance'),
+    (['--topology', 'v5e:2x2', '--json', __file__ + '/plan.json'], 'plan.json: cannot be written')])
 def test_mistakes_are_named_before_anything_is_compiled(arguments, message):
     with pytest.raises(UserError, match=message.replace('(', r'\(')):
         cli.run(['plan', '--config', 'dccrn:quick', *arguments])
