@@ -18,7 +18,7 @@ COMMANDS = {
     'enhance': 'enhance recordings',
     'convert': "turn the authors' checkpoints into a run",
     'export': 'write a run as one file that JAX alone can load',
-    'plan': 'say what a training costs on TPUs or GPUs, without having them',
+    'plan': 'estimate what a training costs on TPUs or GPUs, without having them',
     'configs': 'list the experiments that train knows',
 }
 

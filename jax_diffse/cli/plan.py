@@ -1,11 +1,11 @@
-"""Says what a training costs on a TPU slice or on GPUs, without having them.
+"""Estimates what a training costs on a TPU slice or on GPUs, without having them.
 
     jax-diffse plan --config dccrn:si_snr --topology v5e:16x16 --batch-per-device 8
     jax-diffse plan --config diffiner --gpus 8 --gpu h100
 
-The training step is compiled for these devices as train would map it, which takes minutes, and not run. Memory is what
-the compiler assigned. The time is the compiler's estimate on TPUs, and on GPUs a bound from FLOP, bytes and launches;
-neither is a measurement. A config that is a chain of stages has a plan for each.
+The command compiles the training step for these devices, as train would map it, which takes minutes. It runs nothing.
+Memory is what the compiler assigned. The time is the compiler's estimate on TPUs, and on GPUs a bound from FLOP, bytes
+and launches; neither is a measurement. A config that is a chain of stages has a plan for each.
 
 Values of the config can be overridden: --config.model.dtype=bfloat16.
 """
@@ -85,8 +85,8 @@ def _planned(args: argparse.Namespace, config, target):
     def planned(per_device: int | None):
         if args.enhance:
             return plan.plan_enhancement(config, target, per_device or 1, args.seconds, args.steps)
-        given = {} if per_device is None else {'train__batch_size': per_device * devices}
-        return plan.plan_step(remedies.changed(config, **given), target)
+        given = {} if per_device is None else {'train.batch_size': per_device * devices}
+        return plan.plan_step(remedies.changed(config, given), target)
 
     if args.largest_batch:
         count, found = plan.largest_batch(planned, args.batch_per_device or 1)
@@ -113,7 +113,7 @@ def _tried(args: argparse.Namespace, config, target):
     from jax_diffse.planning import remedies, table
 
     if args.batch_per_device:
-        config = remedies.changed(config, train__batch_size=args.batch_per_device * len(target.devices))
+        config = remedies.changed(config, {'train.batch_size': args.batch_per_device * len(target.devices)})
     best = None
     for words, found in remedies.tried(config, target):
         print(f'  with {words}: {table.headline(found) if found else "does not fit either"}', flush=True)

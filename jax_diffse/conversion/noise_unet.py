@@ -23,7 +23,7 @@ def model(weights: Mapping[str, Any]) -> dict[str, Any]:
         NoiseUNetConfig(widths)
     except ValueError:  # weights of another network
         widths = NoiseUNetConfig().widths
-    return {'network': {'widths': widths}, 'released': True}
+    return {'network': {'widths': widths}, 'overlap': 0, 'amplify': True, 'released': True}
 
 
 def entries(fields: Mapping[str, Any]) -> list[Entry]:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jax_diffse import flops, platforms, systems
 from jax_diffse.config import from_config_dict
 from jax_diffse.errors import UserError
+from jax_diffse.inference.programs import Rows, enhance_chunks
 from jax_diffse.planning.programs import Cost, Program, total
 from jax_diffse.planning.targets import Target
 from jax_diffse.systems.base import Refiner, System, check_steps, shapes
@@ -80,9 +81,8 @@ def plan_step(config: ConfigDict, target: Target) -> Plan:
     mapping.check_batch_size(settings.batch_size, settings.accumulate)
     step = state_lib.make_train_step(system, optimizer, steps=settings.steps, seed=settings.seed,
                                      ema_decay=settings.ema_decay, accumulate=settings.accumulate)
-    num_samples = max(1, round(settings.crop_seconds * system.sample_rate))
     state = jax.eval_shape(lambda drawn: state_lib.create(system, optimizer, settings.ema_decay, drawn), shapes(system))
-    batch = jax.eval_shape(lambda: _batch(system, settings.batch_size, num_samples))
+    batch = jax.eval_shape(lambda: _batch(system, settings.batch_size, settings.crop_samples(system.sample_rate)))
     found = _compiled(mapping.map(step, donate=True), target, mapping.shaped(state, batch))
     hours = found['seconds'] * settings.steps / 3600
     return Plan(STEP, config.system, target.name, len(target.devices), target.hosts, settings.batch_size,
@@ -105,18 +105,14 @@ def plan_enhancement(config: ConfigDict, target: Target, per_device: int, second
         check_steps(system, steps)
     except ValueError as error:
         raise UserError(f'--steps={steps}: {error}') from error
-    processed = jnp.float32 if isinstance(system, Refiner) else None
 
-    def enhance(variables, batch):
-        keys = jax.vmap(jax.random.key)(batch['seed'])
-        return system.enhance(variables, batch['noisy'], batch['num_samples'], keys, steps=steps,
-                              processed=batch.get('processed'))
+    def enhance(variables, chunks):
+        return list(enhance_chunks(system, variables, chunks, steps).values())[-1]
 
-    batch = {'noisy': jax.ShapeDtypeStruct((rows, num_samples), jnp.float32),
-             'num_samples': jax.ShapeDtypeStruct((rows,), jnp.int32), 'seed': jax.ShapeDtypeStruct((rows,), jnp.uint32)}
-    if processed:
-        batch['processed'] = batch['noisy']
-    found = _compiled(mapping.map(enhance, sharded=True), target, mapping.shaped(shapes(system), batch))
+    noisy, lengths, level, seeds = (jax.ShapeDtypeStruct((rows, *shape), dtype) for shape, dtype in (
+        ((num_samples,), jnp.float32), ((), jnp.int32), ((), jnp.float32), ((4,), jnp.uint32)))
+    chunks = Rows(noisy, lengths, level, seeds, noisy if isinstance(system, Refiner) else None)
+    found = _compiled(mapping.map(enhance, sharded=True), target, mapping.shaped(shapes(system), chunks))
     return Plan(ENHANCEMENT, config.system, target.name, len(target.devices), target.hosts, rows, seconds, hours=None,
                 examples_per_second=rows / found['seconds'], **found)
 

@@ -1,6 +1,7 @@
 """What makes a training step fit into the memory of a device: each change is tried by compiling the step with it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -8,55 +9,46 @@ from jax_diffse.planning.plan import DoesNotFitError, Plan, plan_step
 from jax_diffse.planning.targets import Target
 
 
-def changed(config: ConfigDict, **changes) -> ConfigDict:
-    """The config with other values; keys have '__' for dots, as in `train__accumulate`."""
+def changed(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
+    """A copy of the config with other values: 'train.accumulate' -> 2."""
     config = config.copy_and_resolve_references()
-    for key, value in changes.items():
-        *path, last = key.split('__')
-        section = config
-        for name in path:
-            section = section[name]
-        section[last] = value
+    config.update_from_flattened_dict(changes)
     return config
 
 
 def tried(config: ConfigDict, target: Target,
           plan: Callable[[ConfigDict, Target], Plan] = plan_step) -> Iterator[tuple[str, Plan | None]]:
-    """Tries what may help, alone and then together, until something fits.
+    """Tries bfloat16, recomputation and ever smaller parts of the batch, each alone, and last all of them together.
 
     Yields:
-      The change, as on the command line, and the plan with it, or None where it does not fit.
+      The change, as on the command line, and the plan with it, or None where it does not fit. Accumulation ends with
+      the first number of parts that fits.
     """
-    network = config.model if 'dtype' in config.model else config.model.get('network', ConfigDict())
-    prefix = 'model' if 'dtype' in config.model else 'model__network'
-    options = []
-    if network.get('dtype') == 'float32':
-        options.append({f'{prefix}__dtype': 'bfloat16'})
-    if 'remat' in network and not network.remat:
-        options.append({f'{prefix}__remat': True})
+    section = 'model' if 'dtype' in config.model else 'model.network'
+    network = config.model if section == 'model' else config.model.network
+    alone = [{f'{section}.dtype': 'bfloat16'}] * (network.dtype == 'float32')
+    alone += [{f'{section}.remat': True}] * (not network.get('remat', True))
     rows = config.train.batch_size // len(target.devices)
-    parts = [{'train__accumulate': parts} for parts in range(config.train.accumulate + 1, rows + 1)
-             if rows % parts == 0]
-    together: dict = {}
-    for option in options:
-        together |= option
-        yield from _attempt(config, target, option, plan)
-    for option in parts:
-        fitted = False
-        for words, found in _attempt(config, target, option, plan):
-            fitted = found is not None
-            yield words, found
-        if fitted:
+    parts = [{'train.accumulate': count} for count in range(config.train.accumulate + 1, rows + 1) if rows % count == 0]
+    for change in alone:
+        yield _words(change), _attempt(config, target, change, plan)
+    for change in parts:
+        found = _attempt(config, target, change, plan)
+        yield _words(change), found
+        if found:
             return
-    if len(options) + bool(parts) > 1:
-        yield from _attempt(config, target, {**together, **(parts[-1] if parts else {})}, plan)
+    together = {key: value for change in (*alone, *parts[-1:]) for key, value in change.items()}
+    if len(together) > 1:
+        yield _words(together), _attempt(config, target, together, plan)
 
 
-def _attempt(config, target, option: dict, plan) -> Iterator[tuple[str, Plan | None]]:
-    words = ' '.join(f'--config.{key.replace("__", ".")}={value}' for key, value in option.items())
+def _words(change: Mapping[str, Any]) -> str:
+    return ' '.join(f'--config.{key}={value}' for key, value in change.items())
+
+
+def _attempt(config: ConfigDict, target: Target, change: Mapping[str, Any], plan) -> Plan | None:
     try:
-        found = plan(changed(config, **option), target)
+        found = plan(changed(config, change), target)
     except DoesNotFitError:
-        yield words, None
-        return
-    yield words, found if found.fits else None
+        return None
+    return found if found.fits else None

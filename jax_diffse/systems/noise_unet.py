@@ -26,9 +26,9 @@ class NoiseUnet(System):
     The noise model is subtracted and the noisy phase kept. The network sees windows of `frames` frames, about a second,
     relative to the largest magnitude of the noisy window. Windows overlap, and their results are cross-faded.
 
-    With `released`, as in the released code: the level of clean speech is relative to its own maximum, windows do not
-    overlap and reflect at their ends, the last part of a window is dropped, the level of each window is replaced by a
-    constant, and the inverse transform has one point less, so that the output is half a sample early.
+    `released` reproduces the released code: the level of clean speech is relative to its own maximum, windows do not
+    overlap and are reflected at their ends, an incomplete last window is dropped, a constant replaces the level of each
+    window, and the inverse transform has one point less, so that the output is half a sample early.
     """
 
     sample_rate: int = 8000  # Hz

@@ -36,6 +36,10 @@ class TrainConfig:
         self._require('max_minutes', self.max_minutes >= 0, '0 (no limit) or more')
         self._require('seed', 0 <= self.seed < 2**32, f'from 0 to {2**32 - 1}')
 
+    def crop_samples(self, sample_rate: int) -> int:
+        """The length of a training example, in samples at a rate in Hz."""
+        return max(1, round(self.crop_seconds * sample_rate))
+
     def _require(self, name: str, good: bool, expected: str) -> None:
         if not good:
             raise UserError(f'config.train.{name} must be {expected}, got {getattr(self, name)}')

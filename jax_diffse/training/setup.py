@@ -68,11 +68,6 @@ class TrainingSpec:
                    from_config_dict(data.DataConfig, config.data, 'config.data'), init_from, mapping, system, augment)
 
     @property
-    def crop_samples(self) -> int:
-        """The length of a training example, in samples."""
-        return max(1, round(self.train.crop_seconds * self.system.sample_rate))
-
-    @property
     def examples(self) -> str:
         """What the training goes through once per epoch."""
         return 'segments' if self.data.segments else 'utterances'
@@ -119,7 +114,7 @@ class Training:
         settings, system = self.spec.train, self.spec.system
         return pipeline.train_batches(
             self.train_source, system.front_end, batch_size=settings.batch_size, seed=settings.seed,
-            start_step=int(self.state.step), num_samples=self.spec.crop_samples, process=_process())
+            start_step=int(self.state.step), num_samples=settings.crop_samples(system.sample_rate), process=_process())
 
     def validation_batches(self) -> Iterator[dict[str, np.ndarray]]:
         """This process's share of the validation batches; ends early if the run must stop immediately."""
@@ -194,7 +189,7 @@ def _open_data(spec: TrainingSpec) -> tuple[Source, Source]:
         raise UserError(f'the data are at {train_source.sample_rate} Hz (config.data.sample_rate), expected the '
                         f'{spec.system.sample_rate} Hz of the system')
     if spec.data.segments:
-        train_source = Segments(train_source, spec.crop_samples)
+        train_source = Segments(train_source, spec.train.crop_samples(spec.system.sample_rate))
     return train_source, validation_source
 
 

@@ -1,7 +1,6 @@
 """Plans of steps for devices that are not at hand."""
 
 import dataclasses
-import itertools
 import json
 import re
 
@@ -43,10 +42,9 @@ def test_the_largest_batch_is_found_whether_the_compiler_gives_up_or_the_memory_
         assert len(tried) == len(set(tried)) <= 16  # every compilation takes minutes
 
 
-def small(**changes):
-    made = ConfigDict({'system': 'toy', 'model': {'network': {'dtype': 'float32', 'remat': False}},
-                       'train': {'batch_size': 16, 'accumulate': 1}})
-    return remedies.changed(made, **changes)
+def small():
+    return ConfigDict({'system': 'toy', 'model': {'network': {'dtype': 'float32', 'remat': False}},
+                       'train': {'batch_size': 16, 'accumulate': 1}}).lock()
 
 
 def needs(config):
@@ -158,6 +156,20 @@ def test_a_step_of_a_toy_is_planned_for_a_tpu(tpu, topology, monkeypatch):
     assert times == sorted(times, reverse=True) and all(a >= 0 for a in times)
 
 
+@pytest.mark.parametrize('system', ['Toy', 'Refiner'])
+def test_the_enhancement_of_a_toy_is_planned_for_a_tpu(tpu, system, monkeypatch):
+    """No device talks to another one; a refiner has a further input."""
+    from jax_diffse import systems
+    from tests import toys
+
+    monkeypatch.setitem(systems.SYSTEMS, 'toy', getattr(toys, system))
+    loaded = ConfigDict({'system': 'toy', 'model': {}})
+    found = plan.plan_enhancement(loaded, tpu('v5e:2x2'), 2, 0.5)
+    assert (found.what, found.batch, found.hours) == (plan.ENHANCEMENT, 8, None) and not found.collectives
+    inputs = 2 * 8000 * 4 * (1 + (system == 'Refiner'))  # bytes of the waveforms on a device, besides their settings
+    assert inputs <= found.memory['arguments'] < 1.2 * inputs
+
+
 def test_a_batch_that_does_not_divide_is_refused(tpu):
     with pytest.raises(UserError, match=r'config.train.batch_size: 15 is not a multiple of 4'):
         plan.plan_step(config.load('dccrn'), tpu('v5e:2x2'))
@@ -186,4 +198,4 @@ def test_slices_of_every_kind_are_described(tpu):
     for kind in targets.TPUS:
         found = tpu(f'{kind}:{targets.SHAPES[kind][1]}')
         assert len(found.devices) >= 4 and len({device.device_kind for device in found.devices}) == 1
-    assert list(itertools.islice((device.platform for device in found.devices), 1)) == ['tpu']
+        assert {device.platform for device in found.devices} == {'tpu'}

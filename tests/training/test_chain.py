@@ -6,20 +6,13 @@ import pytest
 import soundfile
 from ml_collections import ConfigDict
 
-from jax_diffse import runs, systems
+from jax_diffse import runs
 from jax_diffse.errors import UserError
 from jax_diffse.spectral import FrontEnd
 from jax_diffse.training import chain
 from jax_diffse.training.initial import initial_variables
 from jax_diffse.training.loop import train
 from tests.toys import Trainable
-
-
-@pytest.fixture(autouse=True, scope='module')
-def toy_system():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(systems.SYSTEMS, 'toy', Trainable)
-        yield
 
 
 @pytest.fixture(scope='module')

@@ -23,36 +23,22 @@ from jax_diffse.training import checkpoints, parallel, setup, validation
 from jax_diffse.training.loop import train
 from jax_diffse.training.settings import LogConfig
 from tests.toys import Trainable
-from tests.training.tiny import assert_same, make_config, weights, write_corpus
-
-
-@pytest.fixture(autouse=True)
-def toy_system(monkeypatch):
-    monkeypatch.setitem(systems.SYSTEMS, 'toy', Trainable)
-
-
-@pytest.fixture(scope='module')
-def corpus(tmp_path_factory):
-    return write_corpus(tmp_path_factory.mktemp('corpus'))
+from tests.training.tiny import assert_same, make_config, weights
 
 
 @pytest.fixture(scope='module')
 def whole_run(corpus, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(systems.SYSTEMS, 'toy', Trainable)
-        workdir, config = tmp_path_factory.mktemp('whole'), make_config(corpus)
-        with config.unlocked():
-            config.log.audio_examples = 1
-        return workdir, train(config, workdir)
+    workdir, config = tmp_path_factory.mktemp('whole'), make_config(corpus)
+    with config.unlocked():
+        config.log.audio_examples = 1
+    return workdir, train(config, workdir)
 
 
 @pytest.fixture(scope='module')
 def half_run(corpus, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(systems.SYSTEMS, 'toy', Trainable)
-        workdir = tmp_path_factory.mktemp('half')
-        train(make_config(corpus, steps=3), workdir)
-        return workdir
+    workdir = tmp_path_factory.mktemp('half')
+    train(make_config(corpus, steps=3), workdir)
+    return workdir
 
 
 def test_resumed_run_equals_the_uninterrupted_one(whole_run, half_run, corpus, tmp_path):

@@ -9,26 +9,12 @@ import types
 import jax
 import pytest
 
-from jax_diffse import systems
 from jax_diffse.data import pipeline
 from jax_diffse.errors import UserError
 from jax_diffse.training import chain, profile
 from jax_diffse.training.loop import train
 from jax_diffse.training.profile import Window
-from tests.toys import Trainable
-from tests.training.tiny import make_config, write_corpus
-
-
-@pytest.fixture(autouse=True, scope='module')
-def toy_system():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(systems.SYSTEMS, 'toy', Trainable)
-        yield
-
-
-@pytest.fixture(scope='module')
-def corpus(tmp_path_factory):
-    return write_corpus(tmp_path_factory.mktemp('corpus'))
+from tests.training.tiny import make_config
 
 
 def traced(workdir) -> list[int]:

@@ -8,27 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from jax_diffse import systems
 from jax_diffse.data import pipeline
 from jax_diffse.errors import UserError
 from jax_diffse.training import loop, parallel
 from jax_diffse.training.loop import train
-from tests.toys import Trainable
-from tests.training.tiny import assert_same, make_config, weights, write_corpus
+from tests.training.tiny import assert_same, make_config, weights
 
 COMPILED = '/jax/core/compile/backend_compile_duration'
-
-
-@pytest.fixture(autouse=True, scope='module')
-def toy_system():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(systems.SYSTEMS, 'toy', Trainable)
-        yield
-
-
-@pytest.fixture(scope='module')
-def corpus(tmp_path_factory):
-    return write_corpus(tmp_path_factory.mktemp('corpus'))
 
 
 @pytest.fixture
