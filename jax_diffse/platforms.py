@@ -19,6 +19,11 @@ def cpu_only() -> bool:
     return targets() == {'cpu'}
 
 
+def tpu_only() -> bool:
+    """Whether the program that is traced is for TPUs alone."""
+    return targets() == {'tpu'}
+
+
 def exporting(platforms: Iterable[str]) -> contextlib.AbstractContextManager[None]:
     """In this context programs are traced for these platforms ('cpu', 'cuda', 'rocm', 'tpu'), whatever is at hand."""
     return _exported(frozenset(platforms))

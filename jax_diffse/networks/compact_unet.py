@@ -140,6 +140,7 @@ class Resample(nn.Module):
         channels = x.shape[-1]
         down, up = (ConvParams((size, size, channels, channels), self.dtype, name=name)()
                     for name, size in (('down', 3), ('up', 4)))
+        x = x.astype(self.dtype)
         y = conv_transpose(x, up[0]) if self.up else conv_same(x, down[0], stride=2)
         return along_last(jnp.add, y, up[1] if self.up else down[1])
 

@@ -11,27 +11,33 @@ import jax
 import jax.numpy as jnp
 
 from jax_diffse import platforms
+from jax_diffse.networks.folding import LANES, Folds, over_rows
 from jax_diffse.networks.layers import product
 
 PRODUCT_ROWS = 1024  # of the products that make up a kernel's gradient
+SUBLANES = 8  # rows of a TPU's register
 _AXES = ('NHWC', 'HWIO', 'NHWC')
 
 
-def conv(x: jax.Array, kernel: jax.Array, padding: int = 0) -> jax.Array:
+def conv(x: jax.Array, kernel: jax.Array, padding: int = 0, folds: Folds | None = None) -> jax.Array:
     """Convolution with stride 2 over frequency, causal if the caller puts kt - 1 frames before the first one.
 
     Args:
       x: `[B, T + kt - 1, F, C]`.
       kernel: `[kt, kf, C, D]`.
       padding: zeros at both ends of the frequency axis.
+      folds: how the bins of `x` and of the result lie in rows; default: one bin in each.
 
     Returns:
       `[B, T, (F + 2 padding - kf) // 2 + 1, D]`.
     """
+    if folds and folds[0].group > 1:
+        return _by_rows(x, kernel, padding, folds)
     return (_conv if platforms.cpu_only() else _native)(x, kernel, padding)
 
 
-def conv_transpose(x: jax.Array, kernel: jax.Array, padding: int = 0, extra: int = 0) -> jax.Array:
+def conv_transpose(x: jax.Array, kernel: jax.Array, padding: int = 0, extra: int = 0,
+                   folds: Folds | None = None, parts: int = 1) -> jax.Array:
     """The adjoint of `conv`: stride 2 over frequency, y[t] made of x[t] and the kt - 1 frames before it.
 
     PyTorch's `ConvTranspose2d(kernel, stride=(1, 2), padding=(0, padding), output_padding=(0, extra))` on the frames
@@ -42,13 +48,39 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, padding: int = 0, extra: int
       kernel: `[kt, kf, C, D]`.
       padding: bins left out at both ends.
       extra: bins, 0 or 1, that are kept at the upper end.
+      folds: how the bins of `x` and of the result lie in rows; default: one bin in each.
+      parts: `x` is so many arrays of rows side by side, each with its share of the channels C.
 
     Returns:
       `[B, T, 2 (F - 1) + kf - 2 padding + extra, D]`.
     """
+    if folds and folds[1].group > 1:
+        return _by_rows_transpose(x, kernel, padding, folds, parts)
     bins = 2 * (x.shape[2] - 1) + kernel.shape[1] - 2 * padding + extra
     return platforms.per_platform(lambda x, kernel: _transpose(x, kernel, padding, bins),
                                   lambda x, kernel: _native_transpose(x, kernel, padding, bins), x, kernel)
+
+
+def _by_rows(x, kernel, padding, folds):
+    before, after = folds
+    kernel, first = over_rows(kernel, before.group, padding)
+    x = before.mask(x) if padding else x  # without padding no real bin of the result is made of those beyond the end
+    return _slid(x, kernel, -first, after.rows)
+
+
+def _by_rows_transpose(x, kernel, padding, folds, parts):
+    before, after = folds
+    own = [over_rows(part, after.group, padding, transposed=True) for part in jnp.split(kernel, parts, axis=2)]
+    kernel, first = jnp.concatenate([rows for rows, _ in own], axis=2), own[0][1]
+    return _slid(before.mask(x, parts), kernel, kernel.shape[1] - 1 + first, after.rows)
+
+
+def _slid(x, kernel, before, rows):
+    """Convolution with `before` rows of zeros in front and as many behind as `rows` of the result need."""
+    # Padded here: with padding of its own, the compiler reverses whole arrays in the gradient of a convolution.
+    pads = (before, rows - 1 + kernel.shape[1] - before - x.shape[2], 0)
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (0, 0, 0), pads, (0, 0, 0)))
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), 'VALID', dimension_numbers=_AXES)
 
 
 def _native(x, kernel, padding):
@@ -152,7 +184,21 @@ def conv_same(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
 
     PyTorch's `Conv2d(kernel, stride, padding=kernel // 2)`; kernel `[kt, kf, C, D]`, kt and kf odd.
     """
-    return (_same if platforms.cpu_only() else _native_same)(x, kernel, stride)
+    if platforms.cpu_only():
+        return _same(x, kernel, stride)
+    small = x.shape[0] < SUBLANES or max(kernel.shape[2:]) < LANES  # where XLA's layout leaves registers empty
+    by_bins = platforms.tpu_only() and small and x.shape[2] >= SUBLANES
+    return (_by_bins if by_bins else _native_same)(x, kernel, stride)
+
+
+def _by_bins(x, kernel, stride):
+    """Convolves over time with the bins as the batch, all taps over bins at once, and adds what they give."""
+    (kt, kf, channels, features), bins = kernel.shape, x.shape[2]
+    kernel = kernel.swapaxes(1, 2).reshape(1, kt, channels, kf * features)
+    y = jax.lax.conv_general_dilated(x, kernel, (1, stride), ((0, 0), (kt // 2,) * 2),
+                                     dimension_numbers=('HWNC', 'HWIO', 'HWNC'))
+    y = jnp.pad(y, ((0, 0), (0, 0), (kf // 2,) * 2, (0, 0)))
+    return sum(y[:, :, j:j + bins:stride, j * features:(j + 1) * features] for j in range(kf))
 
 
 def _native_same(x, kernel, stride):

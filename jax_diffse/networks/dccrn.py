@@ -14,13 +14,16 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
+from jax_diffse import platforms
 from jax_diffse.networks import layers
 from jax_diffse.networks.convolutions import conv, conv_transpose
+from jax_diffse.networks.folding import Fold, Folds, halving
 from jax_diffse.networks.layers import BatchNorm, PReLU
 from jax_diffse.spectral import magnitude, mask_frames
 
 KERNEL = (2, 5)  # time, frequency
 MASKINGS = ('E', 'C', 'R')
+UNROLL = 8  # frames of a recurrent layer between two turns of its loop, on accelerators
 MANY_FRAMES = 16  # from here on three products are faster than four, measured on CPUs
 
 Pair = tuple[jax.Array, jax.Array]
@@ -80,7 +83,7 @@ def _complex(linear, x: Pair, kernel: Pair) -> Pair:
     streaming, reading the kernels is the cost: each is read once.
     """
     (x_real, x_imag), (real, imag) = x, kernel
-    if x_real.shape[1] >= MANY_FRAMES:
+    if x_real.shape[1] >= MANY_FRAMES or platforms.tpu_only():  # there, results do not lie side by side in rows
         both = linear(x_real + x_imag, real)
         return both - linear(x_imag, real + imag), both + linear(x_real, imag - real)
     y = linear(jnp.concatenate(x), jnp.concatenate(kernel, axis=-1))
@@ -110,8 +113,8 @@ class ComplexBatchNorm(nn.Module):
     momentum: float = 0.1
 
     @nn.compact
-    def __call__(self, x: Pair, train: bool, num_frames=None) -> Pair:
-        shape = x[0].shape[-1:]
+    def __call__(self, x: Pair, train: bool, num_frames=None, fold: Fold | None = None) -> Pair:
+        shape = (x[0].shape[-1] // (fold.group if fold else 1),)
         scale = [self.param(f'scale_{name}', init, shape, jnp.float32) for name, init in (
             ('real', nn.initializers.ones), ('cross', nn.initializers.zeros), ('imag', nn.initializers.ones))]
         bias = [self.param(f'bias_{name}', nn.initializers.zeros, shape, jnp.float32) for name in ('real', 'imag')]
@@ -119,7 +122,7 @@ class ComplexBatchNorm(nn.Module):
             ('mean_real', jnp.zeros), ('mean_imag', jnp.zeros),
             ('var_real', jnp.ones), ('cov', jnp.zeros), ('var_imag', jnp.ones))]
         if train:
-            moments = self._moments(*(part.astype(jnp.float32) for part in x), num_frames)
+            moments = self._moments(*(part.astype(jnp.float32) for part in x), num_frames, fold)
             if not self.is_initializing():
                 for stat, moment in zip(stats, moments, strict=True):
                     stat.value += self.momentum * (moment - stat.value)
@@ -127,9 +130,10 @@ class ComplexBatchNorm(nn.Module):
             moments = [stat.value for stat in stats]
         return self._whiten(x, moments, scale, bias)
 
-    def _moments(self, real, imag, num_frames):
+    def _moments(self, real, imag, num_frames, fold):
         axis_name = None if self.is_initializing() else self.axis_name
-        (r, i, rr, ri, ii), _ = layers.frame_means([real, imag, real**2, real * imag, imag**2], num_frames, axis_name)
+        (r, i, rr, ri, ii), _ = layers.frame_means([real, imag, real**2, real * imag, imag**2], num_frames, axis_name,
+                                                   fold)
         return r, i, rr - r * r, ri - r * i, ii - i * i
 
     def _whiten(self, x, moments, scale, bias):
@@ -156,7 +160,8 @@ class Block(nn.Module):
     """Complex convolution, halving the frequency axis, or transposed, doubling it; then, unless it is the last,
     normalisation and PReLU.
 
-    The input is `[B, T + 1, F, C]`: the caller adds a frame at the start, or at the end to look ahead.
+    The input is `[B, T + 1, F, C]`: the caller adds a frame at the start, or at the end to look ahead. `folds`: how
+    the bins of input and result lie in rows. The input of a transposed one is two arrays side by side.
     """
 
     features: int
@@ -167,13 +172,13 @@ class Block(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Pair, train, num_frames) -> Pair:
-        shape = (*KERNEL, x[0].shape[-1], self.features // 2)
+    def __call__(self, x: Pair, folds: Folds, train, num_frames) -> Pair:
+        shape = (*KERNEL, x[0].shape[-1] // folds[0].group, self.features // 2)
         (real, bias_real), (imag, bias_imag) = (_Weights(shape, name=name)() for name in ('real', 'imag'))
         if self.transposed:
-            linear = functools.partial(conv_transpose, padding=2, extra=1)
+            linear = functools.partial(conv_transpose, padding=2, extra=1, folds=folds, parts=2)
         else:
-            linear = functools.partial(conv, padding=2)
+            linear = functools.partial(conv, padding=2, folds=folds)
         x, kernel = (_both(lambda part: part.astype(self.dtype), pair) for pair in (x, (real, imag)))
         # Both real convolutions have a bias, and each is used twice.
         x = _both(lambda part, bias: layers.along_last(jnp.add, part, bias.astype(self.dtype)),
@@ -181,7 +186,7 @@ class Block(nn.Module):
         if self.last:
             return x
         norm = {'real': BatchNorm, 'complex': ComplexBatchNorm}[self.norm]
-        x = norm(self.axis_name, name='norm')(x, train, num_frames)
+        x = norm(self.axis_name, name='norm')(x, train, num_frames, folds[1])
         act = PReLU(name='act')
         return _both(act, x)
 
@@ -233,7 +238,7 @@ def lstm(projected: jax.Array, recurrent: jax.Array, carry):
         h = nn.sigmoid(o) * jnp.tanh(c)
         return (h, c), h
 
-    carry, outputs = jax.lax.scan(step, carry, projected)
+    carry, outputs = jax.lax.scan(step, carry, projected, unroll=1 if platforms.cpu_only() else UNROLL)
     return outputs, carry
 
 
@@ -302,25 +307,31 @@ class Dccrn(nn.Module):
 
     def __call__(self, spec, num_frames=None, train=False):
         """`[B, T, F, 2]` -> mask `[B, T, F, 2]`; frames beyond `num_frames` `[B]` (default: T) influence no others."""
-        x, skips = _from_spec(spec), []
-        for block in self.encoder:
-            x = block(_pad(x, before=1), train, num_frames)
+        folds = self._folds(spec.shape[2])
+        x, skips = _both(folds[0].pack, _from_spec(spec)), []
+        for i, block in enumerate(self.encoder):
+            x = block(_pad(x, before=1), folds[i:i + 2], train, num_frames)
             skips.append(x)
-        x, _ = self._over_time(x, self._carries(len(spec)))
+        x, _ = self._over_time(x, folds[-1], self._carries(len(spec)))
         early = int(train)  # a frame before the first one enters the statistics only, as in the released code
-        for block, skip in zip(self.decoder, reversed(skips), strict=True):
+        for i, (block, skip) in enumerate(zip(self.decoder, reversed(skips), strict=True)):
+            own = (folds[-1 - i], folds[-2 - i])
             x = _both(lambda part: mask_frames(part, num_frames), _join(x, skip))
-            x = block(_pad(x, before=early, after=1), train, None if num_frames is None else num_frames + early)
+            x = block(_pad(x, before=early, after=1), own, train, None if num_frames is None else num_frames + early)
             x = _both(lambda part: part[:, early:], x)
-        return _to_mask(x)
+        return _to_mask(_both(folds[0].unpack, x))
+
+    def _folds(self, num_bins) -> list[Fold]:
+        """How the bins of the input and of the encoder's blocks lie in rows."""
+        return halving([(num_bins - 1) >> i for i in range(len(self.channels) + 1)], max(1, self.channels[0] // 2))
 
     def start(self, batch: int, num_bins: int) -> Streaming:
         """The state before the first frame."""
-        depth, bins = len(self.channels), [(num_bins - 1) >> i for i in range(len(self.channels) + 1)]
+        depth, folds = len(self.channels), self._folds(num_bins)
         inputs = (2, *self.channels)
 
         def zeros(frames, i, channels):
-            return (jnp.zeros((batch, frames, bins[i], channels // 2), self.dtype),) * 2
+            return (jnp.zeros((batch, frames, folds[i].rows, folds[i].group * channels // 2), self.dtype),) * 2
 
         return Streaming(
             encoder=[zeros(1, i, inputs[i]) for i in range(depth)],
@@ -340,7 +351,8 @@ class Dccrn(nn.Module):
         Returns:
           The mask of the frames from `first - D` on, D blocks of the decoder, and the state.
         """
-        x, skips, count, new = _from_spec(spec), [], spec.shape[1], Streaming([], [], [], [])
+        folds, count = self._folds(spec.shape[2]), spec.shape[1]
+        x, skips, new = _both(folds[0].pack, _from_spec(spec)), [], Streaming([], [], [], [])
 
         def extend(x, held, kept):
             """Puts the held frames before `x`, and keeps as many last ones."""
@@ -348,15 +360,15 @@ class Dccrn(nn.Module):
             kept.append(_both(lambda part, old: part[:, part.shape[1] - old.shape[1]:], x, held))
             return x
 
-        for block, held in zip(self.encoder, state.encoder, strict=True):
-            x = block(extend(x, held, new.encoder), False, None)
+        for i, (block, held) in enumerate(zip(self.encoder, state.encoder, strict=True)):
+            x = block(extend(x, held, new.encoder), folds[i:i + 2], False, None)
             skips.append(x)
-        x, carries = self._over_time(x, state.recurrent)
+        x, carries = self._over_time(x, folds[-1], state.recurrent)
         for i, (block, skip) in enumerate(zip(self.decoder, reversed(skips), strict=True)):
             skip = _both(lambda part: part[:, :count], extend(skip, state.skips[i], new.skips))
             x = _both(lambda part, left=num_frames - (first - i): mask_frames(part, left), _join(x, skip))
-            x = block(extend(x, state.decoder[i], new.decoder), False, None)
-        return _to_mask(x), new._replace(recurrent=carries)
+            x = block(extend(x, state.decoder[i], new.decoder), (folds[-1 - i], folds[-2 - i]), False, None)
+        return _to_mask(_both(folds[0].unpack, x)), new._replace(recurrent=carries)
 
     def _parts(self):
         return 2 if self.lstm == 'complex' else 1
@@ -366,14 +378,16 @@ class Dccrn(nn.Module):
         zeros = jnp.zeros((parts, parts * batch, self.lstm_units // parts))
         return [(zeros, zeros)] * self.lstm_layers
 
-    def _over_time(self, x: Pair, carries):
+    def _over_time(self, x: Pair, fold, carries):
         """Runs the recurrent layers in float32 on `[B, T, F, C]`; features are ordered channel before frequency."""
+        x = _both(fold.unpack, x)
         batch, frames, bins, channels = x[0].shape
         features = [part.astype(jnp.float32).transpose(0, 1, 3, 2).reshape(batch, frames, -1) for part in x]
         features = jnp.stack(features) if self._parts() == 2 else jnp.concatenate(features, axis=-1)[None]
         features, carries = self.recurrent(features, carries)
         features = features if self._parts() == 2 else jnp.split(features[0], 2, axis=-1)
-        return tuple(part.reshape(batch, frames, channels, bins).transpose(0, 1, 3, 2) for part in features), carries
+        return tuple(fold.pack(part.reshape(batch, frames, channels, bins).transpose(0, 1, 3, 2))
+                     for part in features), carries
 
 
 def _from_spec(spec) -> Pair:

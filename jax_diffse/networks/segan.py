@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from jax_diffse.networks.convolutions import conv, conv_transpose
+from jax_diffse.networks.folding import Fold, Folds, halving
 from jax_diffse.networks.layers import BatchNorm, Dense, PReLU, along_last, conv_params
 
 CHANNELS = (8, 16, 32, 64, 128, 256)
@@ -18,18 +19,29 @@ NEGATIVE_SLOPE = 0.3  # of the discriminator's leaky ReLU
 
 
 class Resample(nn.Module):
-    """A convolution of stride 2, or with `up` its adjoint: `[B, N, C]` -> `[B, N / 2 or 2 N, features]`."""
+    """A convolution of stride 2, or with `up` its adjoint: `[B, 1, N, C]` -> `[B, 1, N / 2 or 2 N, features]`.
+
+    `folds`: how the samples of input and result lie in rows.
+    """
 
     features: int
     up: bool = False
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
-        kernel, bias = conv_params(self, (WIDTH, x.shape[-1], self.features))
-        x, kernel = x[:, None].astype(self.dtype), kernel[None]  # samples as the bins of one frame
-        y = conv_transpose(x, kernel, WIDTH // 2, extra=1) if self.up else conv(x, kernel, WIDTH // 2)
-        return along_last(jnp.add, y[:, 0], bias)
+    def __call__(self, x, folds: Folds):
+        kernel, bias = conv_params(self, (WIDTH, x.shape[-1] // folds[0].group, self.features))
+        x, kernel = x.astype(self.dtype), kernel[None]
+        if self.up:
+            y = conv_transpose(x, kernel, WIDTH // 2, extra=1, folds=folds)
+        else:
+            y = conv(x, kernel, WIDTH // 2, folds=folds)
+        return along_last(jnp.add, y, bias)
+
+
+def _folds(channels: tuple[int, ...], length: int) -> list[Fold]:
+    """How the samples, which are the bins of one frame, of the input and of each level lie in rows."""
+    return halving([length >> i for i in range(len(channels) + 1)], channels[0])
 
 
 class Generator(nn.Module):
@@ -42,14 +54,16 @@ class Generator(nn.Module):
     def __call__(self, noisy):
         """`[B, N]` -> `[B, N]` in (-1, 1), float32; N a multiple of 2 ** len(channels)."""
         act, skips = PReLU(name='act'), []
-        x = noisy[..., None]
+        folds = _folds(self.channels, noisy.shape[1])
+        x = folds[0].pack(noisy[:, None, :, None])
         for i, features in enumerate(self.channels):
-            x = act(Resample(features, dtype=self.dtype, name=f'encoder_{i}')(x))
+            x = act(Resample(features, dtype=self.dtype, name=f'encoder_{i}')(x, folds[i:i + 2]))
             skips.append(x)
         for i, features in enumerate((*self.channels[-2::-1], 1)):
             x = x + skips.pop()  # the first one is thus doubled, as released
-            x = act(Resample(features, up=True, dtype=self.dtype, name=f'decoder_{i}')(x))
-        return jnp.tanh(x[..., 0].astype(jnp.float32))
+            own = (folds[-1 - i], folds[-2 - i])
+            x = act(Resample(features, up=True, dtype=self.dtype, name=f'decoder_{i}')(x, own))
+        return jnp.tanh(folds[0].unpack(x)[:, 0, :, 0].astype(jnp.float32))
 
 
 class Discriminator(nn.Module):
@@ -62,9 +76,11 @@ class Discriminator(nn.Module):
     @nn.compact
     def __call__(self, noisy: jax.Array, candidate: jax.Array, train: bool = False) -> jax.Array:
         """`[B, N]` each -> judgements of patches `[B, N / 2 ** len(channels)]`, trained towards 1 for clean speech."""
-        x = jnp.stack([noisy, candidate], axis=-1)
+        folds = _folds(self.channels, noisy.shape[1])
+        x = folds[0].pack(jnp.stack([noisy, candidate], axis=-1)[:, None])
         for i, features in enumerate(self.channels):
-            x = Resample(features, dtype=self.dtype, name=f'conv_{i}')(x)
-            x = BatchNorm(self.axis_name, name=f'norm_{i}')(x, train)
+            x = Resample(features, dtype=self.dtype, name=f'conv_{i}')(x, folds[i:i + 2])
+            x = BatchNorm(self.axis_name, name=f'norm_{i}')(x, train, fold=folds[i + 1])
             x = nn.leaky_relu(x, NEGATIVE_SLOPE)
-        return Dense(1, self.dtype, name='judge')(x)[..., 0].astype(jnp.float32)
+        x = folds[-1].unpack(x)
+        return Dense(1, self.dtype, name='judge')(x)[:, 0, :, 0].astype(jnp.float32)

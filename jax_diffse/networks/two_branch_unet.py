@@ -13,11 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax.typing import Dtype
 
+from jax_diffse import platforms
 from jax_diffse.networks import convolutions, layers
+from jax_diffse.networks.folding import Fold, halving
 from jax_diffse.networks.layers import BatchNorm, Dense, PReLU
 from jax_diffse.spectral import mask_frames
 
 ENCODER_WIDTHS = (5, 3, 3, 3, 3)  # kernel sizes over frequency, blocks 1 to 5
+BOTTLENECK = 32  # channels of the gated convolutions
 DILATIONS = (1, 2, 4, 8, 16, 32)
 EMBEDDING = 128  # width of the step embedding
 
@@ -26,6 +29,7 @@ class Features(NamedTuple):
     """The intermediate features that another network may use."""
 
     output: jax.Array  # [B, T, F, 2]
+    # Bins F_i are in rows, see `folding`.
     encoder: list[jax.Array]  # blocks 1 to 5, [B, T, F_i, C]
     decoders: list[jax.Array]  # real and imaginary: their blocks 5 to 1, [2, B, T, F_i, C]; the last has C = 1
 
@@ -37,54 +41,52 @@ class Conditioning(NamedTuple):
     features: Features | None = None  # of the condition, averaged with the blocks' outputs
 
 
-def _gated_conv(arrays, params, transposed):
+def _gated_conv(arrays, params, transposed, folds):
     """BiConvGLU: two convolutions of a bottleneck that gate each other; transposed: BiConvTransGLU."""
-    (x, skip, step), (kernels, biases) = arrays, params
-    if skip is not None:
-        x = jnp.concatenate([x, skip], axis=-1)
-    if not transposed:
-        # The zero frame comes before the step and the biased 1 x 1 convolution, as in the released code.
-        x = jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))
+    (inputs, step), (kernels, biases) = arrays, params
+    # The zero frame comes before the step and the biased 1 x 1 convolution, as in the released code.
+    pads = ((0, 0), (0 if transposed else 1, 0), (0, 0), (0, 0))
+    inputs = [jnp.pad(x, pads) for x in inputs]
+    places = np.cumsum([x.shape[-1] // folds[0].group for x in inputs])[:-1]
     if step is not None:
-        x = x + step[:, None, None]
+        inputs = [x + jnp.tile(part, folds[0].group)[:, None, None]
+                  for x, part in zip(inputs, jnp.split(step, places, axis=-1), strict=True)]
+    own = zip(inputs, jnp.split(kernels['in'], places), strict=True)  # each input with its rows of the matrix
+    x = layers.along_last(jnp.add, sum(layers.product(x, kernel) for x, kernel in own), biases['in'])
 
     def dense(x, name):
         return layers.along_last(jnp.add, layers.product(x, kernels[name]), biases[name])
 
-    x = dense(x, 'in')
     if transposed:  # here it comes after the 1 x 1 convolution
         x = jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))
     conv = convolutions.conv_transpose if transposed else convolutions.conv
-    both = conv(x, jnp.concatenate([kernels['left'], kernels['right']], axis=-1))
-    both = layers.along_last(jnp.add, both, jnp.concatenate([biases['left'], biases['right']]))
-    left, right = jnp.split(both, 2, axis=-1)
+    left, right = (layers.along_last(jnp.add, conv(x, kernels[name], folds=folds), biases[name])
+                   for name in ('left', 'right'))
     return dense(left * nn.sigmoid(dense(right, 'right_gate')) + right * nn.sigmoid(dense(left, 'left_gate')), 'out')
 
 
-_ENCODE = layers.recompute(functools.partial(_gated_conv, transposed=False))
-_DECODE = layers.recompute(functools.partial(_gated_conv, transposed=True))
-
-
 class GatedConv(nn.Module):
-    """A gated convolution, or its transposed twin, with a 32-channel bottleneck.
+    """A gated convolution, or its transposed twin, with a bottleneck of 32 channels.
 
-    `skip` is concatenated to the input; `step` `[B, C]`, of a diffusion step, is added to both.
+    `inputs` count as one array with all their channels, to which `step` `[B, C]`, of a diffusion step, is added.
+    `folds`: how the bins of input and result lie in rows.
     """
 
     features: int
     width: int  # kernel size over frequency
     transposed: bool = False
-    bottleneck: int = 32
+    bottleneck: int = BOTTLENECK
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, skip=None, step=None):
-        channels, c = x.shape[-1] + (0 if skip is None else skip.shape[-1]), self.bottleneck
+    def __call__(self, inputs, folds, step=None):
+        channels, c = sum(x.shape[-1] for x in inputs) // folds[0].group, self.bottleneck
         shapes = {'in': (channels, c), 'left': (2, self.width, c, c), 'left_gate': (c, c),
                   'right': (2, self.width, c, c), 'right_gate': (c, c), 'out': (c, self.features)}
         params = {name: layers.ConvParams(shape, self.dtype, name=name)() for name, shape in shapes.items()}
         kernels, biases = ({name: pair[i] for name, pair in params.items()} for i in range(2))
-        return (_DECODE if self.transposed else _ENCODE)((x, skip, step), (kernels, biases))
+        run = layers.recompute(functools.partial(_gated_conv, transposed=self.transposed, folds=folds))
+        return run((inputs, step), (kernels, biases))
 
 
 class NormAct(nn.Module):
@@ -93,8 +95,8 @@ class NormAct(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x, train, num_frames):
-        return PReLU(name='act')(BatchNorm(self.axis_name, name='norm')(x, train, num_frames))
+    def __call__(self, x, train, num_frames, fold):
+        return PReLU(name='act')(BatchNorm(self.axis_name, name='norm')(x, train, num_frames, fold))
 
 
 def _average(x, features, i):
@@ -115,11 +117,14 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x, train, num_frames, given: Conditioning | None = None):
-        outputs = []
+        outputs, channels = [], x.shape[-1]
+        folds = _folds(x.shape[2])
+        x = folds[0].pack(x)
         for i, width in enumerate(ENCODER_WIDTHS, start=1):
-            step = given and Dense(x.shape[-1], self.dtype, name=f'step{i}')(given.embedding)
-            x = GatedConv(self.channels, width, dtype=self.dtype, name=f'conv{i}')(x, step=step)
-            x = NormAct(self.axis_name, name=f'post{i}')(x, train, num_frames)
+            step = given and Dense(channels, self.dtype, name=f'step{i}')(given.embedding)
+            conv, channels = GatedConv(self.channels, width, dtype=self.dtype, name=f'conv{i}'), self.channels
+            x = conv((x,), (folds[i - 1], folds[i]), step)
+            x = NormAct(self.axis_name, name=f'post{i}')(x, train, num_frames, folds[i])
             outputs.append(x)
             x = _average(x, given and given.features and given.features.encoder, i - 1)
         return x, outputs
@@ -133,14 +138,14 @@ class Decoder(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, skips, train, num_frames, given: Conditioning | None = None, features=None):
+    def __call__(self, x, skips, folds, train, num_frames, given: Conditioning | None = None, features=None):
         outputs = []
         for i, width in reversed(list(enumerate(ENCODER_WIDTHS, start=1))):
-            skip = skips[i - 1]
-            step = given and Dense(x.shape[-1] + skip.shape[-1], self.dtype, name=f'step{i}')(given.embedding)
-            x = GatedConv(self.channels if i > 1 else 1, width, True, dtype=self.dtype, name=f'conv{i}')(x, skip, step)
+            step = given and Dense(2 * self.channels, self.dtype, name=f'step{i}')(given.embedding)
+            conv = GatedConv(self.channels if i > 1 else 1, width, True, dtype=self.dtype, name=f'conv{i}')
+            x = conv((x, skips[i - 1]), (folds[i], folds[i - 1]), step)
             if i > 1:
-                x = NormAct(self.axis_name, name=f'post{i}')(x, train, num_frames)
+                x = NormAct(self.axis_name, name=f'post{i}')(x, train, num_frames, folds[i - 1])
             outputs.append(x)
             if i > 1:
                 x = _average(x, features, len(outputs) - 1)
@@ -170,9 +175,18 @@ class TemporalUnit(nn.Module):
         return layers.along_last(jnp.add, convolutions.dilated_conv(v, kernel, dilation, largest=max(DILATIONS)), bias)
 
 
-def _loop(body, length=None):
-    """Loops over the leading axis of a module's variables; an unrolled program would take long to compile."""
-    return nn.scan(body, variable_axes={'params': 0, 'batch_stats': 0}, split_rngs={'params': True}, length=length)
+def _folds(num_bins: int) -> list[Fold]:
+    """How the bins of the input and of the encoder's blocks lie in rows."""
+    bins = [num_bins]
+    for width in ENCODER_WIDTHS:
+        bins.append((bins[-1] - width) // 2 + 1)
+    return halving(bins, BOTTLENECK)
+
+
+def _loop(body, length=None, unroll=1):
+    """Loops over the leading axis of a module's variables; an unrolled program of many would take long to compile."""
+    return nn.scan(body, variable_axes={'params': 0, 'batch_stats': 0}, split_rngs={'params': True}, length=length,
+                   unroll=unroll)
 
 
 class TwoBranchUNet(nn.Module):
@@ -196,15 +210,17 @@ class TwoBranchUNet(nn.Module):
 
     def features(self, x, num_frames=None, given=None, *, train=False) -> Features:
         """`__call__` with all intermediate features, before they are averaged with those of a condition."""
+        folds = _folds(x.shape[2])
         x, encoded = self.encoder(x.astype(self.dtype), train, num_frames, given)
+        x = folds[-1].unpack(x)
         batch, frames, bins, channels = x.shape
         # Channel-major, as the released weights expect.
         x = x.swapaxes(2, 3).reshape(batch, frames, channels * bins)
         x = self._through_time(x, train, num_frames)
-        x = x.reshape(batch, frames, channels, bins).swapaxes(2, 3)
+        x = folds[-1].pack(x.reshape(batch, frames, channels, bins).swapaxes(2, 3))
         delivered = given and given.features
-        decoded = self._decode(x, encoded, train, num_frames, given, delivered and delivered.decoders)
-        output = jnp.moveaxis(decoded[-1][..., 0], 0, -1).astype(jnp.float32)
+        decoded = self._decode(x, encoded, folds, train, num_frames, given, delivered and delivered.decoders)
+        output = jnp.stack([folds[0].unpack(part)[..., 0] for part in decoded[-1]], axis=-1).astype(jnp.float32)
         return Features(output, encoded, decoded)
 
     def _through_time(self, x, train, num_frames):
@@ -213,8 +229,10 @@ class TwoBranchUNet(nn.Module):
         loop = _loop(lambda unit, x, dilation: (unit(x, dilation, train, num_frames), None))
         return loop(self.temporal, x, jnp.array(self.temporal_groups * DILATIONS))[0]
 
-    def _decode(self, x, encoded, train, num_frames, given, features):
-        loop = _loop(lambda decoder, _, own: (None, decoder(x, encoded, train, num_frames, given, own)), length=2)
+    def _decode(self, x, encoded, folds, train, num_frames, given, features):
+        # A loop keeps its results in stacks, which costs more than the arithmetic where that is fast.
+        loop = _loop(lambda decoder, _, own: (None, decoder(x, encoded, folds, train, num_frames, given, own)),
+                     length=2, unroll=1 if platforms.cpu_only() else 2)
         return loop(self.decoders, None, features)[1]
 
     def __call__(self, x, num_frames=None, *, train=False) -> jax.Array:

@@ -59,7 +59,7 @@ def _coupled_l2(l2: float) -> optax.GradientTransformation:
     smallest decay into full steps.
     """
     def decayed(gradient, parameter):
-        return gradient + jnp.where(jnp.any(gradient != 0), l2, 0.0) * parameter
+        return gradient + jnp.where(jnp.max(jnp.abs(gradient)) > 0, l2, 0.0) * parameter
 
     return optax.stateless(lambda updates, params: jax.tree.map(decayed, updates, params))
 
@@ -158,7 +158,7 @@ def make_train_step(system: System, config: OptimizerConfig, *, steps: int, seed
     def train_step(state: TrainState, batch):
         keys = example_keys(jax.random.fold_in(root, state.step), batch['num_samples'].shape[0])
         rate = schedule(state.step) * state.plateau.scale
-        new, metrics = state, {'learning_rate': rate}
+        new, metrics, norms = state, {'learning_rate': rate}, {}
         for group, loss_fn in system.losses.items():
             gradient, batch_stats, means = group_gradient(loss_fn, group, new.variables, batch, keys, accumulate)
             update, opt_state = optimizer.update(gradient, new.opt_state[group], new.params[group])
@@ -168,15 +168,16 @@ def make_train_step(system: System, config: OptimizerConfig, *, steps: int, seed
                 opt_state={**new.opt_state, group: opt_state}, batch_stats=batch_stats)
             metrics |= {f'{group}/{name}': value for name, value in means.items()}
             metrics[f'{group}/gradient_norm'] = optax.tree.norm(gradient)
-            metrics[f'{group}/update_norm'] = optax.tree.norm(update)
+            norms[f'{group}/update_norm'] = optax.tree.norm(update)
         if ema_decay:
             # The decay grows with the step, so that initial weights do not dominate short runs.
             decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
             trained = {group: new.params[group] for group in new.ema}
             new = new.replace(ema=jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, new.ema, trained))
+        # Adam's update of a finite gradient is finite; waiting for its norm would take a second pass over the state.
         finite = jnp.all(jnp.stack([jnp.isfinite(value) for value in metrics.values()]))
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
-        return new.replace(step=state.step + finite), metrics
+        return new.replace(step=state.step + finite), metrics | norms
 
     return train_step
 

@@ -9,11 +9,32 @@ import pytest
 import torch
 
 from jax_diffse.networks import convolutions
+from jax_diffse.networks.folding import Fold
 
 jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})  # programs that run once
+
+
+def with_rows(group):
+    """`conv` and `conv_transpose` over rows; bins beyond the real ones are not zero."""
+    def rows(x, fold):
+        x = fold.pack(x)
+        return x + 7 * (1 - fold.mask(jnp.ones(x.shape)))
+
+    def conv(x, kernel, padding):
+        folds = Fold(x.shape[2], group), Fold((x.shape[2] + 2 * padding - kernel.shape[1]) // 2 + 1, group // 2)
+        return folds[1].unpack(convolutions.conv(rows(x, folds[0]), kernel, padding, folds))
+
+    def transpose(x, kernel, padding, bins):
+        folds = Fold(x.shape[2], group // 2), Fold(bins, group)
+        return folds[1].unpack(convolutions.conv_transpose(rows(x, folds[0]), kernel, padding, folds=folds))
+
+    return conv, transpose
+
+
 FORMS = {'cpu': (convolutions._conv, convolutions._transpose),
-         'accelerator': (convolutions._native, convolutions._native_transpose)}
-SAME_FORMS = {'cpu': convolutions._same, 'accelerator': convolutions._native_same}
+         'accelerator': (convolutions._native, convolutions._native_transpose),
+         'rows of 2': with_rows(2), 'rows of 8': with_rows(8)}
+SAME_FORMS = {'cpu': convolutions._same, 'accelerator': convolutions._native_same, 'by bins': convolutions._by_bins}
 
 
 def random(*shape):
@@ -100,3 +121,13 @@ def test_shapes_that_are_promised():
     assert convolutions.conv_transpose(x, jnp.zeros((2, 5, 2, 3)), padding=2, extra=1).shape == (1, 3, 16, 3)
     assert convolutions.conv_transpose(x, jnp.zeros((2, 5, 2, 3))).shape == (1, 3, 19, 3)
     assert convolutions.conv_same(x[:, :3], jnp.zeros((3, 3, 2, 5)), 2).shape == (1, 2, 4, 5)
+
+
+def test_arrays_side_by_side_are_joined_by_the_kernel():
+    """A transposed convolution of two arrays of rows is that of the array with the channels of both."""
+    x, kernel, folds = random(2, 6, 7, 4), random(2, 5, 4, 3), (Fold(7, 4), Fold(14, 8))
+    rows = jnp.concatenate([folds[0].pack(part) for part in np.split(x, 2, axis=-1)], axis=-1)
+    found = convolutions.conv_transpose(rows + 7 * (1 - folds[0].mask(jnp.ones(rows.shape), 2)), kernel, 2,
+                                        folds=folds, parts=2)
+    expected = convolutions.conv_transpose(x, kernel, 2, extra=1)
+    np.testing.assert_allclose(folds[1].unpack(found), expected, rtol=0, atol=1e-5)

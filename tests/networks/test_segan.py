@@ -32,7 +32,7 @@ def run(network):
     def call(variables, *waves):
         y, state = network.apply(variables, *waves, mutable=['intermediates'], capture_intermediates=(
             lambda module, name: name == '__call__' and type(module).__name__ == 'Resample'))
-        return y, {name: found['__call__'][0].swapaxes(1, 2) for name, found in state['intermediates'].items()}
+        return y, {name: found['__call__'][0][:, 0].swapaxes(1, 2) for name, found in state['intermediates'].items()}
 
     return jit(call)
 

@@ -1,0 +1,45 @@
+"""Every system compiles for TPUs, by the TPU compiler, which needs no TPU."""
+
+import pytest
+
+from jax_diffse import config
+from jax_diffse.planning import plan, targets
+
+SYSTEMS = ('dr_diffuse:c_gen', 'dr_diffuse:diffusion', 'dr_diffuse:refiner', 'dccrn:si_snr', 'segan', 'diffgmm',
+           'noise_unet', 'diffiner', 'compact_diffiner')
+ENHANCED = {'dr_diffuse:refiner': 2, 'dccrn:si_snr': None, 'segan': None, 'diffgmm': 2, 'noise_unet': None,
+            'diffiner': 2, 'compact_diffiner': 2}  # system -> sampling steps
+
+
+def small(name, devices=1):
+    """The system at its smallest size, in bfloat16, with one example on each device."""
+    loaded = config.load(f'{name}{"," if ":" in name else ":"}quick').unlock()
+    (loaded.model if 'dtype' in loaded.model else loaded.model.network).dtype = 'bfloat16'
+    loaded.train.update(batch_size=devices, crop_seconds=0.5)
+    return loaded.lock()
+
+
+@pytest.mark.parametrize('name', SYSTEMS)
+def test_the_training_step_compiles(name):
+    found = plan.plan_step(small(name, 4), targets.tpu('v5e:2x2'))
+    assert found.fits and found.devices == 4 and found.seconds > 0
+    assert found.collectives['all-reduce'].count >= 1  # the gradient's mean over the devices
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('topology', ['v5e:1x1', 'v5e:2x2'])
+@pytest.mark.parametrize('name', ENHANCED)
+def test_the_enhancement_compiles(name, topology):
+    target = targets.tpu(topology)
+    found = plan.plan_enhancement(small(name), target, 1, 0.5, ENHANCED[name])
+    assert found.fits and found.devices == len(target.devices) and not found.collectives
+
+
+@pytest.mark.slow
+def test_a_step_of_full_size_compiles_and_fits():
+    """SEGAN's, which compiles fastest; its reference estimate is that of docs/benchmarks/plans.md."""
+    loaded = config.load('segan').unlock()
+    loaded.model.dtype = 'bfloat16'
+    loaded.train.update(batch_size=32, crop_seconds=3.0)
+    found = plan.plan_step(loaded, targets.tpu('v5e:2x2'))
+    assert found.fits and found.utilisation > 0.2  # the compiler's estimate; 0.08 before rows of samples
