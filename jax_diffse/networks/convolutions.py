@@ -235,6 +235,8 @@ def dilated_conv(x: jax.Array, kernel: jax.Array, dilation: int | jax.Array, lar
     frames, reach = x.shape[1], largest * (size // 2)
     x = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))
     taps = [jax.lax.dynamic_slice_in_dim(x, reach + (i - size // 2) * dilation, frames, axis=1) for i in range(size)]
+    if platforms.tpu_only():  # which would lay out the joined taps anew
+        return sum(map(product, taps, kernel))
     return product(jnp.concatenate(taps, axis=-1), kernel.reshape(size * channels, features))
 
 
@@ -250,5 +252,5 @@ def upsampled_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     kernel = jnp.einsum('ask,btl,klcd->stcabd', taps, taps, kernel, precision='highest')
     padded = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
     x = jnp.concatenate([padded[:, s:s + frames, t:t + bins] for s in range(2) for t in range(2)], axis=-1)
-    y = product(x, kernel.reshape(x.shape[-1], 4 * features)).reshape(batch, frames, bins, 2, 2, features)
-    return y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * frames, 2 * bins, features)
+    y = product(x, kernel.reshape(x.shape[-1], 4 * features))  # the two phases of time, of each those of frequency
+    return jnp.stack(jnp.split(y, 2, axis=-1), axis=2).reshape(batch, 2 * frames, 2 * bins, features)

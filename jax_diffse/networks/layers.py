@@ -192,7 +192,8 @@ def _moments(x, num_frames):
     """Means and variances per example and channel, `[B, T, ..., C]` -> `[B, C]` each, in one pass over x."""
     batch, channels, axes = x.shape[0], x.shape[-1], tuple(range(1, x.ndim - 1))
     # Without one value of the channel, squares are not much larger than the variance and do not cancel.
-    start = jax.lax.stop_gradient(x[(slice(None),) + (0,) * len(axes)])
+    # It is taken from a reshaped array, which keeps TPUs from laying out x with the examples innermost.
+    start = jax.lax.stop_gradient(x.reshape(batch, -1, channels)[:, 0])
     x = mask_frames(x - start.reshape((batch,) + (1,) * len(axes) + (channels,)), num_frames)
     count = math.prod(x.shape[1:-1])
     if num_frames is not None:
