@@ -30,7 +30,7 @@ def spec(bins, channels=2, frames=6):
 
 
 CASES = {  # network, inputs, keywords; numbers of bins that leave the last row unfilled where a network allows it
-    'two branches': (ConditionalUNet(True, 8, 1), (spec(161), spec(161), STEPS, LENGTHS), {'train': True}),
+    'two branches': (ConditionalUNet(True, 8, 0), (spec(161), spec(161), STEPS, LENGTHS), {'train': True}),
     'dccrn': (Dccrn((8, 16, 32, 32), 'complex', 16, 1), (spec(209), LENGTHS), {'train': True}),
     'dccrn, complex norm': (Dccrn((4, 64, 300), 'real', 16, 1, 'complex'), (spec(209), LENGTHS), {'train': True}),
     'dccrn, long': (Dccrn((8, 16), 'real', 4, 1), (spec(65, frames=20), LENGTHS), {'train': False}),

@@ -5,8 +5,8 @@ import pytest
 from jax_diffse import config
 from jax_diffse.planning import plan, targets
 
-SYSTEMS = ('dr_diffuse:c_gen', 'dr_diffuse:diffusion', 'dr_diffuse:refiner', 'dccrn:si_snr', 'segan', 'diffgmm',
-           'noise_unet', 'diffiner', 'compact_diffiner')
+SYSTEMS = ('dr_diffuse:c_gen', 'dccrn:si_snr', 'segan', 'diffgmm', 'noise_unet', 'diffiner', 'compact_diffiner',
+           *(pytest.param(f'dr_diffuse:{stage}', marks=pytest.mark.slow) for stage in ('diffusion', 'refiner')))
 ENHANCED = {'dr_diffuse:refiner': 2, 'dccrn:si_snr': None, 'segan': None, 'diffgmm': 2, 'noise_unet': None,
             'diffiner': 2, 'compact_diffiner': 2}  # system -> sampling steps
 
