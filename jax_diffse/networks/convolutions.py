@@ -2,7 +2,8 @@
 
 On CPUs XLA's kernel gradients and transposed convolutions are several times slower than matrix products over shifted
 copies, so CPU programs use products. The forms of `conv` and `conv_same` for CPUs and for accelerators differ in their
-gradients only, so a program for several platforms, which is an export and contains no gradients, uses XLA's.
+gradients only, so a program for several platforms, which is an export and contains no gradients, uses XLA's. Programs
+for TPUs alone use forms that fill their registers, see `folding` and `conv_same`.
 """
 
 import functools
@@ -235,7 +236,7 @@ def dilated_conv(x: jax.Array, kernel: jax.Array, dilation: int | jax.Array, lar
     frames, reach = x.shape[1], largest * (size // 2)
     x = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))
     taps = [jax.lax.dynamic_slice_in_dim(x, reach + (i - size // 2) * dilation, frames, axis=1) for i in range(size)]
-    if platforms.tpu_only():  # which would lay out the joined taps anew
+    if platforms.tpu_only():  # joined taps would be copied into another layout
         return sum(map(product, taps, kernel))
     return product(jnp.concatenate(taps, axis=-1), kernel.reshape(size * channels, features))
 

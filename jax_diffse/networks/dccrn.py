@@ -23,7 +23,7 @@ from jax_diffse.spectral import magnitude, mask_frames
 
 KERNEL = (2, 5)  # time, frequency
 MASKINGS = ('E', 'C', 'R')
-UNROLL = 8  # frames of a recurrent layer between two turns of its loop, on accelerators
+UNROLL = 8  # frames in one iteration of a recurrent layer's loop, on accelerators
 MANY_FRAMES = 16  # from here on three products are faster than four, measured on CPUs
 
 Pair = tuple[jax.Array, jax.Array]
@@ -83,7 +83,7 @@ def _complex(linear, x: Pair, kernel: Pair) -> Pair:
     streaming, reading the kernels is the cost: each is read once.
     """
     (x_real, x_imag), (real, imag) = x, kernel
-    if x_real.shape[1] >= MANY_FRAMES or platforms.tpu_only():  # there, results do not lie side by side in rows
+    if x_real.shape[1] >= MANY_FRAMES or platforms.tpu_only():  # rows of bins cannot be split as below
         both = linear(x_real + x_imag, real)
         return both - linear(x_imag, real + imag), both + linear(x_real, imag - real)
     y = linear(jnp.concatenate(x), jnp.concatenate(kernel, axis=-1))

@@ -37,7 +37,7 @@ def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     kernel = repeated(kernel, x.shape[-1] // kernel.shape[0])
     if not platforms.cpu_only():
-        return x @ kernel  # reshaped, it would be laid out anew on TPUs
+        return x @ kernel  # on TPUs, a reshape would copy x into another layout
     return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 

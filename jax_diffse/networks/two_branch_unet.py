@@ -75,12 +75,11 @@ class GatedConv(nn.Module):
     features: int
     width: int  # kernel size over frequency
     transposed: bool = False
-    bottleneck: int = BOTTLENECK
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, inputs, folds, step=None):
-        channels, c = sum(x.shape[-1] for x in inputs) // folds[0].group, self.bottleneck
+        channels, c = sum(x.shape[-1] for x in inputs) // folds[0].group, BOTTLENECK
         shapes = {'in': (channels, c), 'left': (2, self.width, c, c), 'left_gate': (c, c),
                   'right': (2, self.width, c, c), 'right_gate': (c, c), 'out': (c, self.features)}
         params = {name: layers.ConvParams(shape, self.dtype, name=name)() for name, shape in shapes.items()}
@@ -116,10 +115,8 @@ class Encoder(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, train, num_frames, given: Conditioning | None = None):
-        outputs, channels = [], x.shape[-1]
-        folds = _folds(x.shape[2])
-        x = folds[0].pack(x)
+    def __call__(self, x, folds, train, num_frames, given: Conditioning | None = None):
+        outputs, channels, x = [], x.shape[-1], folds[0].pack(x)
         for i, width in enumerate(ENCODER_WIDTHS, start=1):
             step = given and Dense(channels, self.dtype, name=f'step{i}')(given.embedding)
             conv, channels = GatedConv(self.channels, width, dtype=self.dtype, name=f'conv{i}'), self.channels
@@ -211,7 +208,7 @@ class TwoBranchUNet(nn.Module):
     def features(self, x, num_frames=None, given=None, *, train=False) -> Features:
         """`__call__` with all intermediate features, before they are averaged with those of a condition."""
         folds = _folds(x.shape[2])
-        x, encoded = self.encoder(x.astype(self.dtype), train, num_frames, given)
+        x, encoded = self.encoder(x.astype(self.dtype), folds, train, num_frames, given)
         x = folds[-1].unpack(x)
         batch, frames, bins, channels = x.shape
         # Channel-major, as the released weights expect.
@@ -230,7 +227,7 @@ class TwoBranchUNet(nn.Module):
         return loop(self.temporal, x, jnp.array(self.temporal_groups * DILATIONS))[0]
 
     def _decode(self, x, encoded, folds, train, num_frames, given, features):
-        # A loop keeps its results in stacks, which costs more than the arithmetic where that is fast.
+        # On accelerators, stacking and slicing the results of a loop costs more than it saves.
         loop = _loop(lambda decoder, _, own: (None, decoder(x, encoded, folds, train, num_frames, given, own)),
                      length=2, unroll=1 if platforms.cpu_only() else 2)
         return loop(self.decoders, None, features)[1]

@@ -174,7 +174,7 @@ def make_train_step(system: System, config: OptimizerConfig, *, steps: int, seed
             decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
             trained = {group: new.params[group] for group in new.ema}
             new = new.replace(ema=jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, new.ema, trained))
-        # Adam's update of a finite gradient is finite; waiting for its norm would take a second pass over the state.
+        # Adam's update of a finite gradient is finite; the guard need not wait for its norm.
         finite = jnp.all(jnp.stack([jnp.isfinite(value) for value in metrics.values()]))
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
         return new.replace(step=state.step + finite), metrics | norms

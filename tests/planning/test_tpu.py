@@ -37,7 +37,7 @@ def test_the_enhancement_compiles(name, topology):
 
 @pytest.mark.slow
 def test_a_step_of_full_size_compiles_and_fits():
-    """SEGAN's, which compiles fastest; its reference estimate is that of docs/benchmarks/plans.md."""
+    """SEGAN's, which compiles fastest; docs/benchmarks.md has its estimate."""
     loaded = config.load('segan').unlock()
     loaded.model.dtype = 'bfloat16'
     loaded.train.update(batch_size=32, crop_seconds=3.0)
