@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Level = Mapping[str, jax.Array]  # a scalar per coefficient, and 'index', the number of the level
+Model = Callable[[jax.Array, jax.Array], jax.Array]  # (x_t [B, ...], t [B]) -> score, estimate of x_0, or velocity
 Step = Callable[[jax.Array, Level], tuple[jax.Array, tuple[jax.Array, ...]]]
 
 
@@ -15,7 +16,7 @@ def over_levels(step: Step, x: jax.Array, coefficients: Mapping[str, np.ndarray]
 
     Args:
       step: (x `[B, ...]`, level) -> the next x, and a tuple of arrays for the trajectory.
-      x: `[B, ...]`, where sampling starts.
+      x: `[B, ...]`, where sampling starts; or a tuple of such arrays, if steps carry more than a sample.
       coefficients: name -> a number per level `[S]`, the least noisy first: float64 here, float32 on the device.
       trajectory: whether to also return the second output of all steps.
 
