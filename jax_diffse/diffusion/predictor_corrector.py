@@ -95,11 +95,11 @@ def sample(score: Model, noisy: jax.Array, process: Sde, rule: PredictorCorrecto
 
 
 def _norm_ratio(noise, score, num_frames, released):
-    """|z| / |score| of each example, `[B]`."""
+    """|z| / |score| of each example, `[B]`; 0 where the score is."""
     norms = [jnp.sqrt(jnp.sum(mask_frames(x, num_frames)**2, axis=(1, 2, 3))) for x in (noise, score)]
     if released:
         norms = [jnp.broadcast_to(jnp.mean(norm), norm.shape) for norm in norms]
-    return norms[0] / jnp.maximum(norms[1], 1e-30)
+    return jnp.where(norms[1] > 0, norms[0] / jnp.where(norms[1] > 0, norms[1], 1.0), 0.0)
 
 
 def _coefficients(process: Sde, rule: PredictorCorrector) -> dict[str, np.ndarray]:

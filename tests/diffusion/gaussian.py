@@ -38,3 +38,38 @@ def moments(visit, num_levels: int, per_level: int, shape: tuple[int, ...] = ())
 
     x = np.asarray(jax.jit(lambda: visit(draw))(), np.float64)
     return x[:, 0], np.sum((x[:, 1:] - x[:, :1])**2, axis=1)
+
+
+def marginal(process, t, noisy: float, mean: float, variance: float):
+    """Mean and variance of x_t where x_0 is complex normal with that mean of each part and total variance."""
+    of_clean, of_noisy = process.weights(t)
+    return of_clean * mean + of_noisy * noisy, of_clean**2 * variance + process.std(t)**2
+
+
+def score(process, noisy: float, mean: float, variance: float):
+    """The exact score of such states: the network that score matching aims at."""
+    def at(x, t):
+        centre, spread = marginal(process, t[0], noisy, mean, variance)
+        return (centre - x) / spread
+
+    return at
+
+
+def estimate(process, noisy: float, mean: float, variance: float):
+    """E[x_0 | x_t]: the network that data prediction aims at."""
+    def at(x, t):
+        centre, spread = marginal(process, t[0], noisy, mean, variance)
+        gain = process.weights(t[0])[0] * variance / jnp.maximum(spread, 1e-30)  # spread 0: x is the centre
+        return mean + gain * (x - centre)
+
+    return at
+
+
+def velocity(path, noisy: float, mean: float, variance: float):
+    """E[dx/dt | x_t]: the network that flow matching aims at."""
+    def at(x, t):
+        centre, spread = marginal(path, t[0], noisy, mean, variance)
+        together = path.std(t[0]) * (path.sigma_max - path.sigma_min) - (1 - t[0]) * variance
+        return noisy - mean + together / spread * (x - centre)
+
+    return at
