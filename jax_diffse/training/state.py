@@ -170,8 +170,10 @@ def make_train_step(system: System, config: OptimizerConfig, *, steps: int, seed
             metrics[f'{group}/gradient_norm'] = optax.tree.norm(gradient)
             norms[f'{group}/update_norm'] = optax.tree.norm(update)
         if ema_decay:
-            # The decay grows with the step, so that initial weights do not dominate short runs.
-            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+            # The decay grows with the number of updates, this one included, so that initial weights do not dominate
+            # short runs: the rule of torch-ema.
+            count = state.step + 1
+            decay = jnp.minimum(ema_decay, (1 + count) / (10 + count))
             trained = {group: new.params[group] for group in new.ema}
             new = new.replace(ema=jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, new.ema, trained))
         # Adam's update of a finite gradient is finite; the guard need not wait for its norm.

@@ -156,7 +156,7 @@ def test_a_score_of_zero_is_not_divided_by():
 @pytest.mark.parametrize('fields, message', [
     ({'corrector': 'euler'}, "corrector must be one of .*, got 'euler'"),
     ({'snr': -0.5}, 'snr: expected 0 or more, got -0.5'),
-    ({'corrector_steps': 0}, "corrector_steps: expected 1 or more .*, got 0"),
+    ({'corrector_steps': 0}, 'corrector_steps: expected 1 or more .*, got 0'),
 ])
 def test_rules_out_of_range_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):

@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from jax_diffse.errors import UserError
+from jax_diffse.systems.base import LossOutput
 from jax_diffse.systems.dccrn import Dccrn, LossWeights
 from jax_diffse.systems.dr_diffuse import DrDiffuse
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.parallel import AXIS, MAPPERS, Parallel
 from jax_diffse.training.state import OptimizerConfig
+from tests import reference
 from tests.reference import random_variables
-from tests.toys import Trainable
+from tests.toys import Toy, Trainable
 
 SYSTEM = Trainable()
 LENGTHS = np.array([4000, 2400, 3000, 4000, 1700, 4000, 2000, 900], np.int32)
@@ -60,12 +62,12 @@ def one_device():
 @pytest.mark.parametrize('devices, mapper', [(2, 'shard_map'), (4, 'shard_map'), (1, 'pmap'), (4, 'pmap')])
 def test_devices_and_mappers_give_the_same_run(one_device, devices, mapper):
     history, state = run(devices, mapper)
-    for ours, reference in zip(history, one_device[0]):
-        assert ours['toy/loss'] == pytest.approx(reference['toy/loss'], rel=1e-4)
-        assert ours['toy/gradient_norm'] == pytest.approx(reference['toy/gradient_norm'], rel=1e-4)
+    for ours, theirs in zip(history, one_device[0]):
+        assert ours['toy/loss'] == pytest.approx(theirs['toy/loss'], rel=1e-4)
+        assert ours['toy/gradient_norm'] == pytest.approx(theirs['toy/gradient_norm'], rel=1e-4)
     # Statistics of the whole batch, although no device saw all of it.
-    for ours, reference in zip(jax.tree.leaves(state.batch_stats), jax.tree.leaves(one_device[1].batch_stats)):
-        np.testing.assert_allclose(ours, reference, rtol=1e-3, atol=1e-3 * np.abs(reference).max())
+    for ours, theirs in zip(jax.tree.leaves(state.batch_stats), jax.tree.leaves(one_device[1].batch_stats)):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * np.abs(theirs).max())
 
 
 @pytest.mark.parametrize('mapper', MAPPERS)
@@ -166,6 +168,37 @@ def test_ema_follows_the_weights(one_device):
         assert np.linalg.norm(ema - params) <= 0.05 * np.linalg.norm(params) + 1e-2
     assert any(np.any(e != p) for e, p in zip(jax.tree.leaves(state.ema), jax.tree.leaves(state.params)))
     assert one_device[1].ema == {}
+
+
+class Linear(Toy):
+    """Losses whose gradient is given by the batch."""
+
+    def init(self, key):
+        return {'params': {'toy': {'w': jnp.asarray(reference.load('sgmse_training').inputs['adam/param'])}}}
+
+    @property
+    def losses(self):
+        return {'toy': lambda variables, batch, key: LossOutput(
+            batch['gradient'] @ variables['params']['toy']['w'], jnp.ones(len(key)), {}, {})}
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('key, first', [('adam/ema', 0), ('adam/ema_late', 20_000)])
+def test_weights_and_averages_of_torch_adam_and_torch_ema(key, first):
+    """Three steps with gradients so small that Adam's epsilon matters; averages near the start and after 20 000."""
+    fixture, parallel = reference.load('sgmse_training'), Parallel(devices=jax.devices()[:1])
+    config = OptimizerConfig(learning_rate=fixture.json('config')['adam_lr'], l2=0.0)
+    step = parallel.map(state_lib.make_train_step(Linear(), config, steps=3, seed=0,
+                                                  ema_decay=fixture.json('config')['ema_decay']))
+    state = create(Linear(), config, 0.999, seed=0).replace(step=jnp.int32(first))
+    state, params, averages = parallel.replicate(state), [], []
+    for i in range(3):
+        batch = {'gradient': fixture.inputs[f'adam/grad{i}'][None], 'num_samples': np.ones(1, np.int32)}
+        state, _ = step(state, parallel.shard(batch))
+        params.append(np.asarray(state.params['toy']['w']))
+        averages.append(np.asarray(state.ema['toy']['w']))
+    fixture.check('adam/params', params)
+    fixture.check(key, averages)
 
 
 def test_a_dummy_example_changes_nothing_in_evaluation():
