@@ -166,8 +166,8 @@ def entries(config: NcsnppConfig, bins: int, root: Path = ()) -> list[Entry]:
 def _modules(config, bins):
     """Their layers in order: a function that makes the table of one, and our name."""
     last = len(config.widths) - 1
-    found, before = [(_frequencies, 'frequencies'), (_dense, 'time1'), (_dense, 'time2'), (_conv, 'conv_in')], \
-        config.channels
+    found = [(_frequencies, 'frequencies'), (_dense, 'time1'), (_dense, 'time2'), (_conv, 'conv_in')]
+    before = config.channels
     for level, width in enumerate(config.widths):
         for i in range(config.blocks):
             found.append((_projected if before != width else _block, f'down{level}_{i}'))

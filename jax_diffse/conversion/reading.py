@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -34,7 +35,10 @@ def load(path: str | os.PathLike, stand_ins: Sequence[str] = ()) -> Any:
     except MemoryError as error:
         raise UserError(f'{path}: damaged, or larger than the memory of this machine') from error
     except pickle.UnpicklingError as error:
-        raise UserError(f'{path}: refused, it is damaged or contains code besides tensors') from error
+        mentioned = re.search(r'Unsupported global: GLOBAL (\S+)', str(error)) if stand_ins else None
+        what = (f'it mentions {mentioned[1]}, expected no class but {" or ".join(stand_ins)}' if mentioned else
+                'it is damaged or contains code besides tensors')
+        raise UserError(f'{path}: refused, {what}') from error
     except Exception as error:  # torch raises many kinds for files that are not pickles
         raise UserError(f'{path}: not a PyTorch checkpoint, or damaged') from error
 

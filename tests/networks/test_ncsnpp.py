@@ -360,7 +360,7 @@ def test_frequencies_are_not_trained():
 def attention_layers(config, bins):
     spec = jnp.zeros((1, 8, bins, 2))
     shapes = jax.eval_shape(Ncsnpp(config).init, jax.random.key(0), spec, spec, jnp.ones(1))
-    return {name for name, tree in shapes['params'].items() if 'query' in tree}
+    return {path[0] for path in traverse_util.flatten_dict(shapes['params']) if 'query' in path}
 
 
 @pytest.mark.parametrize(('attention', 'bins', 'expected'), [
