@@ -15,6 +15,7 @@ from flax.typing import Dtype
 
 from jax_diffse.networks.convolutions import conv_same
 from jax_diffse.networks.layers import Dense, GroupNorm, along_last, product
+from jax_diffse.spectral import mask_frames
 
 ZERO = 1e-10  # variance scale of layers that start at almost zero
 FREQUENCIES = 16.0  # standard deviation of the frequencies of the time embedding
@@ -71,9 +72,13 @@ class Conv(nn.Module):
         return along_last(jnp.add, conv_same(x, kernel) if self.size > 1 else product(x, kernel), bias)
 
 
-def group_norm(x: jax.Array, name: str, silu: bool = True) -> jax.Array:
-    """Group normalisation with up to 32 groups, of 4 channels or more, in the module that calls it."""
-    return GroupNorm(_groups(x.shape[-1]), silu, 1e-6, name=name)(x)
+def group_norm(x: jax.Array, num_frames: jax.Array | None, name: str, silu: bool = True) -> jax.Array:
+    """Group normalisation with up to 32 groups, of 4 channels or more, in the module that calls it.
+
+    Frames beyond `num_frames` `[B]` do not count, and are zero behind it.
+    """
+    x = GroupNorm(_groups(x.shape[-1]), silu, 1e-6, name=name)(x, num_frames=num_frames)
+    return mask_frames(x, num_frames)
 
 
 def _groups(channels):
@@ -88,18 +93,35 @@ class ResBlock(nn.Module):
     resample: str = ''  # 'up' or 'down' within the block
 
     @nn.compact
-    def __call__(self, x, embedding):
-        """`[B, T, F, C]`, `[B, E]` -> `[B, T, F, features]`, with half or twice the frames and bins if resampled."""
-        h = group_norm(x, 'norm_in')
+    def __call__(self, x, embedding, num_frames=None):
+        """`[B, T, F, C]`, `[B, E]` -> `[B, T, F, features]`, with half or twice the frames and bins if resampled.
+
+        Frames beyond `num_frames` `[B]` do not change earlier ones, and are arbitrary behind it.
+        """
+        h = group_norm(x, num_frames, 'norm_in')
         if self.resample:
-            resample = upsample if self.resample == 'up' else downsample
-            h, x = resample(h), resample(x)
+            h, x = (resampled(y, self.resample) for y in (h, mask_frames(x, num_frames)))
+            num_frames = frames_of(num_frames, self.resample)
+            h = mask_frames(h, num_frames)  # the filter reaches beyond the end
         h = Conv(self.features, 3, dtype=self.dtype, name='conv_in')(h)
         h = h + Conv(self.features, dtype=self.dtype, name='time')(nn.silu(embedding))[:, None, None]
-        h = Conv(self.features, 3, ZERO, self.dtype, name='conv_out')(group_norm(h, 'norm_out'))
+        h = group_norm(h, num_frames, 'norm_out')
+        h = Conv(self.features, 3, ZERO, self.dtype, name='conv_out')(h)
         if self.resample or x.shape[-1] != self.features:
             x = Conv(self.features, dtype=self.dtype, name='skip')(x)
         return (x + h) * HALF
+
+
+def resampled(x: jax.Array, way: str) -> jax.Array:
+    """`x` with half ('down') or twice ('up') the frames and bins."""
+    return downsample(x) if way == 'down' else upsample(x)
+
+
+def frames_of(num_frames: jax.Array | None, way: str) -> jax.Array | None:
+    """Numbers of frames after `resampled`."""
+    if num_frames is None:
+        return None
+    return num_frames // 2 if way == 'down' else 2 * num_frames
 
 
 class Attention(nn.Module):
@@ -108,12 +130,16 @@ class Attention(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, num_frames=None):
         batch, frames, bins, channels = x.shape
-        h = group_norm(x, 'norm', silu=False).reshape(batch, frames * bins, channels)
+        h = group_norm(x, num_frames, 'norm', silu=False).reshape(batch, frames * bins, channels)
         query, key, value = (Conv(channels, 1, 0.1, self.dtype, name=name)(h) for name in ('query', 'key', 'value'))
         scores = jnp.einsum('bqc,bkc->bqk', query * channels**-0.25, key * channels**-0.25)  # safe in bfloat16
-        weights = nn.softmax(scores.astype(jnp.float32), axis=-1).astype(self.dtype)
+        scores = scores.astype(jnp.float32)
+        if num_frames is not None:
+            real = jnp.arange(frames * bins)[None] < bins * num_frames[:, None]
+            scores = jnp.where(real[:, None], scores, -jnp.inf)
+        weights = nn.softmax(scores, axis=-1).astype(self.dtype)
         h = jnp.einsum('bqk,bkc->bqc', weights, value).reshape(x.shape)
         return (x + Conv(channels, 1, ZERO, self.dtype, name='out')(h)) * HALF
 
@@ -177,16 +203,18 @@ class Ncsnpp(nn.Module):
     config: NcsnppConfig = NcsnppConfig()
 
     @nn.compact
-    def __call__(self, x, y, t):
+    def __call__(self, x, y, t, num_frames=None):
         """Evaluates the network; the released code's scores and velocities are minus this for `division` by t.
 
         Args:
           x: `[B, T, F, 2]`; T and F are multiples of `config.multiple`.
           y: `[B, T, F, 2]`.
           t: `[B]`, above 0.
+          num_frames: `[B]`, multiples of `config.multiple`, 1 or more times; later frames do not change earlier ones.
+            Default: T.
 
         Returns:
-          `[B, T, F, 2]` float32.
+          `[B, T, F, 2]` float32; arbitrary beyond `num_frames`.
 
         Raises:
           ValueError: numbers of frames or bins that cannot be halved from level to level.
@@ -195,13 +223,13 @@ class Ncsnpp(nn.Module):
         if x.shape[1] % multiple or x.shape[2] % multiple:
             raise ValueError(f'x: expected multiples of {multiple} frames and bins, got {x.shape[1]} frames and '
                              f'{x.shape[2]} bins')
-        inputs = jnp.concatenate([x, y], axis=-1)
-        embedding = self._embed(t)
-        skips = self._down(inputs, embedding)
-        h = self._block('middle1', config.widths[-1])(skips[-1], embedding)
-        h = self._attention('middle_attention')(h)
-        h = self._block('middle2', config.widths[-1])(h, embedding)
-        h = self._up(h, skips, embedding, inputs.shape[-1])
+        inputs, embedding = jnp.concatenate([x, y], axis=-1), self._embed(t)
+        frames = [None if num_frames is None else num_frames // 2**level for level in range(len(config.widths))]
+        skips = self._down(inputs, embedding, frames)
+        h = self._block('middle1', config.widths[-1])(skips[-1], embedding, frames[-1])
+        h = self._attention('middle_attention')(h, frames[-1])
+        h = self._block('middle2', config.widths[-1])(h, embedding, frames[-1])
+        h = self._up(h, skips, embedding, frames, inputs.shape[-1])
         divisor = t.astype(jnp.float32)[:, None, None, None]
         h = Dense(x.shape[-1], name='out')(h / divisor if config.division == 'before' else h)
         return h / divisor if config.division == 'after' else h
@@ -214,38 +242,40 @@ class Ncsnpp(nn.Module):
         embedding = nn.silu(self._conv('time1', 4 * size)(embedding))
         return self._conv('time2', 4 * size)(embedding)
 
-    def _down(self, inputs, embedding):
-        """What each layer on the way down returns, the last one at the bottom."""
+    def _down(self, inputs, embedding, frames):
+        """What each layer on the way down returns, the last one at the bottom; `frames` are those of each level."""
         config, bins = self.config, inputs.shape[2]
+        inputs = mask_frames(inputs, frames[0])
         skips = [self._conv('conv_in', config.channels, 3)(inputs)]
         for level, width in enumerate(config.widths):
             for i in range(config.blocks):
-                h = self._block(f'down{level}_{i}', width)(skips[-1], embedding)
+                h = self._block(f'down{level}_{i}', width)(skips[-1], embedding, frames[level])
                 if config.attends(level, bins):
-                    h = self._attention(f'down{level}_{i}_attention')(h)
+                    h = self._attention(f'down{level}_{i}_attention')(h, frames[level])
                 skips.append(h)
             if level < len(config.widths) - 1:
-                h = self._block(f'shrink{level}', width, 'down')(skips[-1], embedding)
+                h = self._block(f'shrink{level}', width, 'down')(skips[-1], embedding, frames[level])
                 if config.progressive:
-                    inputs = downsample(inputs)
+                    inputs = mask_frames(downsample(inputs), frames[level + 1])
                     h = self._conv(f'combine{level}', width)(inputs) + h
                 skips.append(h)
         return skips
 
-    def _up(self, h, skips, embedding, features):
+    def _up(self, h, skips, embedding, frames, features):
         """Sum of what the levels add to the output, `[B, T, F, features]` float32."""
         config, bins, total = self.config, skips[0].shape[2], None
         for level, width in reversed(list(enumerate(config.widths))):
             for i in range(config.blocks + 1):
-                h = self._block(f'up{level}_{i}', width)(jnp.concatenate([h, skips.pop()], axis=-1), embedding)
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = self._block(f'up{level}_{i}', width)(h, embedding, frames[level])
             if config.attends(level, bins):
-                h = self._attention(f'up{level}_attention')(h)
+                h = self._attention(f'up{level}_attention')(h, frames[level])
             if config.progressive or level == 0:
-                own = nn.silu(group_norm(h, f'norm{level}', silu=False))
+                own = nn.silu(group_norm(h, frames[level], f'norm{level}', silu=False))  # of 0 it is 0
                 own = self._conv(f'conv{level}', features, 3, ZERO)(own).astype(jnp.float32)
-                total = own if total is None else upsample(total) + own
+                total = mask_frames(own if total is None else upsample(total) + own, frames[level])
             if level:
-                h = self._block(f'rise{level}', width, 'up')(h, embedding)
+                h = self._block(f'rise{level}', width, 'up')(h, embedding, frames[level])
         return total
 
     def _conv(self, name, features, size=1, scale=1.0):

@@ -339,6 +339,21 @@ def test_examples_do_not_mix():
     np.testing.assert_allclose(tiny_network(variables, x.at[1].set(0), y, t)[0], out[0], atol=1e-5)
 
 
+@pytest.mark.parametrize('progressive', [True, False])
+def test_later_frames_change_nothing(progressive):
+    """Examples of 4 and 12 frames give what each gives alone, whatever stands behind them."""
+    config = dataclasses.replace(TINY, multipliers=(1, 2, 1), progressive=progressive)
+    run, rng = jit(Ncsnpp(config).apply), np.random.default_rng(0)
+    x, y = (jnp.asarray(rng.standard_normal((2, 16, 8, 2)), jnp.float32) for _ in range(2))
+    t, lengths = jnp.asarray([0.05, 0.9]), [4, 12]
+    variables = reference.random_variables(jax.eval_shape(Ncsnpp(config).init, jax.random.key(0), x, y, t))
+    together = run(variables, x, y, t, jnp.array(lengths))
+    for i, frames in enumerate(lengths):
+        alone = run(variables, *(z[i:i + 1, :frames] for z in (x, y)), t[i:i + 1])[0]
+        np.testing.assert_allclose(together[i, :frames], alone, atol=1e-4)
+        assert np.abs(run(variables, x, y, t)[i, :frames] - alone).max() > 0.01
+
+
 def test_frequencies_are_not_trained():
     """Adam leaves them as they are, and moves all others."""
     variables, params = tiny(), tiny()[0]['params']
