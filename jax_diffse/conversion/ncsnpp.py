@@ -4,6 +4,7 @@ sp-uhh/sgmse and seongq/flowmse share the network NCSN++ and the format of their
 """
 
 import functools
+import operator
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -78,8 +79,10 @@ def read(path: str | os.PathLike, weights: str = 'ema') -> tuple[dict[str, Any],
 def _weights(checkpoint, kind):
     state_dict = {name.removeprefix(PREFIX): value for name, value in checkpoint['state_dict'].items()
                   if isinstance(name, str) and name.startswith(PREFIX)}  # the rest belongs to a loss
-    averages = checkpoint.get('ema') or {}
-    values = averages.get('shadow_params' if kind == 'ema' else 'collected_params')
+    averages = checkpoint.get('ema')
+    values = None
+    if isinstance(averages, dict):
+        values = averages.get('shadow_params' if kind == 'ema' else 'collected_params')
     if values is None and kind == 'raw':
         return state_dict
     return state_dict | _named(values, state_dict)
@@ -132,13 +135,17 @@ def network(hyper_parameters: Mapping[str, Any]) -> tuple[NcsnppConfig, int]:
         raise UserError(f'hyper_parameters: expected a backbone of {", ".join(BACKBONES)}, got {backbone!r}')
     published = BACKBONES[backbone]
     try:
-        config = NcsnppConfig(
-            channels=hyper_parameters['nf'], multipliers=tuple(hyper_parameters['ch_mult']),
-            blocks=hyper_parameters['num_res_blocks'], attention=tuple(hyper_parameters['attn_resolutions']),
-            progressive=published.progressive, division=published.division)
-    except (TypeError, ValueError) as error:
+        channels, blocks, n_fft = (operator.index(hyper_parameters[name]) for name in ('nf', 'num_res_blocks', 'n_fft'))
+        multipliers, attention = (tuple(map(operator.index, hyper_parameters[name]))
+                                  for name in ('ch_mult', 'attn_resolutions'))
+    except TypeError as error:
+        raise UserError('hyper_parameters: expected whole numbers nf, num_res_blocks and n_fft, and lists of them '
+                        f'ch_mult and attn_resolutions; {error}') from error
+    try:
+        return NcsnppConfig(channels, multipliers, blocks, attention, published.progressive,
+                            published.division), n_fft // 2 + 1
+    except ValueError as error:
         raise UserError(f'hyper_parameters: {error}') from error
-    return config, hyper_parameters['n_fft'] // 2 + 1
 
 
 def variables(state_dict: Mapping[str, Any], config: NcsnppConfig, bins: int) -> dict[str, Any]:

@@ -232,7 +232,9 @@ def test_files_without_what_is_needed_are_named(path):
     ({'sde': 'bbed'}, "expected an sde or ode of ouve, sbve, flowmatching, got 'bbed'"),
     ({'sr': {'a': 1}}, 'expected numbers, strings and lists, got another kind in sr'),
     ({'nf': 18}, 'channels: expected a multiple of 4'),
-    ({'ch_mult': 3}, 'hyper_parameters: '),
+    ({'ch_mult': 3}, 'expected whole numbers nf, num_res_blocks and n_fft, and lists of them'),
+    ({'n_fft': '62'}, 'expected whole numbers nf, num_res_blocks and n_fft, and lists of them'),
+    ({'nf': 16.0}, 'expected whole numbers nf, num_res_blocks and n_fft, and lists of them'),
     ({'n_fft': 64}, 'not a network for 33 bins')])
 def test_hyper_parameters_that_make_no_network_are_named(path, given, message):
     write(path, weights_of(), SIZES | given)

@@ -217,7 +217,9 @@ def tiny():
     return reference.random_variables(jax.eval_shape(Ncsnpp(TINY).init, jax.random.key(0), x, y, t)), x, y, t
 
 
-tiny_network = jit(Ncsnpp(TINY).apply)
+NETWORKS = {division: jit(Ncsnpp(dataclasses.replace(TINY, division=division)).apply)
+            for division in ('before', 'after', 'none')}
+tiny_network = NETWORKS[TINY.division]
 
 
 def lazily(config, spec):
@@ -255,22 +257,26 @@ def test_initial_weights():
             assert np.abs(value).max() > 0.95 * np.sqrt(3) * expected, path
 
 
-@pytest.mark.parametrize(('division', 'divided'), [('before', False), ('after', True), ('none', False)])
-def test_a_fresh_network_returns_the_bias_of_its_last_layer(division, divided):
-    _, x, y, t = tiny()
-    config = dataclasses.replace(TINY, division=division)
-    variables = lazily(config, jax.ShapeDtypeStruct(x.shape, x.dtype))
-    expected = jnp.broadcast_to(variables['params']['out']['bias'][None, None, None], x.shape)
-    expected = expected / t[:, None, None, None] if divided else expected
-    np.testing.assert_allclose(jit(Ncsnpp(config).apply)(variables, x, y, t), expected, rtol=1e-3, atol=1e-3)
+def divided(variables):
+    """Outputs of networks that divide by time before the last layer, after it, and not."""
+    return (np.asarray(run(variables, *tiny()[1:])) for run in NETWORKS.values())
+
+
+def test_a_fresh_network_returns_the_bias_of_its_last_layer():
+    _, x, _, t = tiny()
+    variables = lazily(TINY, jax.ShapeDtypeStruct(x.shape, x.dtype))
+    before, after, none = divided(variables)
+    bias = np.broadcast_to(variables['params']['out']['bias'], x.shape)
+    np.testing.assert_allclose(none, bias, atol=1e-4)
+    np.testing.assert_allclose(before, bias, atol=1e-3)
+    np.testing.assert_allclose(after, bias / np.asarray(t)[:, None, None, None], rtol=1e-3, atol=1e-3)
 
 
 def test_the_division_by_time():
     """Before the last layer its bias is not divided, after it is; without, neither."""
     variables, _, _, t = tiny()
     bias, divisor = np.asarray(variables['params']['out']['bias']), np.asarray(t)[:, None, None, None]
-    before, after, none = (np.asarray(jit(Ncsnpp(dataclasses.replace(TINY, division=division)).apply)(*tiny()))
-                           for division in ('before', 'after', 'none'))
+    before, after, none = divided(variables)
     np.testing.assert_allclose(after, none / divisor, rtol=1e-5)
     np.testing.assert_allclose(before, (none - bias) / divisor + bias, rtol=1e-4, atol=1e-4)
     assert np.abs(before - after).max() > 0.1
@@ -341,17 +347,21 @@ def test_examples_do_not_mix():
 
 @pytest.mark.parametrize('progressive', [True, False])
 def test_later_frames_change_nothing(progressive):
-    """Examples of 4 and 12 frames give what each gives alone, whatever stands behind them."""
-    config = dataclasses.replace(TINY, multipliers=(1, 2, 1), progressive=progressive)
-    run, rng = jit(Ncsnpp(config).apply), np.random.default_rng(0)
-    x, y = (jnp.asarray(rng.standard_normal((2, 16, 8, 2)), jnp.float32) for _ in range(2))
-    t, lengths = jnp.asarray([0.05, 0.9]), [4, 12]
+    """An example of 4 frames gives what it gives alone, whatever stands behind it; one of 12 ignores the rest too."""
+    config, rng = dataclasses.replace(TINY, progressive=progressive), np.random.default_rng(0)
+    run, frames = jit(Ncsnpp(config).apply), jnp.array([4, 12])
+    x, y, other = (jnp.asarray(rng.standard_normal((2, 16, 8, 2)), jnp.float32) for _ in range(3))
+    t = jnp.asarray([0.05, 0.9])
     variables = reference.random_variables(jax.eval_shape(Ncsnpp(config).init, jax.random.key(0), x, y, t))
-    together = run(variables, x, y, t, jnp.array(lengths))
-    for i, frames in enumerate(lengths):
-        alone = run(variables, *(z[i:i + 1, :frames] for z in (x, y)), t[i:i + 1])[0]
-        np.testing.assert_allclose(together[i, :frames], alone, atol=1e-4)
-        assert np.abs(run(variables, x, y, t)[i, :frames] - alone).max() > 0.01
+    together = run(variables, x, y, t, frames)
+    alone = run(variables, x[:1, :4], y[:1, :4], t[:1])
+    np.testing.assert_allclose(together[:1, :4], alone, atol=1e-4)
+    again = run(variables, x.at[0, 4:].set(other[0, 4:]).at[1, 12:].set(other[1, 12:]), y, t, frames)
+    np.testing.assert_allclose(again[1, :12], together[1, :12], atol=1e-5)
+    np.testing.assert_allclose(again[0, :4], together[0, :4], atol=1e-5)
+    assert np.all(np.isfinite(together))
+    changed = run(variables, x.at[1, 11].set(other[1, 11]), y, t, frames)
+    assert np.abs(changed[1, :11] - together[1, :11]).max() > 0.01
 
 
 def test_frequencies_are_not_trained():
