@@ -2,14 +2,21 @@
 
 import dataclasses
 import os
-import pickle
-import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from jax_diffse import systems
-from jax_diffse.conversion import compact_unet, dccrn, diffiner, dr_diffuse, keras, layouts, noise_unet, segan
+from jax_diffse.conversion import (
+    compact_unet,
+    dccrn,
+    diffiner,
+    dr_diffuse,
+    keras,
+    layouts,
+    noise_unet,
+    reading,
+    segan,
+)
 from jax_diffse.errors import UserError
 from jax_diffse.systems.base import shapes
 
@@ -113,7 +120,7 @@ def read(kind: str, path: str | os.PathLike) -> dict[str, Any]:
     found = kind_of(kind)
     if not found.keras:
         return read_state_dict(path, found.entry)
-    _check_file(path)
+    reading.check_file(path)
     if not keras.is_hdf5(path):
         raise UserError(f'{path}: expected a file of Keras weights in HDF5 (.weights.h5 or .h5)')
     return keras.read_weights(path)
@@ -128,47 +135,12 @@ def read_state_dict(path: str | os.PathLike, entry: str = 'model') -> dict[str, 
       UserError: the file is missing, damaged or not a checkpoint, contains more than tensors, or is an archive with a
         member that leads outside of it.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError('reading PyTorch files needs torch: pip install torch') from error
-    _check_file(path)
-    _check_members(path)
-    try:
-        with warnings.catch_warnings(action='ignore'):
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except MemoryError as error:
-        raise UserError(f'{path}: damaged, or larger than the memory of this machine') from error
-    except pickle.UnpicklingError as error:
-        raise UserError(f'{path}: refused, it is damaged or contains code besides tensors') from error
-    except Exception as error:  # torch raises many kinds for files that are not pickles
-        raise UserError(f'{path}: not a PyTorch checkpoint, or damaged') from error
+    checkpoint = reading.load(path)
     weights = None
     if isinstance(checkpoint, dict):
         weights = checkpoint.get('model_state_dict', checkpoint.get(entry, checkpoint))
-    if not isinstance(weights, dict) or not all(isinstance(name, str) and isinstance(value, torch.Tensor)
+    if not isinstance(weights, dict) or not all(isinstance(name, str) and hasattr(value, 'detach')
                                                 for name, value in weights.items()):
         held = f'; it holds {", ".join(map(str, checkpoint))[:200]}' if isinstance(checkpoint, dict) else ''
         raise UserError(f'{path}: expected a dict with model_state_dict or {entry}, or a state dict of tensors{held}')
     return weights
-
-
-def _check_file(path) -> None:
-    try:
-        if not os.path.isfile(path) and os.path.exists(path):  # opening a pipe without a writer would block
-            raise IsADirectoryError(0, 'not a file')
-        open(path, 'rb').close()
-    except OSError as error:
-        raise UserError(f'{path}: cannot be read ({error.strerror or error})') from error
-
-
-def _check_members(path) -> None:
-    """Refuses zip archives with members outside the archive, which torch.save never writes; none are extracted."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except Exception:  # an older format, or damaged, which torch.load reports
-        return
-    for name in names:
-        if name.startswith(('/', '\\')) or '..' in name.replace('\\', '/').split('/'):
-            raise UserError(f'{path}: refused, its member {name!r} leads outside the archive')

@@ -59,7 +59,7 @@ def train_batches(source: Source, front_end: FrontEnd | None, *, batch_size: int
     Returns:
       Batches of `clean`, `noisy` `[B, num_samples]` float32, `num_samples` `[B]` int32, `index` `[B]` int64 (g), and
       with a front end `clean_spec`, `noisy_spec` `[B, T, F, 2]` float32, zero beyond the real frames. With
-      `front_end.unit_rms`, waveforms and spectrograms are scaled to unit RMS of the noisy crop.
+      `front_end.unit_rms` or `unit_peak`, waveforms and spectrograms are scaled to that level of the noisy crop.
 
     Raises:
       UserError: `batch_size` is not a multiple of `process.count`; while iterating: a file can no longer be read.
@@ -176,8 +176,8 @@ def _iterate(dataset, failures) -> Iterator[Batch]:
 def _example(waves, index, length, front_end) -> dict[str, tf.Tensor]:
     """Clean and noisy `[2, N]` -> one example, padded to `length` samples."""
     num_samples = tf.shape(waves)[1]
-    if front_end is not None and front_end.unit_rms:
-        waves *= tf_spectral.rms_gain(waves[1])
+    if front_end is not None and (front_end.unit_rms or front_end.unit_peak):
+        waves *= tf_spectral.gain(front_end, waves[1])
     padded = tf.pad(waves, [[0, 0], [0, length - num_samples]])
     result = {'clean': padded[0], 'noisy': padded[1], 'num_samples': num_samples, 'index': index}
     if front_end is not None:

@@ -4,19 +4,22 @@ Each function is the twin of the function with the same name there. Waveforms he
 each of them ends at N.
 """
 
+import numpy as np
+
 from jax_diffse.data.tf import tf
 from jax_diffse.spectral import POWERS, FrontEnd, hann
 
 
-def stft(x: tf.Tensor, n_fft: int, hop: int) -> tf.Tensor:
+def stft(x: tf.Tensor, n_fft: int, hop: int, sqrt_hann: bool = False) -> tf.Tensor:
     """Centred short-time Fourier transform with a periodic Hann window and reflect padding, not normalised.
 
-    `[..., N]`, N > n_fft / 2 -> `[..., T, n_fft // 2 + 1, 2]` float32, T as in `spectral.stft`.
+    `[..., N]`, N > n_fft / 2 -> `[..., T, n_fft // 2 + 1, 2]` float32, T and `sqrt_hann` as in `spectral.stft`.
     """
+    window = np.sqrt(hann(n_fft)) if sqrt_hann else hann(n_fft)
     pad = n_fft // 2
     x = tf.concat([tf.reverse(x[..., 1:pad + 1], [-1]), x, tf.reverse(x[..., -pad - 1:-1], [-1])], axis=-1)
     frames = tf.signal.frame(x, n_fft, hop)
-    return _pairs(tf.signal.rfft(frames * tf.constant(hann(n_fft), tf.float32)))
+    return _pairs(tf.signal.rfft(frames * tf.constant(window, tf.float32)))
 
 
 def conv_stft(x: tf.Tensor, window: int, hop: int, n_fft: int) -> tf.Tensor:
@@ -26,8 +29,8 @@ def conv_stft(x: tf.Tensor, window: int, hop: int, n_fft: int) -> tf.Tensor:
     return _pairs(tf.signal.rfft(frames * tf.constant(hann(window), tf.float32), [n_fft]))
 
 
-def compress(spec: tf.Tensor, kind: str) -> tf.Tensor:
-    """Compresses magnitudes and keeps phases, `[..., 2]` -> `[..., 2]`; `kind` as in `spectral.compress`."""
+def compress(spec: tf.Tensor, kind: str, exponent: float = 0.5) -> tf.Tensor:
+    """Compresses magnitudes and keeps phases, `[..., 2]` -> `[..., 2]`; `kind`, `exponent`: see `spectral.compress`."""
     if kind == 'none':
         return spec
     real, imag = tf.unstack(spec, axis=-1)
@@ -36,7 +39,7 @@ def compress(spec: tf.Tensor, kind: str) -> tf.Tensor:
     if kind == 'log1x':
         gain = tf.math.log1p(tf.sqrt(power)) * tf.math.rsqrt(safe)
     else:
-        gain = tf.exp((POWERS[kind] - 1) / 2 * tf.math.log(safe))  # twice as fast as tf.pow
+        gain = tf.exp((POWERS.get(kind, exponent) - 1) / 2 * tf.math.log(safe))  # twice as fast as tf.pow
     return _pairs(tf.complex(real * gain, imag * gain))
 
 
@@ -46,6 +49,14 @@ def rms_gain(x: tf.Tensor) -> tf.Tensor:
     silent = energy == 0
     safe = tf.where(silent, tf.ones_like(energy), energy)
     return tf.where(silent, tf.ones_like(energy), tf.sqrt(tf.cast(tf.shape(x)[-1], tf.float32) / safe))
+
+
+def gain(front_end: FrontEnd, noisy: tf.Tensor) -> tf.Tensor:
+    """The gain of the front end's level, `[..., N]` -> `[...]`; 1 for digital silence."""
+    if front_end.unit_peak:
+        peak = tf.reduce_max(tf.abs(noisy), axis=-1)
+        return 1 / tf.where(peak > 0, peak, tf.ones_like(peak))
+    return rms_gain(noisy) if front_end.unit_rms else tf.ones(tf.shape(noisy)[:-1])
 
 
 def num_frames(front_end: FrontEnd, num_samples: tf.Tensor) -> tf.Tensor:
@@ -59,14 +70,15 @@ def analyze(front_end: FrontEnd, x: tf.Tensor) -> tf.Tensor:
     silence = tf.zeros(tf.concat([tf.shape(x)[:-1], [_extended(front_end, num_samples) - num_samples]], 0))
     x = tf.concat([x, silence], axis=-1)
     if front_end.window is None:
-        spec = stft(x, front_end.n_fft, front_end.hop)
+        spec = stft(x, front_end.n_fft, front_end.hop, front_end.sqrt_hann)
     else:
         spec = conv_stft(x, front_end.window, front_end.hop, front_end.n_fft)
-    return compress(spec, front_end.compression)
+    return front_end.factor * compress(spec, front_end.compression, front_end.exponent)
 
 
 def _extended(front_end, num_samples):
-    return tf.maximum(-(-num_samples // front_end.hop) * front_end.hop, front_end.shortest)
+    whole = -(-num_samples // front_end.hop) * front_end.hop if front_end.whole_hops else num_samples
+    return tf.maximum(whole, front_end.shortest)
 
 
 def _pairs(spec):

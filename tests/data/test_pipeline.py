@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 import sys
@@ -102,11 +103,13 @@ def test_the_shards_of_two_processes_make_up_the_whole_batch():
         assert_same(whole, {key: np.concatenate([part[key] for part in parts]) for key in whole})
 
 
-def test_waveforms_are_scaled_to_unit_rms_of_noisy_and_padded():
-    front_end, plain = FrontEnd(), FrontEnd(unit_rms=False)
-    for scaled, raw in zip(take(2, front_end), take(2, plain), strict=True):
+@pytest.mark.parametrize('level', ['unit_rms', 'unit_peak'])
+def test_waveforms_are_scaled_to_the_level_of_noisy_and_padded(level):
+    plain = FrontEnd(unit_rms=False)
+    for scaled, raw in zip(take(2, dataclasses.replace(plain, **{level: True})), take(2, plain), strict=True):
         for row, length in enumerate(scaled['num_samples']):
-            gain = 1 / np.sqrt(np.mean(raw['noisy'][row, :length].astype(np.float64)**2))
+            noisy = raw['noisy'][row, :length].astype(np.float64)
+            gain = 1 / (np.sqrt(np.mean(noisy**2)) if level == 'unit_rms' else np.abs(noisy).max())
             for key in ('clean', 'noisy'):
                 np.testing.assert_allclose(scaled[key][row], gain * raw[key][row], rtol=1e-5)
                 assert not scaled[key][row, length:].any()

@@ -1,3 +1,5 @@
+import dataclasses
+
 import librosa
 import numpy as np
 import pytest
@@ -78,3 +80,29 @@ def test_analyze_equals_the_twin_on_padded_waveforms():
         spec = np.asarray(tf_spectral.analyze(front_end, tf.constant(x[row, :length])))
         np.testing.assert_allclose(spec, expected[row, :len(spec)], atol=1e-3)
         assert not np.any(expected[row, len(spec):])
+
+
+SGMSE = FrontEnd(n_fft=510, hop=128, compression='power', exponent=0.6, factor=0.15, unit_rms=False, unit_peak=True,
+                 whole_hops=False)
+
+
+@pytest.mark.parametrize('num_samples', [1, 255, 4000, 4097])
+@pytest.mark.parametrize('sqrt_hann', [False, True])
+def test_front_end_of_sgmse_equals_its_twin(num_samples, sqrt_hann):
+    front_end = dataclasses.replace(SGMSE, sqrt_hann=sqrt_hann)
+    x = noise(2, num_samples)
+    expected = np.asarray(front_end.analyze(x, np.full(2, num_samples)))
+    spec = tf_spectral.analyze(front_end, tf.constant(x))
+    assert spec.shape[1] == tf_spectral.num_frames(front_end, tf.constant(num_samples)) == expected.shape[1]
+    assert_close(*(spectral.decompress(np.asarray(s), 'power', 0.6) for s in (spec, expected)))
+
+
+@pytest.mark.parametrize('front_end', [SGMSE, FrontEnd(), FrontEnd(unit_rms=False)])
+def test_the_level_equals_its_twin(front_end):
+    x = 0.03 * noise(3, 1000)
+    x[1] = 0
+    gain = tf_spectral.gain(front_end, tf.constant(x))
+    assert_close(gain, np.asarray(front_end.gain(x, np.full(3, 1000))))
+    assert gain[1] == 1
+    if front_end.unit_peak:
+        np.testing.assert_allclose(np.abs(gain[:, None] * x).max(1), [1, 0, 1], rtol=1e-6)

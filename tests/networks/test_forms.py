@@ -12,6 +12,7 @@ from jax_diffse.networks.compact_unet import CompactUNet, CompactUNetConfig
 from jax_diffse.networks.dccrn import Dccrn
 from jax_diffse.networks.folding import Fold, halving
 from jax_diffse.networks.guided_unet import GuidedUNet, UNetConfig
+from jax_diffse.networks.ncsnpp import Ncsnpp, NcsnppConfig
 from jax_diffse.networks.noise_unet import NoiseUNet, NoiseUNetConfig
 from jax_diffse.networks.segan import Discriminator, Generator
 from jax_diffse.networks.two_branch_unet import ConditionalUNet
@@ -38,6 +39,7 @@ CASES = {  # network, inputs, keywords; numbers of bins that leave the last row 
     'discriminator': (Discriminator((8, 16, 32)), (noise(2, 8 * 31), noise(2, 8 * 31)), {'train': True}),
     'guided': (GuidedUNet(UNetConfig(8, (1, 2), 1, (2,), 2, groups=4)), (spec(16), STEPS), {}),
     'compact': (CompactUNet(CompactUNetConfig((4, 8))), (spec(16, frames=8), STEPS), {}),
+    'ncsnpp': (Ncsnpp(NcsnppConfig(8, (1, 2), 1, (8,))), (spec(16), spec(16), STEPS, LENGTHS), {}),
     'noise': (NoiseUNet(NoiseUNetConfig((4, 8, 8))), (spec(32, 1, 8),), {}),
 }
 
