@@ -57,6 +57,11 @@ def filling(channels: float) -> int:
     return 1 << int(max(1, LANES // channels)).bit_length() - 1 if platforms.tpu_only() else 1
 
 
+def regrouped(x: jax.Array, group: int, new: int) -> jax.Array:
+    """Other rows of the same bins, `[..., F / G, G C]` -> `[..., F / G', G' C]`; G' must divide F."""
+    return x if group == new else x.reshape(*x.shape[:-2], x.shape[-2] * group // new, -1)
+
+
 def halving(bins: Sequence[int], channels: int) -> list[Fold]:
     """How arrays lie, each of which has half the bins of the one before; the second one has so many channels.
 

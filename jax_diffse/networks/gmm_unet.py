@@ -14,7 +14,7 @@ import numpy as np
 from flax.typing import Dtype
 
 from jax_diffse.networks.convolutions import by_rows, conv_same, dilated_conv
-from jax_diffse.networks.folding import Fold, filling
+from jax_diffse.networks.folding import Fold, filling, regrouped
 from jax_diffse.networks.guided_unet import step_embedding
 from jax_diffse.networks.layers import (
     ConvParams,
@@ -83,11 +83,6 @@ def _conv(x, kernel):
     return conv_same(x[:, :, None], kernel[:, None])[:, :, 0]
 
 
-def _regrouped(x, group, new):
-    """`[B, N / G, G C]` -> `[B, N / G', G' C]`."""
-    return x if group == new else x.reshape(len(x), x.shape[1] * group // new, -1)
-
-
 class Down(nn.Module):
     """A convolution of 8 samples and stride 4: `[B, N, C]` -> `[B, N / 4, features]`; with a group, x is in rows."""
 
@@ -103,7 +98,7 @@ class Down(nn.Module):
             return along_last(jnp.add, by_rows(x[:, None], kernel[None], STRIDE // 2, folds)[:, 0], bias)
         # Two products of neighbouring quarters, as the kernel is twice as long as the stride.
         x = jnp.pad(x, ((0, 0), (STRIDE // 2 // group,) * 2, (0, 0)))
-        x = _regrouped(x, group, STRIDE)
+        x = regrouped(x, group, STRIDE)
         early, late = kernel.reshape(2, -1, self.features)
         return along_last(jnp.add, product(x[:, :-1], early) + product(x[:, 1:], late), bias)
 
@@ -198,7 +193,7 @@ class GmmUNet(nn.Module):
         embedding = self._embed(level)
         # Samples of a row; the last level, with its dilations, has rows of one.
         groups = [*(min(STRIDE, filling(width)) for width in config.widths[:-1]), 1]
-        x = _regrouped(x, 1, groups[0])
+        x = regrouped(x, 1, groups[0])
         for i, width in enumerate((config.widths[0] // 2, config.widths[0], config.widths[0])):
             x = Dense(width, dtype, name=f'stem{i}')(x if i == 0 else nn.silu(x), groups[0])
         skips = []
@@ -206,19 +201,19 @@ class GmmUNet(nn.Module):
             if i:
                 skips.append(x)
                 x = mask_frames(x, frames[i - 1], groups[i - 1])
-                x = _regrouped(Down(width, dtype, name=f'down{i}')(x, groups[i - 1]), 1, group)
+                x = regrouped(Down(width, dtype, name=f'down{i}')(x, groups[i - 1]), 1, group)
             x = self._blocks(f'encoder{i}', x, embedding, frames[i], (width, group))
         for dilation in DILATIONS:
             x = Dilated(dilation, config, name=f'dilated{dilation}')(x, frames[-1])
         for i in reversed(range(len(skips))):
             width, group = config.widths[i], groups[i]
-            x = _regrouped(mask_frames(x, frames[i + 1], groups[i + 1]), groups[i + 1], 1)
-            x = _regrouped(Up(width, config.kernel, dtype, name=f'up{i}')(x), STRIDE, group)
+            x = regrouped(mask_frames(x, frames[i + 1], groups[i + 1]), groups[i + 1], 1)
+            x = regrouped(Up(width, config.kernel, dtype, name=f'up{i}')(x), STRIDE, group)
             # In rows, samples of the two would have to be interleaved.
             x = (x, skips[i]) if group > 1 else jnp.concatenate([x, skips[i]], axis=-1)
             x = self._blocks(f'decoder{i}', x, embedding, frames[i], (width, group))
         x = GroupNorm(config.groups, name='norm')(x, num_frames=frames[0], group=groups[0])
-        x = _regrouped(x, groups[0], 1)[:, :length].astype(jnp.float32)
+        x = regrouped(x, groups[0], 1)[:, :length].astype(jnp.float32)
         kernel, bias = ConvParams((x.shape[-1], 3 * config.components), name='mixture')()
         y = jnp.einsum('bnc,cd->dbn', x, kernel) + bias[:, None, None]
         return y.reshape(3, config.components, *y.shape[1:])
