@@ -28,10 +28,17 @@ def magnitude(spec: jax.Array) -> jax.Array:
     return jnp.where(silent, 0.0, jnp.sqrt(jnp.where(silent, 1.0, power)))
 
 
-def mask_frames(x: jax.Array, num_frames: jax.Array | None) -> jax.Array:
-    """Sets `x[b, t]` to 0 for t >= `num_frames[b]`; `x` is `[B, T, ...]`, `num_frames` `[B]`, or None for no change."""
+def mask_frames(x: jax.Array, num_frames: jax.Array | None, group: int = 1) -> jax.Array:
+    """Sets `x[b, t]` to 0 for t >= `num_frames[b]`; `x` is `[B, T, ...]`, `num_frames` `[B]`, or None for no change.
+
+    With a group G, each row of `x` `[B, T / G, G C]` has so many frames.
+    """
     if num_frames is None:
         return x
+    if group > 1:
+        place = np.arange(x.shape[2]) // (x.shape[2] // group)  # of a frame in its row
+        frames = group * jnp.arange(x.shape[1])[None, :, None] + place[None, None]
+        return jnp.where(frames < num_frames[:, None, None], x, jnp.zeros((), x.dtype))
     real = jnp.arange(x.shape[1])[None] < num_frames[:, None]
     return jnp.where(real.reshape(real.shape + (1,) * (x.ndim - 2)), x, jnp.zeros((), x.dtype))
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_diffse import platforms
-from jax_diffse.networks.folding import LANES, Folds, over_rows
+from jax_diffse.networks.folding import LANES, Fold, Folds, over_rows
 from jax_diffse.networks.layers import product
 
 PRODUCT_ROWS = 1024  # of the products that make up a kernel's gradient
@@ -33,7 +33,7 @@ def conv(x: jax.Array, kernel: jax.Array, padding: int = 0, folds: Folds | None 
       `[B, T, (F + 2 padding - kf) // 2 + 1, D]`.
     """
     if folds and folds[0].group > 1:
-        return _by_rows(x, kernel, padding, folds)
+        return by_rows(x, kernel, padding, folds)
     return (_conv if platforms.cpu_only() else _native)(x, kernel, padding)
 
 
@@ -62,9 +62,10 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, padding: int = 0, extra: int
                                   lambda x, kernel: _native_transpose(x, kernel, padding, bins), x, kernel)
 
 
-def _by_rows(x, kernel, padding, folds):
+def by_rows(x: jax.Array, kernel: jax.Array, padding: int, folds: Folds) -> jax.Array:
+    """`conv` in rows, whose stride over bins is that by which the result's rows have fewer bins."""
     before, after = folds
-    kernel, first = over_rows(kernel, before.group, padding)
+    kernel, first = over_rows(kernel, before.group, padding, before.group // after.group)
     x = before.mask(x) if padding else x  # without padding no real bin of the result is made of those beyond the end
     return _slid(x, kernel, -first, after.rows)
 
@@ -183,8 +184,14 @@ _transpose.defvjp(lambda x, kernel, *static: (_transpose(x, kernel, *static), (x
 def conv_same(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """Convolution over both axes with zeros around: `[B, T, F, C]` -> `[B, ceil(T / stride), ceil(F / stride), D]`.
 
-    PyTorch's `Conv2d(kernel, stride, padding=kernel // 2)`; kernel `[kt, kf, C, D]`, kt and kf odd.
+    PyTorch's `Conv2d(kernel, stride, padding=kernel // 2)`; kernel `[kt, kf, C, D]`, kt and kf odd. At stride 1 `x` may
+    be in full rows of G bins, `[B, T, F / G, G C]`, and so is the result then.
     """
+    group = x.shape[-1] // kernel.shape[2]
+    if group > 1:
+        fold = Fold(group * x.shape[2], group)
+        x = jnp.pad(x, ((0, 0), (kernel.shape[0] // 2,) * 2, (0, 0), (0, 0)))
+        return by_rows(x, kernel, kernel.shape[1] // 2, (fold, fold))
     if platforms.cpu_only():
         return _same(x, kernel, stride)
     small = x.shape[0] < SUBLANES or max(kernel.shape[2:]) < LANES  # where XLA's layout leaves registers empty

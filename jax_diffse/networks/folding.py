@@ -52,33 +52,45 @@ class Fold(NamedTuple):
 Folds = tuple[Fold, Fold]  # of an operation's input and result
 
 
+def filling(channels: float) -> int:
+    """How many bins of so many channels, a power of two, fill the registers of a TPU; 1 on other platforms."""
+    return 1 << int(max(1, LANES // channels)).bit_length() - 1 if platforms.tpu_only() else 1
+
+
+def regrouped(x: jax.Array, group: int, new: int) -> jax.Array:
+    """Other rows of the same bins, `[..., F / G, G C]` -> `[..., F / G', G' C]`; G' must divide F."""
+    return x if group == new else x.reshape(*x.shape[:-2], x.shape[-2] * group // new, -1)
+
+
 def halving(bins: Sequence[int], channels: int) -> list[Fold]:
     """How arrays lie, each of which has half the bins of the one before; the second one has so many channels.
 
     Its rows fill the registers, and so do the next ones if their channels are doubled. Each has rows of half as many
     bins as the one before, down to single bins.
     """
-    group = 1 << (2 * LANES // channels).bit_length() - 1 if platforms.tpu_only() and channels < 2 * LANES else 1
+    group = filling(channels / 2)
     return [Fold(count, max(1, group >> i)) for i, count in enumerate(bins)]
 
 
-def over_rows(kernel: jax.Array, group: int, padding: int, transposed: bool = False) -> tuple[jax.Array, int]:
-    """The kernel that does to rows what `kernel` does to bins at stride 2, see `convolutions.conv`.
+def over_rows(kernel: jax.Array, group: int, padding: int, stride: int = 2,
+              transposed: bool = False) -> tuple[jax.Array, int]:
+    """The kernel that does to rows what `kernel` does to bins, see `convolutions.conv`.
 
-    Rows have `group` bins where bins are twice as many, in the input of `conv` or the result of `conv_transpose`, and
-    half of it on the other side, so that rows are as many.
+    Rows have `group` bins where bins are more, in the input of `conv` or the result of `conv_transpose`, and
+    `group / stride` on the other side, so that rows are as many.
 
     Args:
       kernel: `[kt, kf, C, D]`.
-      group: G, even.
+      group: G, a multiple of the stride.
       padding: as in `conv` and `conv_transpose`.
+      stride: S, over bins.
       transposed: of `conv_transpose`.
 
     Returns:
-      `[kt, kb, G C, G/2 D]`, transposed `[kt, kb, G/2 C, G D]`; the first of the kb rows that belong to row 0 of the
+      `[kt, kb, G C, G/S D]`, transposed `[kt, kb, G/S C, G D]`; the first of the kb rows that belong to row 0 of the
       other side, which may be negative.
     """
-    taps, first = _taps(kernel.shape[1], group, padding)
+    taps, first = _taps(kernel.shape[1], group, padding, stride)
     if transposed:
         # Flipped by a product: given a reversed kernel, the compiler would reverse whole arrays in its gradient.
         flip = jnp.asarray(np.eye(kernel.shape[0])[::-1], kernel.dtype)
@@ -89,9 +101,9 @@ def over_rows(kernel: jax.Array, group: int, padding: int, transposed: bool = Fa
     return rows.reshape(kt, kb, sizes[0] * sizes[1], sizes[2] * sizes[3]), first
 
 
-def _taps(size: int, group: int, padding: int) -> tuple[np.ndarray, int]:
-    """`[kb, G, G/2, kf]`, one where tap j of a bin at stride 2 falls onto a bin of row b; the first such row."""
-    places = 2 * np.arange(group // 2)[:, None] + np.arange(size)[None] - padding  # [G/2, kf]
+def _taps(size: int, group: int, padding: int, stride: int) -> tuple[np.ndarray, int]:
+    """`[kb, G, G/S, kf]`, one where tap j of a bin at stride S falls onto a bin of row b; the first such row."""
+    places = stride * np.arange(group // stride)[:, None] + np.arange(size)[None] - padding  # [G/S, kf]
     first, last = places.min() // group, places.max() // group
     bins = np.arange(first * group, (last + 1) * group).reshape(-1, group)
     return (bins[:, :, None, None] == places[None, None]).astype(np.float32), int(first)

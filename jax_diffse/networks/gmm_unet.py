@@ -2,19 +2,30 @@
 
 DiffGMM (Wang et al., arXiv 2406.09154) shows three linear layers, a U-Net of four levels with three blocks each, and
 linear layers to pi_k, mu_k and Sigma_k; all else here (widths, kernels, normalisation, strides of 4, the conditioning
-on the level) is ours. Arrays are `[B, N, C]`.
+on the level) is ours. Arrays are `[B, N, C]`, on TPUs in rows of up to four samples, `[B, N / G, G C]` (see `folding`).
 """
 
 import dataclasses
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.typing import Dtype
 
-from jax_diffse.networks.convolutions import conv_same, dilated_conv
+from jax_diffse.networks.convolutions import by_rows, conv_same, dilated_conv
+from jax_diffse.networks.folding import Fold, filling, regrouped
 from jax_diffse.networks.guided_unet import step_embedding
-from jax_diffse.networks.layers import ConvParams, Dense, GroupNorm, along_last, conv_params, product
+from jax_diffse.networks.layers import (
+    ConvParams,
+    Dense,
+    GroupNorm,
+    along_last,
+    by_parts,
+    channels_of,
+    conv_params,
+    product,
+)
 from jax_diffse.spectral import mask_frames
 
 STRIDE = 4  # from level to level
@@ -59,29 +70,41 @@ class Conv(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
-        kernel, bias = conv_params(self, (self.size, x.shape[-1], self.features), self.zero)
-        return along_last(jnp.add, conv_same(x[:, :, None].astype(self.dtype), kernel[:, None])[:, :, 0], bias)
+    def __call__(self, x, group=1):
+        kernel, bias = conv_params(self, (self.size, channels_of(x, group), self.features), self.zero)
+        x = jax.tree.map(lambda part: part.astype(self.dtype), x)
+        return along_last(jnp.add, by_parts(_conv, x, kernel), bias)
+
+
+def _conv(x, kernel):
+    """`[B, N, C]`, or in rows `[B, N / G, G C]`, with zeros around; kernel `[k, C, D]`."""
+    if x.shape[-1] > kernel.shape[1]:
+        return conv_same(x[:, None], kernel[None])[:, 0]
+    return conv_same(x[:, :, None], kernel[:, None])[:, :, 0]
 
 
 class Down(nn.Module):
-    """A convolution of 8 samples and stride 4: `[B, N, C]` -> `[B, N / 4, features]`."""
+    """A convolution of 8 samples and stride 4: `[B, N, C]` -> `[B, N / 4, features]`; with a group, x is in rows."""
 
     features: int
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, x):
-        kernel, bias = conv_params(self, (2 * STRIDE, x.shape[-1], self.features))
+    def __call__(self, x, group=1):
+        kernel, bias = conv_params(self, (2 * STRIDE, channels_of(x, group), self.features))
+        x = x.astype(self.dtype)
+        if group == STRIDE:
+            folds = Fold(STRIDE * x.shape[1], STRIDE), Fold(x.shape[1])
+            return along_last(jnp.add, by_rows(x[:, None], kernel[None], STRIDE // 2, folds)[:, 0], bias)
         # Two products of neighbouring quarters, as the kernel is twice as long as the stride.
-        x = jnp.pad(x.astype(self.dtype), ((0, 0), (STRIDE // 2,) * 2, (0, 0)))
-        x = x.reshape(x.shape[0], -1, STRIDE * x.shape[-1])
+        x = jnp.pad(x, ((0, 0), (STRIDE // 2 // group,) * 2, (0, 0)))
+        x = regrouped(x, group, STRIDE)
         early, late = kernel.reshape(2, -1, self.features)
         return along_last(jnp.add, product(x[:, :-1], early) + product(x[:, 1:], late), bias)
 
 
 class Up(nn.Module):
-    """Repeats every sample four times, then convolves: `[B, N, C]` -> `[B, 4 N, features]`.
+    """Repeats every sample four times, then convolves: `[B, N, C]` -> `[B, N, 4 features]`, rows of four samples.
 
     The copies are never made: at each of the four places, the convolution sums its taps per neighbouring sample.
     """
@@ -92,13 +115,12 @@ class Up(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        batch, length, channels = x.shape
+        channels = x.shape[-1]
         kernel, bias = conv_params(self, (self.size, channels, self.features))
         taps, neighbours = upsampled_taps(self.size)
         kernel = jnp.einsum('pnk,kcd->ncpd', jnp.asarray(taps, self.dtype), kernel)
-        kernel = kernel.reshape(neighbours, 1, channels, STRIDE * self.features)
-        y = conv_same(x[:, :, None].astype(self.dtype), kernel)
-        return along_last(jnp.add, y.reshape(batch, STRIDE * length, self.features), bias)
+        kernel = kernel.reshape(neighbours, channels, STRIDE * self.features)
+        return along_last(jnp.add, _conv(x.astype(self.dtype), kernel), bias)
 
 
 def upsampled_taps(size: int) -> tuple[np.ndarray, int]:
@@ -115,14 +137,19 @@ class ResBlock(nn.Module):
     config: GmmUNetConfig
 
     @nn.compact
-    def __call__(self, x, embedding, num_frames):
+    def __call__(self, x, embedding, num_frames, group):
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        h = GroupNorm(config.groups, name='norm_in')(x, num_frames=num_frames)
-        h = Conv(self.features, config.kernel, dtype=dtype, name='conv_in')(mask_frames(h, num_frames))
+
+        def masked(x):
+            return jax.tree.map(lambda part: mask_frames(part, num_frames, group), x)
+
+        h = GroupNorm(config.groups, name='norm_in')(x, num_frames=num_frames, group=group)
+        h = Conv(self.features, config.kernel, dtype=dtype, name='conv_in')(masked(h), group)
         scale, shift = jnp.split(Dense(2 * self.features, name='level')(nn.silu(embedding)), 2, axis=-1)
-        h = GroupNorm(config.groups, name='norm_out')(h, scale, shift, num_frames)
-        h = Conv(self.features, config.kernel, zero=True, dtype=dtype, name='conv_out')(mask_frames(h, num_frames))
-        return h + (x if x.shape[-1] == self.features else Dense(self.features, dtype, name='skip')(x))
+        h = GroupNorm(config.groups, name='norm_out')(h, scale, shift, num_frames, group)
+        h = Conv(self.features, config.kernel, zero=True, dtype=dtype, name='conv_out')(masked(h), group)
+        same = channels_of(x, group) == self.features
+        return h + (x if same else Dense(self.features, dtype, name='skip')(x, group))
 
 
 class Dilated(nn.Module):
@@ -156,7 +183,7 @@ class GmmUNet(nn.Module):
           num_samples: `[B]`, real lengths; later samples do not change the result; default N.
 
         Returns:
-          `[B, N, 3, K]` float32; arbitrary beyond `num_samples`.
+          `[3, K, B, N]` float32; arbitrary beyond `num_samples`.
         """
         config, dtype, length = self.config, jnp.dtype(self.config.dtype), x.shape[1]
         if num_samples is None:
@@ -164,23 +191,32 @@ class GmmUNet(nn.Module):
         frames = [-(-num_samples // STRIDE**i) for i in range(len(config.widths))]
         x = jnp.pad(jnp.stack([x, noisy], axis=-1), ((0, 0), (0, -length % config.multiple), (0, 0)))
         embedding = self._embed(level)
+        # Samples of a row; the last level, with its dilations, has rows of one.
+        groups = [*(min(STRIDE, filling(width)) for width in config.widths[:-1]), 1]
+        x = regrouped(x, 1, groups[0])
         for i, width in enumerate((config.widths[0] // 2, config.widths[0], config.widths[0])):
-            x = Dense(width, dtype, name=f'stem{i}')(x if i == 0 else nn.silu(x))
+            x = Dense(width, dtype, name=f'stem{i}')(x if i == 0 else nn.silu(x), groups[0])
         skips = []
-        for i, width in enumerate(config.widths):
+        for i, (width, group) in enumerate(zip(config.widths, groups, strict=True)):
             if i:
                 skips.append(x)
-                x = Down(width, dtype, name=f'down{i}')(mask_frames(x, frames[i - 1]))
-            x = self._blocks(f'encoder{i}', width, x, embedding, frames[i])
+                x = mask_frames(x, frames[i - 1], groups[i - 1])
+                x = regrouped(Down(width, dtype, name=f'down{i}')(x, groups[i - 1]), 1, group)
+            x = self._blocks(f'encoder{i}', x, embedding, frames[i], (width, group))
         for dilation in DILATIONS:
             x = Dilated(dilation, config, name=f'dilated{dilation}')(x, frames[-1])
         for i in reversed(range(len(skips))):
-            width = config.widths[i]
-            x = Up(width, config.kernel, dtype, name=f'up{i}')(mask_frames(x, frames[i + 1]))
-            x = self._blocks(f'decoder{i}', width, jnp.concatenate([x, skips[i]], axis=-1), embedding, frames[i])
-        x = GroupNorm(config.groups, name='norm')(x, num_frames=frames[0])
-        x = Dense(3 * config.components, name='mixture')(x.astype(jnp.float32))
-        return x[:, :length].reshape(len(x), length, 3, config.components)
+            width, group = config.widths[i], groups[i]
+            x = regrouped(mask_frames(x, frames[i + 1], groups[i + 1]), groups[i + 1], 1)
+            x = regrouped(Up(width, config.kernel, dtype, name=f'up{i}')(x), STRIDE, group)
+            # In rows, samples of the two would have to be interleaved.
+            x = (x, skips[i]) if group > 1 else jnp.concatenate([x, skips[i]], axis=-1)
+            x = self._blocks(f'decoder{i}', x, embedding, frames[i], (width, group))
+        x = GroupNorm(config.groups, name='norm')(x, num_frames=frames[0], group=groups[0])
+        x = regrouped(x, groups[0], 1)[:, :length].astype(jnp.float32)
+        kernel, bias = ConvParams((x.shape[-1], 3 * config.components), name='mixture')()
+        y = jnp.einsum('bnc,cd->dbn', x, kernel) + bias[:, None, None]
+        return y.reshape(3, config.components, *y.shape[1:])
 
     def _embed(self, level):
         """`[B]` -> `[B, 4 C]`."""
@@ -188,7 +224,8 @@ class GmmUNet(nn.Module):
         embedding = Dense(4 * size, name='level0')(step_embedding(LEVELS * level, size))
         return Dense(4 * size, name='level1')(nn.silu(embedding))
 
-    def _blocks(self, name, width, x, embedding, num_frames):
+    def _blocks(self, name, x, embedding, num_frames, size):
+        width, group = size
         for i in range(self.config.blocks):
-            x = ResBlock(width, self.config, name=f'{name}_{i}')(x, embedding, num_frames)
+            x = ResBlock(width, self.config, name=f'{name}_{i}')(x, embedding, num_frames, group)
         return x

@@ -1,6 +1,7 @@
 """The U-Net of guided diffusion (Dhariwal & Nichol, NeurIPS 2021), as in Diffiner (Sawata et al., Interspeech 2023).
 
-Arrays are `[B, T, F, C]`. Frames and bins are halved from level to level, and both must be divisible accordingly.
+Arrays are `[B, T, F, C]`; on TPUs, within a level, in rows of some bins, `[B, T, F / G, G C]` (see `folding`). Frames
+and bins are halved from level to level, and both must be divisible accordingly.
 """
 
 import dataclasses
@@ -13,7 +14,8 @@ import numpy as np
 from flax.typing import Dtype
 
 from jax_diffse.networks.convolutions import conv_same
-from jax_diffse.networks.layers import Dense, GroupNorm, along_last, conv_params, dropped
+from jax_diffse.networks.folding import filling, regrouped
+from jax_diffse.networks.layers import Dense, GroupNorm, along_last, by_parts, channels_of, conv_params, dropped
 
 
 def step_embedding(t: jax.Array, size: int, longest: float = 10_000.0) -> jax.Array:
@@ -31,12 +33,12 @@ def step_embedding(t: jax.Array, size: int, longest: float = 10_000.0) -> jax.Ar
     return jnp.concatenate([cosine, sine], axis=-1)
 
 
-def _per_channel(x):
-    return x[:, None, None, :]
+def _per_channel(x, group):
+    return jnp.tile(x, group)[:, None, None, :]
 
 
 class Conv(nn.Module):
-    """A 3 x 3 convolution with zeros around, initialised as PyTorch does, or with zeros."""
+    """A 3 x 3 convolution with zeros around, initialised as PyTorch does, or with zeros; as in `by_parts`."""
 
     features: int
     stride: int = 1
@@ -44,10 +46,11 @@ class Conv(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
-        shape = (3, 3, x.shape[-1], self.features)
+    def __call__(self, x, group=1):
+        shape = (3, 3, channels_of(x, group), self.features)
         kernel, bias = conv_params(self, shape, self.zero)
-        return along_last(jnp.add, conv_same(x.astype(self.dtype), kernel, self.stride), bias)
+        x = jax.tree.map(lambda part: part.astype(self.dtype), x)
+        return along_last(jnp.add, by_parts(lambda *pair: conv_same(*pair, self.stride), x, kernel), bias)
 
 
 def upsample(x: jax.Array) -> jax.Array:
@@ -73,23 +76,27 @@ class ResBlock(nn.Module):
     resample: str = ''  # 'up' or 'down' within the block
 
     @nn.compact
-    def __call__(self, x, embedding, keys=None):
-        """`[B, T, F, C]`, `[B, E]` -> `[B, T, F, features]`; `keys` `[B]` draw the dropout of training."""
-        h = GroupNorm(self.groups, name='norm_in')(x)
+    def __call__(self, x, embedding, keys=None, group=1):
+        """`[B, T, F, C]`, `[B, E]` -> `[B, T, F, features]`; `keys` `[B]` draw the dropout of training.
+
+        Without resampling, x may be a tuple of arrays to be joined along the channels, all in rows of `group` bins.
+        """
+        h = GroupNorm(self.groups, name='norm_in')(x, group=group)
         if self.resample:
             resample = upsample if self.resample == 'up' else average_pool
             h, x = resample(h), resample(x)
-        h = Conv(self.features, dtype=self.dtype, name='conv_in')(h)
+        h = Conv(self.features, dtype=self.dtype, name='conv_in')(h, group)
         step = Dense((1 + self.scale_shift) * self.features, self.dtype, name='step')(nn.silu(embedding))
         norm = GroupNorm(self.groups, name='norm_out')
         if self.scale_shift:
-            h = norm(h, *jnp.split(step.astype(jnp.float32), 2, axis=-1))
+            h = norm(h, *jnp.split(step.astype(jnp.float32), 2, axis=-1), group=group)
         else:
-            h = norm(h + _per_channel(step))
+            h = norm(h + _per_channel(step, group), group=group)
         if keys is not None and self.dropout:
             h = dropped(h, keys, self.dropout)
-        h = Conv(self.features, zero=True, dtype=self.dtype, name='conv_out')(h)
-        return h + (x if x.shape[-1] == self.features else Dense(self.features, self.dtype, name='skip')(x))
+        h = Conv(self.features, zero=True, dtype=self.dtype, name='conv_out')(h, group)
+        same = channels_of(x, group) == self.features
+        return h + (x if same else Dense(self.features, self.dtype, name='skip')(x, group))
 
 
 class Attention(nn.Module):
@@ -127,11 +134,14 @@ class Stage(nn.Module):
     upsample: bool = False  # by a convolution
 
     @nn.compact
-    def __call__(self, x, embedding, keys=None):
-        x = ResBlock(**self.res, name='res')(x, embedding, keys)
+    def __call__(self, x, embedding, keys=None, group=1):
+        x = ResBlock(**self.res, name='res')(x, embedding, keys, group)
         if self.attention is not None:
-            x = Attention(**self.attention, name='attention')(x)
-        return Conv(x.shape[-1], dtype=self.res['dtype'], name='up')(upsample(x)) if self.upsample else x
+            x = regrouped(Attention(**self.attention, name='attention')(regrouped(x, group, 1)), 1, group)
+        if self.upsample:
+            x = regrouped(upsample(regrouped(x, group, 1)), 1, group)
+            x = Conv(channels_of(x, group), dtype=self.res['dtype'], name='up')(x, group)
+        return x
 
 
 class Middle(nn.Module):
@@ -206,7 +216,9 @@ class GuidedUNet(nn.Module):
     def __call__(self, x, t, keys=None):
         """Noise `[B, T, F, C]`, like `x`; `t` `[B]` may be fractional; `keys` `[B]` draw the dropout of training."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        stage, middle, res_block = (nn.remat(m) if config.remat else m for m in (Stage, Middle, ResBlock))
+        stage, middle, res_block = (  # the group of bins is no array
+            nn.remat(m, static_argnums=static) if config.remat else m
+            for m, static in ((Stage, (4,)), (Middle, ()), (ResBlock, ())))
         embedding = Dense(4 * config.channels, dtype, name='step1')(step_embedding(t, config.channels))
         embedding = Dense(4 * config.channels, dtype, name='step2')(nn.silu(embedding))
         order = iter(range(1_000_000))
@@ -215,34 +227,47 @@ class GuidedUNet(nn.Module):
             """Keys of the next residual block."""
             return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, next(order))
 
-        skips = [Conv(config.channels, dtype=dtype, name='down0')(x)]
-        for level, width in enumerate(config.widths):
+        groups = self._groups(x.shape[2])
+        skips = [regrouped(Conv(config.channels, dtype=dtype, name='down0')(x), 1, groups[0])]
+        for level, (width, group) in enumerate(zip(config.widths, groups, strict=True)):
             for _ in range(config.blocks):
                 block = stage(self._res(width), self._attention(width, level), name=f'down{len(skips)}')
-                skips.append(block(skips[-1], embedding, drawn()))
+                skips.append(block(skips[-1], embedding, drawn(), group))
             if level < len(config.widths) - 1:
-                name = f'down{len(skips)}'
+                name, h = f'down{len(skips)}', regrouped(skips[-1], group, 1)
                 if config.resample_blocks:
-                    h = res_block(**self._res(width), resample='down', name=name)(skips[-1], embedding, drawn())
+                    h = res_block(**self._res(width), resample='down', name=name)(h, embedding, drawn())
                 else:
-                    h = Conv(width, stride=2, dtype=dtype, name=name)(skips[-1])
-                skips.append(h)
+                    h = Conv(width, stride=2, dtype=dtype, name=name)(h)
+                skips.append(regrouped(h, 1, groups[level + 1]))
 
         width, number = config.widths[-1], 0
-        h = middle(self._res(width), self._attention(width), name='middle')(skips[-1], embedding, drawn(), drawn())
+        h = regrouped(skips[-1], groups[-1], 1)
+        h = middle(self._res(width), self._attention(width), name='middle')(h, embedding, drawn(), drawn())
+        h = regrouped(h, 1, groups[-1])
 
-        for level, width in reversed(list(enumerate(config.widths))):
+        for level, (width, group) in reversed(list(enumerate(zip(config.widths, groups, strict=True)))):
             for i in range(config.blocks + 1):
                 rises = level > 0 and i == config.blocks
                 block = stage(self._res(width), self._attention(width, level, up=True),
                               rises and not config.resample_blocks, name=f'up{number}')
-                h = block(jnp.concatenate([h, skips.pop()], axis=-1), embedding, drawn())
+                # In rows, bins of the two would have to be interleaved.
+                joined = (h, skips.pop()) if group > 1 else jnp.concatenate([h, skips.pop()], axis=-1)
+                h = block(joined, embedding, drawn(), group)
                 if rises and config.resample_blocks:
-                    h = res_block(**self._res(width), resample='up', name=f'rise{number}')(h, embedding, drawn())
+                    rise = res_block(**self._res(width), resample='up', name=f'rise{number}')
+                    h = regrouped(rise(regrouped(h, group, 1), embedding, drawn()), 1, group)
+                if rises:
+                    h = regrouped(h, group, groups[level - 1])
                 number += 1
 
-        h = GroupNorm(config.groups, name='norm')(h)
+        h = regrouped(GroupNorm(config.groups, name='norm')(h, group=groups[0]), groups[0], 1)
         return Conv(x.shape[-1], zero=True, dtype=dtype, name='out')(h).astype(jnp.float32)
+
+    def _groups(self, num_bins: int) -> list[int]:
+        """Bins of a row at each level."""
+        bins = [num_bins >> level for level in range(len(self.config.widths))]
+        return [math.gcd(filling(width), count) for width, count in zip(self.config.widths, bins, strict=True)]
 
     def _res(self, width):
         config = self.config

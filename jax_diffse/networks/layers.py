@@ -17,7 +17,8 @@ from jax_diffse.spectral import mask_frames
 class Dense(nn.Module):
     """A 1 x 1 convolution: `[..., C]` -> `[..., features]`, initialised as PyTorch does (uniform, 1 / sqrt(fan in)).
 
-    `zero` initialises it with zeros, for the end of a residual branch.
+    `zero` initialises it with zeros, for the end of a residual branch. As in `by_parts`, the input may be a tuple; with
+    a group G it is in rows, `[..., G C]` -> `[..., G features]`.
     """
 
     features: int
@@ -25,9 +26,30 @@ class Dense(nn.Module):
     zero: bool = False
 
     @nn.compact
-    def __call__(self, x):
-        kernel, bias = conv_params(self, (x.shape[-1], self.features), self.zero)
-        return along_last(jnp.add, product(x.astype(self.dtype), kernel), bias)
+    def __call__(self, x, group=1):
+        kernel, bias = conv_params(self, (channels_of(x, group), self.features), self.zero)
+        x = jax.tree.map(lambda part: part.astype(self.dtype), x)
+        return along_last(jnp.add, by_parts(product, x, kernel), bias)
+
+
+def channels_of(x: jax.Array | tuple[jax.Array, ...], group: int = 1) -> int:
+    """The channels of an array in rows of `group` bins, or of a tuple of them together."""
+    return sum(part.shape[-1] for part in jax.tree.leaves(x)) // group
+
+
+def by_parts(operation, x: jax.Array | tuple[jax.Array, ...], kernel: jax.Array) -> jax.Array:
+    """`operation(x, kernel)`; of arrays not yet joined along the channels, the sum of each one's with its share.
+
+    Args:
+      operation: linear in both, over the last axis of x and the last but one of the kernel.
+      x: `[..., C]`, or a tuple of such arrays, all in rows of as many bins.
+      kernel: `[..., C, D]`, C being the channels of all.
+    """
+    if not isinstance(x, tuple):
+        return operation(x, kernel)
+    group = channels_of(x) // kernel.shape[-2]
+    places = np.cumsum([part.shape[-1] // group for part in x])[:-1]
+    return sum(map(operation, x, jnp.split(kernel, places, axis=-2)))
 
 
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -159,7 +181,8 @@ class GroupNorm(nn.Module):
     """Group normalisation over all axes between the first and the last, and the channels of a group, in float32.
 
     With `num_frames` `[B]`, statistics cover real frames only. Optional `scale` and `shift` `[B, C]` give
-    normalised (1 + scale) + shift. An optional SiLU follows.
+    normalised (1 + scale) + shift. An optional SiLU follows. A tuple of arrays is treated as one array with all their
+    channels, and returned as a tuple. Arrays may be in full rows of `group` bins (with `num_frames`: of frames).
     """
 
     groups: int = 32
@@ -167,19 +190,28 @@ class GroupNorm(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x, scale=None, shift=None, num_frames=None):
-        batch, channels = x.shape[0], x.shape[-1]
+    def __call__(self, x, scale=None, shift=None, num_frames=None, group=1):
+        arrays = x if isinstance(x, tuple) else (x,)
+        places = np.cumsum([array.shape[-1] // group for array in arrays])
+        batch, channels = arrays[0].shape[0], places[-1]
         gain = self.param('scale', nn.initializers.ones, (channels,), jnp.float32)
         bias = self.param('bias', nn.initializers.zeros, (channels,), jnp.float32)
-        wide, per_channel = x.astype(jnp.float32), (batch,) + (1,) * (x.ndim - 2) + (channels,)
-        means, variances = _moments(wide, num_frames)
+        moments = [_moments(array.astype(jnp.float32), num_frames, group) for array in arrays]
+        means, variances = (jnp.concatenate(parts, axis=1) for parts in zip(*moments, strict=True))
         mean = self._over_groups(means)
         var = self._over_groups(variances + (means - mean)**2)
         gain = gain[None] * jax.lax.rsqrt(var + self.epsilon)
         bias = jnp.broadcast_to(bias[None], (batch, channels)) - mean * gain
         if scale is not None:
             gain, bias = gain * (1 + scale), bias * (1 + scale) + shift
-        y = wide * gain.reshape(per_channel) + bias.reshape(per_channel)
+        parts = zip(arrays, *(jnp.split(vector, places[:-1], axis=1) for vector in (gain, bias)), strict=True)
+        y = tuple(self._affine(*part, group) for part in parts)
+        return y if isinstance(x, tuple) else y[0]
+
+    def _affine(self, x, gain, bias, group):
+        shape = (len(x),) + (1,) * (x.ndim - 2) + (-1,)
+        gain, bias = (jnp.tile(vector, group).reshape(shape) for vector in (gain, bias))
+        y = x.astype(jnp.float32) * gain + bias
         return (nn.silu(y) if self.silu else y).astype(x.dtype)
 
     def _over_groups(self, means):
@@ -188,17 +220,18 @@ class GroupNorm(nn.Module):
         return jnp.repeat(jnp.mean(means.reshape(-1, self.groups, size), axis=2), size, axis=1)
 
 
-def _moments(x, num_frames):
-    """Means and variances per example and channel, `[B, T, ..., C]` -> `[B, C]` each, in one pass over x."""
-    batch, channels, axes = x.shape[0], x.shape[-1], tuple(range(1, x.ndim - 1))
+def _moments(x, num_frames, group):
+    """Means and variances per example and channel, `[B, T, ..., G C]` -> `[B, C]` each, in one pass over x."""
+    batch, width, axes = x.shape[0], x.shape[-1], tuple(range(1, x.ndim - 1))
     # Without one value of the channel, squares are not much larger than the variance and do not cancel.
     # It is taken from a reshaped array, which keeps TPUs from laying out x with the examples innermost.
-    start = jax.lax.stop_gradient(x.reshape(batch, -1, channels)[:, 0])
-    x = mask_frames(x - start.reshape((batch,) + (1,) * len(axes) + (channels,)), num_frames)
-    count = math.prod(x.shape[1:-1])
+    start = jax.lax.stop_gradient(x.reshape(batch, -1, width)[:, 0, :width // group])
+    x = mask_frames(x - jnp.tile(start, group).reshape((batch,) + (1,) * len(axes) + (width,)), num_frames, group)
+    count = group * math.prod(x.shape[1:-1])
     if num_frames is not None:
-        count = (jnp.maximum(num_frames, 1) * (count // x.shape[1]))[:, None]
-    mean, square = (jnp.sum(y, axis=axes) / count for y in (x, x**2))
+        count = (jnp.maximum(num_frames, 1) * (count // (group * x.shape[1])))[:, None]
+    sums = (jnp.sum(y, axis=axes).reshape(batch, group, -1) for y in (x, x**2))
+    mean, square = (jnp.sum(total, axis=1) / count for total in sums)
     return mean + start, jnp.maximum(square - mean**2, 0.0)
 
 

@@ -74,7 +74,7 @@ class DiffGmm(Sampling):
         return {'params': {GROUP: drawn['params']}, 'batch_stats': {GROUP: {'examples': jnp.int32(0)}}}
 
     def mixture(self, variables, x, noisy, level, num_samples) -> gmm.Mixture:
-        """The mixtures `[B, N, K]` of the noise in `noisy` `[B, N]`, given `x` `[B, N]` at `level` `[B]`."""
+        """The mixtures `[K, B, N]` of the noise in `noisy` `[B, N]`, given `x` `[B, N]` at `level` `[B]`."""
         own = {'params': variables['params'][GROUP]}
         return gmm.mixture(GmmUNet(self.network).apply(own, x, noisy, level, num_samples))
 

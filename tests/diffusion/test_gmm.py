@@ -19,7 +19,7 @@ MIX = gmm.Mixture(jnp.log(jnp.array([0.2, 0.5, 0.3])), jnp.array([-1.0, 0.1, 0.8
 
 def spread(mix, shape):
     """The same mixture for each entry of `shape`."""
-    return gmm.Mixture(*(jnp.broadcast_to(x.reshape((1,) * len(shape) + x.shape), (*shape, len(x))) for x in mix))
+    return gmm.Mixture(*(jnp.broadcast_to(x.reshape((-1,) + (1,) * len(shape)), (len(x), *shape)) for x in mix))
 
 
 def test_levels_of_the_chain():
@@ -98,7 +98,7 @@ def test_reverse_kernel_is_the_posterior_with_the_noise_drawn_from_the_mixture()
     places = np.linspace(-2, 2, 81)
     shares = np.histogram(drawn, places)[0] / len(k)
     centres = jnp.asarray((places[1:] + places[:-1]) / 2, jnp.float32)[None]
-    density = jnp.exp(gmm.log_density(gmm.Mixture(*(part[0] for part in kernel)), centres[0]))
+    density = jnp.exp(gmm.log_density(gmm.Mixture(*(part[:, 0] for part in kernel)), centres[0]))
     np.testing.assert_allclose(density * 0.05, shares, atol=1.5e-3)
 
 
@@ -143,7 +143,7 @@ def test_likelihood_and_its_gradient_are_finite_at_extremes(raw, value):
                              jnp.zeros(1))
         return -gmm.log_density(kernel, jnp.zeros((1, 1)))[0, 0]
 
-    parameters = jnp.array([[raw, -raw], [0.0, 1.0], [raw, raw]])[None, None]
+    parameters = jnp.array([[raw, -raw], [0.0, 1.0], [raw, raw]])[:, :, None, None]
     found, gradient = jax.value_and_grad(loss)(parameters)
     assert np.isfinite(found) and np.isfinite(gradient).all()
 
@@ -181,7 +181,7 @@ def test_the_true_noise_leads_back_to_clean_speech(steps, noise_scale):
 
     def oracle(x, level):
         jax.debug.callback(lambda value: told.append(float(value)), level[0])
-        return gmm.Mixture(jnp.zeros((*x.shape, 1)), (noisy - clean)[..., None], jnp.ones((*x.shape, 1)))
+        return gmm.Mixture(jnp.zeros((1, *x.shape)), (noisy - clean)[None], jnp.ones((1, *x.shape)))
 
     draw = ddpm.draws(jax.random.split(jax.random.key(0), 2), (500,))
     found, visited, noise = gmm.sample(oracle, noisy, noisy, levels, draw, trajectory=True)
@@ -197,7 +197,7 @@ def test_jitter_of_the_reverse_chain_has_the_moments_of_the_forward_one():
     """With the true noise, from x + kappa z: at every level N(y + a n, kappa^2 a)."""
     levels, shape = gmm.chain(5, 1.5, 0.5), (4, 50_000)
     draw = ddpm.draws(jax.random.split(jax.random.key(1), 4), shape[1:])
-    mix = gmm.Mixture(jnp.zeros((*shape, 1)), jnp.full((*shape, 1), NOISY - CLEAN), jnp.ones((*shape, 1)))
+    mix = gmm.Mixture(jnp.zeros((1, *shape)), jnp.full((1, *shape), NOISY - CLEAN), jnp.ones((1, *shape)))
     noisy = jnp.full(shape, NOISY)
     x = noisy + 0.5 * draw(jnp.int32(5), gmm.START)
     _, visited, _ = gmm.sample(lambda *_: mix, x, noisy, levels, draw, trajectory=True)

@@ -163,7 +163,7 @@ def restored(rule, schedule):
 
 def mixture(num_steps, x_0, x, other, draw):
     def estimate(x, level):
-        return gmm.Mixture(jnp.zeros((*x.shape, 1)), (other - x_0)[..., None], jnp.ones((*x.shape, 1)))
+        return gmm.Mixture(jnp.zeros((1, *x.shape)), (other - x_0)[None], jnp.ones((1, *x.shape)))
 
     return gmm.sample(estimate, x, other, gmm.respaced(gmm.chain(10, 1.5, 0.3), num_steps), draw)
 

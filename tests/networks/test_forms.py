@@ -11,6 +11,7 @@ from jax_diffse import platforms
 from jax_diffse.networks.compact_unet import CompactUNet, CompactUNetConfig
 from jax_diffse.networks.dccrn import Dccrn
 from jax_diffse.networks.folding import Fold, halving
+from jax_diffse.networks.gmm_unet import GmmUNet, GmmUNetConfig
 from jax_diffse.networks.guided_unet import GuidedUNet, UNetConfig
 from jax_diffse.networks.ncsnpp import Ncsnpp, NcsnppConfig
 from jax_diffse.networks.noise_unet import NoiseUNet, NoiseUNetConfig
@@ -19,6 +20,7 @@ from jax_diffse.networks.two_branch_unet import ConditionalUNet
 
 jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})  # programs that run once
 LENGTHS = jnp.array([6, 4])
+SHARES = jnp.array([0.3, 0.8])
 STEPS = jnp.array([3.0, 7.5])
 
 
@@ -38,6 +40,8 @@ CASES = {  # network, inputs, keywords; numbers of bins that leave the last row 
     'generator': (Generator((8, 16, 32)), (noise(2, 8 * 31),), {}),
     'discriminator': (Discriminator((8, 16, 32)), (noise(2, 8 * 31), noise(2, 8 * 31)), {'train': True}),
     'guided': (GuidedUNet(UNetConfig(8, (1, 2), 1, (2,), 2, groups=4)), (spec(16), STEPS), {}),
+    'mixture': (GmmUNet(GmmUNetConfig(2, (8, 48, 16), 1, 5)), (noise(2, 70), noise(2, 70), SHARES, jnp.array([70, 37])),
+                {}),
     'compact': (CompactUNet(CompactUNetConfig((4, 8))), (spec(16, frames=8), STEPS), {}),
     'ncsnpp': (Ncsnpp(NcsnppConfig(8, (1, 2), 1, (8,))), (spec(16), spec(16), STEPS, LENGTHS), {}),
     'noise': (NoiseUNet(NoiseUNetConfig((4, 8, 8))), (spec(32, 1, 8),), {}),

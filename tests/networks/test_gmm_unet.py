@@ -64,7 +64,7 @@ def test_down_is_a_convolution_of_stride_4():
 def test_up_is_a_convolution_of_copies(size):
     params, y = drawn(Up(6, size, jnp.float32), waves(16))
     copies = jnp.repeat(waves(16), 4, axis=1)
-    np.testing.assert_allclose(y, add_bias(plain(copies, params['kernel']), params), atol=1e-5)
+    np.testing.assert_allclose(y.reshape(2, 64, 6), add_bias(plain(copies, params['kernel']), params), atol=1e-5)
 
 
 # ---------------------------------------------------------------------------------------------------- the network
@@ -96,10 +96,10 @@ def test_any_length_is_padded_and_cut_back(length):
     apply, variables = tiny()
     x, noisy, level = inputs(length)
     found = apply(variables, x, noisy, level)
-    assert found.shape == (2, length, 3, 2) and found.dtype == jnp.float32
+    assert found.shape == (3, 2, 2, length) and found.dtype == jnp.float32
     padding = ((0, 0), (0, -length % 16))
     whole = apply(variables, jnp.pad(x, padding), jnp.pad(noisy, padding), level, jnp.full(2, length))
-    np.testing.assert_allclose(whole[:, :length], found, atol=1e-5)
+    np.testing.assert_allclose(whole[..., :length], found, atol=1e-5)
 
 
 def test_what_lies_beyond_a_recording_changes_nothing():
@@ -109,7 +109,7 @@ def test_what_lies_beyond_a_recording_changes_nothing():
     longer = apply(variables, x, noisy, level, num_samples)
     for i, length in enumerate(num_samples):
         alone = apply(variables, *(value[i:i + 1, :length] for value in (x, noisy)), level[i:i + 1])
-        np.testing.assert_allclose(longer[i, :length], alone[0], atol=2e-5)
+        np.testing.assert_allclose(longer[:, :, i, :length], alone[:, :, 0], atol=2e-5)
 
 
 def test_each_input_matters():

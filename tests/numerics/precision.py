@@ -233,8 +233,8 @@ LOSSES = {
     'pmsqe.pmsqe_released': _loss(pmsqe.pmsqe_released),
     'released.sdr': _loss(released.sdr), 'released.si_snr_of_pieces': _loss(released.si_snr_of_pieces),
     'released.si_sdr_of_batch': _loss(lambda *pair: released.si_sdr_of_batch(*pair, ALL, None)),
-    'gmm.log_density': _loss(lambda parameters, value: gmm.log_density(gmm.mixture(parameters), value[:, :, 0, 0]),
-                             shape=(2, 100, 3, 5)),
+    'gmm.log_density': _loss(lambda parameters, value: gmm.log_density(gmm.mixture(parameters), value[0, 0]),
+                             shape=(3, 5, 2, 100)),
 }
 CASES: Mapping[str, Case] = NETWORKS | LOSSES
 COLUMNS = {'forward': 'float32', 'gradient': 'float32, gradient', 'half_forward': 'bfloat16',

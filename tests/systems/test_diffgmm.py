@@ -70,7 +70,7 @@ def test_one_component_and_one_level_are_the_regression_of_the_noise():
     clean, noisy = at_unit_rms(data)
     single = jnp.asarray(noisy, jnp.float32)
     mix = mixture(REGRESSION)(single + 0.3 * step, single, jnp.ones(2), data['num_samples'])  # all noise in one step
-    mean, sigma = (np.asarray(part[:, :, 0], np.float64) for part in (mix.mean, mix.sigma))
+    mean, sigma = (np.asarray(part[0], np.float64) for part in (mix.mean, mix.sigma))
     for i, length in enumerate(data['num_samples']):
         real = (i, slice(length))
         noise = (noisy - clean)[real]
@@ -94,12 +94,12 @@ def test_likelihood_is_that_of_the_level_below_under_the_reverse_kernel():
         x = before + (a - b) * (noisy[i] - clean[i]) + 0.3 * np.sqrt(a - b) * step[i]
         mix = mixture(TINY)(jnp.asarray(x, jnp.float32)[None], jnp.asarray(noisy[i:i + 1], jnp.float32),
                             jnp.array([a], jnp.float32), data['num_samples'][i:i + 1])
-        log_weight, mu, sigma = (np.asarray(part[0], np.float64) for part in mix)
+        log_weight, mu, sigma = (np.asarray(part[:, 0], np.float64) for part in mix)
         rho = b / a
         each = np.exp(log_weight) * scipy.stats.norm.pdf(
-            before[:, None], rho * x[:, None] + (1 - rho) * (noisy[i][:, None] - mu),
+            before[None], rho * x[None] + (1 - rho) * (noisy[i][None] - mu),
             np.sqrt(0.09 * rho * (a - b) + (1 - rho)**2 * sigma**2))
-        expected = -np.mean(np.log(np.sum(each, axis=1))[:data['num_samples'][i]])
+        expected = -np.mean(np.log(np.sum(each, axis=0))[:data['num_samples'][i]])
         assert float(terms['nll'][i]) == pytest.approx(expected, rel=1e-3)
 
 
