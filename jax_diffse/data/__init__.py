@@ -53,9 +53,9 @@ def _check_used(config: DataConfig) -> None:
     mixing += [f'config.data.mixer.{key}' for key in config.mixer.changed]
     if mixing and 'mix' not in kinds:
         log.warning('%s: without effect, as the data are not mixed from speech and noise', ', '.join(mixing))
-    elif not (config.train.rir or config.validation.rir):
-        for key in config.mixer.changed.keys() & {'rir_probability', 'rir_noise'}:
-            log.warning('config.data.mixer.%s: without effect, as config.data.train.rir names no folder', key)
+    rir = [f'config.data.mixer.{key}' for key in config.mixer.changed if key.startswith('rir')]
+    if rir and 'mix' in kinds and not (config.train.rir or config.validation.rir):
+        log.warning('%s: without effect, as config.data.train.rir names no folder', ', '.join(rir))
 
 
 def _open(config: DataConfig, split: str) -> Source:
