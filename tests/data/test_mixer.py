@@ -17,6 +17,7 @@ from jax_diffse.data.pipeline import Process, train_batches
 from jax_diffse.data.scan import AudioFile, survey
 from jax_diffse.data.segments import Segments
 from jax_diffse.errors import UserError
+from jax_diffse.experiment import sections
 from tests.data.corpora import RATE, wave, wave_snr, write
 
 EVERYTHING = MixerConfig(rir_noise=True, speed=(0.9, 1.1), max_noises=3, band_hz=(2000.0, 6000.0),
@@ -70,6 +71,10 @@ def test_without_a_mixer_examples_are_speech_plus_noise_at_an_snr(mix_folders):
         gain = np.sqrt(np.dot(speech, speech) / np.dot(noise, noise)) * 10 ** (-rng.choice([0.0, 5.0, 10.0, 15.0]) / 20)
         np.testing.assert_array_equal(clean, speech)
         np.testing.assert_array_equal(noisy, speech + np.float32(gain) * noise)
+
+
+def test_configs_have_the_defaults_of_the_data():
+    assert DataConfig.from_config_dict(sections('', {}).data) == DataConfig()
 
 
 def test_test_mixtures_only_change_with_keys_of_their_own(rooms, mix_folders):
