@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import logging
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,8 +11,10 @@ import numpy as np
 from jax_diffse import audio_files
 from jax_diffse.data import esc
 from jax_diffse.data.config import DataConfig
-from jax_diffse.data.mixing import Levels, MixSource, list_mixtures, piece
-from jax_diffse.data.scan import AudioFile, report_bad_files, survey
+from jax_diffse.data.mixer import Mixer
+from jax_diffse.data.mixing import Levels, piece
+from jax_diffse.data.mixtures import MixSource, list_mixtures
+from jax_diffse.data.scan import AudioFile, report_bad_files, survey, survey_rirs
 from jax_diffse.data.share import choose_share, count
 from jax_diffse.data.speakers import Speakers, speakers
 from jax_diffse.errors import UserError
@@ -21,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class PairSource:
-    """Pairs of files with equal names."""
+    """Pairs of files with equal names or file ids; an utterance has the name of its noisy file."""
 
     sample_rate: int  # Hz
     clean: Sequence[AudioFile]
@@ -33,7 +36,7 @@ class PairSource:
 
     def info(self, i: int) -> dict:
         """`{'id', 'num_samples'}` of pair i."""
-        return {'id': self.clean[i].name, 'num_samples': self.clean[i].num_samples}
+        return {'id': self.noisy[i].name, 'num_samples': self.clean[i].num_samples}
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Reads the whole pair i: (clean `[N]`, noisy `[N]`)."""
@@ -70,7 +73,7 @@ class CleanSource:
     def draw(self, i: int, num_samples: int, rng: np.random.Generator,
              start: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Reads at most `num_samples` of utterance i, from `start` or a random place on, and returns them twice."""
-        return (piece(self.clean[i], num_samples, rng, start),) * 2
+        return (piece(self.clean[i], num_samples, rng, start)[0],) * 2
 
 
 def open_folders(config: DataConfig, split: str) -> PairSource | MixSource | CleanSource:
@@ -95,43 +98,78 @@ def _survey(root, config) -> tuple[dict[str, AudioFile], dict[str, str]]:
 def _open_pairs(config, split, folders, shared) -> PairSource:
     clean, bad_clean = _survey(folders.clean, config)
     noisy, bad_noisy = _survey(folders.noisy, config)
+    bad = bad_clean | bad_noisy
     spoiled = {audio_files.name(path, root) for bad, root in ((bad_clean, folders.clean), (bad_noisy, folders.noisy))
                for path in bad}
-    bad = bad_clean | bad_noisy
-    total = len(clean) + len(noisy) + len(bad)
+    total, shared_part = len(clean) + len(noisy) + len(bad), 'name'
+    if not clean.keys() & noisy.keys():
+        (clean, repeated_clean), (noisy, repeated_noisy) = _by_file_id(clean), _by_file_id(noisy)
+        bad |= repeated_clean | repeated_noisy
+        spoiled, shared_part = {_file_id(name) for name in spoiled}, 'name or file id'
     for own, others, root in ((clean, noisy, folders.noisy), (noisy, clean, folders.clean)):
-        bad |= {own[name].path: f'unpaired: no file of this name in {root}'
+        bad |= {own[name].path: f'unpaired: no file of this {shared_part} in {root}'
                 for name in own.keys() - others.keys() - spoiled}
     for name in clean.keys() & noisy.keys():
         if clean[name].num_samples != noisy[name].num_samples:
             bad[noisy[name].path] = (f'{noisy[name].num_samples} samples, '
                                      f'but {clean[name].num_samples} in {clean[name].path}')
     report_bad_files(bad, total, config.skip_bad)
-    names = [name for name in clean if name in noisy and noisy[name].path not in bad]
-    names, used = _utterances(names, config, split, folders.clean, shared)
-    return PairSource(config.sample_rate, [clean[name] for name in names], [noisy[name] for name in names], used)
+    pairs = {clean[name].name: (clean[name], noisy[name]) for name in clean
+             if name in noisy and noisy[name].path not in bad}
+    names, used = _utterances(pairs, config, split, folders.clean, shared)
+    return PairSource(config.sample_rate, [pairs[name][0] for name in names], [pairs[name][1] for name in names], used)
+
+
+def _file_id(name: str) -> str:
+    """The part of a name that partners share in the DNS challenge, 'fileid_5' of 'clean_fileid_5', or else the name."""
+    folder, _, stem = name.rpartition('/')
+    found = re.search(r'(?:^|_)(fileid_\d+)$', stem)
+    return f'{folder}/{found[1]}' if found else name
+
+
+def _by_file_id(files: Mapping[str, AudioFile]) -> tuple[dict[str, AudioFile], dict[str, str]]:
+    """Returns files by file id, and those whose id another file has: path -> reason."""
+    found: dict[str, AudioFile] = {}
+    repeated = {}
+    for name, file in files.items():
+        if found.setdefault(_file_id(name), file) is not file:
+            repeated[file.path] = f'has the same file id as {found[_file_id(name)].path}'
+    return found, repeated
 
 
 def _open_mix(config, split, folders, shared) -> MixSource:
     speech, bad_speech = _survey(folders.speech, config)
     noise, bad_noise = _survey(folders.noise, config)
-    bad = bad_speech | bad_noise
-    report_bad_files(bad, len(speech) + len(noise) + len(bad), config.skip_bad)
+    rirs, bad_rirs = survey_rirs(folders.rir, config.sample_rate) if folders.rir else ({}, {})
+    bad = bad_speech | bad_noise | bad_rirs
+    report_bad_files(bad, len(speech) + len(noise) + len(rirs) + len(bad), config.skip_bad)
     names, used = _utterances(speech, config, split, folders.speech, shared)
-    pad = round(config.pad_seconds * config.sample_rate) if split != 'train' else 0
-    speech = [speech[name].extended(pad) for name in names]
     labels, said = _noises(noise, config, split, folders.noise, shared)
     if said:
         print(said, flush=True)
     noise = [dataclasses.replace(noise[name], label=label) for name, label in labels.items()]
     levels = Levels(config.test_snr_db) if split == 'test' else Levels(config.snr_db, config.snr_uniform,
                                                                        config.noise_gain)
-    conditions = len({file.noise_class for file in noise}) * len(levels.listed)
-    count = len(speech) if split == 'train' else max(len(speech), conditions)
-    clip = 0 if split == 'train' else round(config.clip_seconds * config.sample_rate)
-    mixtures = list_mixtures(speech, noise, levels, count, clip)
+    mixer = Mixer(config.mixer_of(split), config.target, _rirs(rirs, config, split, folders.rir, shared),
+                  config.sample_rate)
+    speech = [speech[name] for name in names]
+    if split == 'train':  # mixed anew for each example; the list only names the utterances
+        mixtures = list_mixtures(speech, noise, levels, len(speech))
+    else:
+        conditions = len({file.noise_class for file in noise}) * len(levels.listed)
+        clip, pad = (round(seconds * config.sample_rate) for seconds in (config.clip_seconds, config.pad_seconds))
+        mixtures = list_mixtures(speech, noise, levels, max(len(speech), conditions), clip, pad, mixer)
     seen = _training_classes(config, noise) if split == 'test' else None
-    return MixSource(config.sample_rate, mixtures, noise, levels, seen, used)
+    return MixSource(config.sample_rate, mixtures, noise, levels, mixer, seen, used)
+
+
+def _rirs(found, config, split, root, shared) -> list[AudioFile]:
+    """Selects the room impulse responses of a split; single files are held out if validation shares the material."""
+    if not root:
+        return []
+    _check_enough(found, root, 2 if shared else 1)
+    held = held_out({name: name for name in found}, config.held_out) if shared else set()
+    return [file for name, file in found.items() if not shared or (name in held) == (split == 'validation')]
 
 
 def _open_clean(config, split, folders, shared) -> CleanSource:

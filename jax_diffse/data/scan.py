@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from jax_diffse.data.resampling import Resampling
 from jax_diffse.errors import UserError
 
 SILENCE = 1e-5  # RMS, -100 dBFS: the rounding error of 16-bit samples
+LONGEST_RIR = 10.0  # seconds; collections of room impulse responses may hold recordings of noise, too
 _BLOCK = 1 << 22  # samples that are read at once; bounds the memory for a long file
 
 log = logging.getLogger(__name__)
@@ -21,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class AudioFile:
-    """A checked file of one channel."""
+    """A checked file of one channel, or a room impulse response, of which the first channel counts."""
 
     path: str
     name: str  # see `audio_files.name`
@@ -78,11 +80,25 @@ def survey(root: str, sample_rate: int, min_seconds: float,
     Raises:
       UserError: there is no such directory, or it has no audio file.
     """
+    return _survey(root, _examine, sample_rate, min_seconds, resample)
+
+
+def survey_rirs(root: str, sample_rate: int) -> tuple[dict[str, AudioFile], dict[str, str]]:
+    """Reads every room impulse response below `root` once, see `survey`.
+
+    They may have any rate and number of channels, and at most `LONGEST_RIR` seconds. The first channel counts, and is
+    resampled when it is read.
+    """
+    return _survey(root, _examine_rir, sample_rate)
+
+
+def _survey(root: str, examine: Callable[..., AudioFile | str],
+            *rules: float) -> tuple[dict[str, AudioFile], dict[str, str]]:
     paths = audio_files.find(root)
     if not paths:
         raise UserError(f'{root}: no audio files in this directory')
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(lambda path: _check(path, root, sample_rate, min_seconds, resample), paths))
+        results = list(pool.map(lambda path: _check(path, root, examine, *rules), paths))
     files, bad = {}, {}
     for path, found in zip(paths, results, strict=True):
         if isinstance(found, str):
@@ -108,13 +124,13 @@ def report_bad_files(bad: dict[str, str], total: int, skip_bad: bool) -> None:
     log.warning('left out %d of %d audio files:\n%s', len(bad), total, lines)
 
 
-def _check(path: pathlib.Path, root: str, sample_rate: int, min_seconds: float, resample: bool) -> AudioFile | str:
+def _check(path: pathlib.Path, root: str, examine, *rules) -> AudioFile | str:
     name = audio_files.name(path, root)
     try:
         stat = path.stat()
     except OSError as error:
         return 'a link that leads to no file' if path.is_symlink() else f'cannot be read ({error.strerror})'
-    return _examine(path, name, sample_rate, min_seconds, resample, stat.st_size, stat.st_ctime_ns)
+    return examine(path, name, *rules, stat.st_size, stat.st_ctime_ns)
 
 
 @functools.cache  # train and a validation split that is held out of it check the same files
@@ -139,6 +155,24 @@ def _examine(path, name, sample_rate, min_seconds, resample, size, changed) -> A
         return _examine_samples(path, header.num_samples) or _examine_resampled(file) or file
     except UserError as error:
         return str(error).removeprefix(f'{path}: ')
+
+
+@functools.cache
+def _examine_rir(path, name, sample_rate, size, changed) -> AudioFile | str:
+    """Returns the room impulse response, or what is wrong with it."""
+    try:
+        header = audio.info(path)
+        seconds = header.num_samples / header.sample_rate
+        if seconds > LONGEST_RIR:
+            return f'{seconds:.1f} s long, expected a room impulse response of {LONGEST_RIR:g} s or less'
+        change = Resampling(header.num_samples, header.sample_rate, sample_rate)
+        file = AudioFile(str(path), name, change.num_resampled, None if header.sample_rate == sample_rate else change)
+        samples = file.read()
+    except UserError as error:
+        return str(error).removeprefix(f'{path}: ')
+    if not np.isfinite(samples).all():
+        return 'has NaN or infinite samples'
+    return file if samples.any() else 'silent in its first channel'
 
 
 def _examine_resampled(file: AudioFile) -> str:

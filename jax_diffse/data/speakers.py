@@ -20,6 +20,7 @@ def speakers(names: Iterable[str], level: int = 0, key: str = '') -> Speakers:
 
     With `level` 0, the speakers are the first of these that exists:
 
+    - the readers in the names of all files, as in the DNS challenge (`book_00007_chp_0008_reader_01326_1`);
     - the folders whose names begin the names of all files below them, as in LibriSpeech and VCTK
       (`wav48/p225/p225_001`);
     - the first level with several folders; if names of a deeper level recur in several of them, as with a folder for
@@ -46,6 +47,8 @@ def speakers(names: Iterable[str], level: int = 0, key: str = '') -> Speakers:
             raise UserError(f'{key}={level}: {shallow} lies in {len(folders[shallow])} folders, expected {level} or '
                             'more')
         chosen = level - 1
+    elif folders and all(map(_reader, folders)):
+        return Speakers({name: _reader(name) for name in folders}, 'the readers in the names of files')
     else:
         chosen = _level(folders)
     if chosen is not None:
@@ -55,6 +58,11 @@ def speakers(names: Iterable[str], level: int = 0, key: str = '') -> Speakers:
     if 1 < len(set(beginnings.values())) < len(beginnings):
         return Speakers(beginnings, 'the beginnings of the names of files')
     return Speakers({name: name for name in folders}, '')
+
+
+def _reader(name: str) -> str:
+    found = re.search(r'_(reader_\d+)(?:_|$)', name.rpartition('/')[2])
+    return found[1] if found else ''
 
 
 def _beginning(name: str) -> str:
