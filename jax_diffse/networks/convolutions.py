@@ -249,10 +249,11 @@ def dilated_conv(x: jax.Array, kernel: jax.Array, dilation: int | jax.Array, lar
 
 
 def upsampled_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Repeats every frame and bin, then convolves with zeros behind: `[B, T, F, C]` -> `[B, 2 T, 2 F, D]`.
+    """Repeats every frame and bin, then convolves with zeros behind: `[B, T, F, C]` -> `[B, 2 T, F, 2 D]`.
 
     Keras's `UpSampling2D` and `Conv2D` of size 2 with padding 'same'; kernel `[2, 2, C, D]`. It is one product at the
-    rate of `x`: an even output is made of one input, where the two taps add up, and an odd one of two.
+    rate of `x`: an even output is made of one input, where the two taps add up, and an odd one of two. They come as
+    rows of two bins.
     """
     batch, frames, bins, _ = x.shape
     features = kernel.shape[-1]
@@ -261,4 +262,4 @@ def upsampled_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     padded = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
     x = jnp.concatenate([padded[:, s:s + frames, t:t + bins] for s in range(2) for t in range(2)], axis=-1)
     y = product(x, kernel.reshape(x.shape[-1], 4 * features))  # the two phases of time, of each those of frequency
-    return jnp.stack(jnp.split(y, 2, axis=-1), axis=2).reshape(batch, 2 * frames, 2 * bins, features)
+    return jnp.stack(jnp.split(y, 2, axis=-1), axis=2).reshape(batch, 2 * frames, bins, 2 * features)

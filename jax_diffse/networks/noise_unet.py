@@ -1,9 +1,11 @@
 """The U-Net of the noise model (vbelz/Speech-enhancement, `model_unet.py`): level of the noisy speech -> noise model.
 
-Arrays are `[B, T, F, C]`. Frames and bins are halved from level to level, and both must be divisible accordingly.
+Arrays are `[B, T, F, C]`; on TPUs, within a level, in rows of some bins, `[B, T, F / G, G C]` (see `folding`). Frames
+and bins are halved from level to level, and both must be divisible accordingly.
 """
 
 import dataclasses
+import math
 
 import flax.linen as nn
 import jax
@@ -11,7 +13,8 @@ import jax.numpy as jnp
 from flax.typing import Dtype, Initializer
 
 from jax_diffse.networks.convolutions import conv_same, upsampled_conv
-from jax_diffse.networks.layers import along_last, dropped
+from jax_diffse.networks.folding import filling, regrouped
+from jax_diffse.networks.layers import along_last, by_parts, channels_of, dropped
 
 SLOPE = 0.3  # of leaky rectifiers: Keras's default
 HE_NORMAL = nn.initializers.he_normal()  # truncated at two standard deviations, as Keras's
@@ -48,11 +51,12 @@ class Conv(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
-        kernel = self.param('kernel', self.init, (self.size, self.size, x.shape[-1], self.features), jnp.float32)
+    def __call__(self, x, group=1):
+        shape = (self.size, self.size, channels_of(x, group), self.features)
+        kernel = self.param('kernel', self.init, shape, jnp.float32).astype(self.dtype)
         bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
-        run = upsampled_conv if self.upsamples else conv_same
-        return along_last(jnp.add, run(x.astype(self.dtype), kernel.astype(self.dtype)), bias)
+        x = jax.tree.map(lambda part: part.astype(self.dtype), x)
+        return along_last(jnp.add, by_parts(upsampled_conv if self.upsamples else conv_same, x, kernel), bias)
 
 
 class NoiseUNet(nn.Module):
@@ -65,25 +69,31 @@ class NoiseUNet(nn.Module):
         """`keys` `[B]` draw the dropout of training; T and F must be multiples of `config.divisor`."""
         config, skips = self.config, []
         depth = len(config.widths)
-        for level, width in enumerate(config.widths):
+        # Bins of a row at each level.
+        groups = [math.gcd(filling(width), x.shape[2] >> level) for level, width in enumerate(config.widths)]
+        for level, (width, group) in enumerate(zip(config.widths, groups, strict=True)):
             if level:
-                x = max_pool(x)
-            x = self._pair(x, width, f'down{level}')
+                x = max_pool(regrouped(x, groups[level - 1], 1))
+            x = self._pair(regrouped(x, 1, group), width, f'down{level}', group)
             if keys is not None and level >= depth - 2:  # the skip connection is dropped, too
                 x = dropped(x, jax.vmap(lambda key, level=level: jax.random.fold_in(key, level))(keys), config.dropout)
             skips.append(x)
         for level in reversed(range(depth - 1)):
-            x = self._conv(x, config.widths[level], f'up{level}_resample', size=2, upsamples=True)
-            x = self._pair(jnp.concatenate([skips[level], x], axis=-1), config.widths[level], f'up{level}')
-        x = self._conv(x, 2, 'last')
-        x = Conv(1, 1, init=nn.initializers.glorot_uniform(), dtype=jnp.dtype(config.dtype), name='out')(x)
-        return jnp.tanh(x.astype(jnp.float32))
+            width, group = config.widths[level], groups[level]
+            x = regrouped(x, groups[level + 1], 1)
+            x = regrouped(self._conv(x, width, f'up{level}_resample', size=2, upsamples=True), 2, group)
+            # In rows, bins of the two would have to be interleaved.
+            x = (skips[level], x) if group > 1 else jnp.concatenate([skips[level], x], axis=-1)
+            x = self._pair(x, width, f'up{level}', group)
+        x = self._conv(x, 2, 'last', groups[0])
+        x = Conv(1, 1, init=nn.initializers.glorot_uniform(), dtype=jnp.dtype(config.dtype), name='out')(x, groups[0])
+        return jnp.tanh(regrouped(x, groups[0], 1).astype(jnp.float32))
 
-    def _pair(self, x, width, name):
-        return self._conv(self._conv(x, width, f'{name}_first'), width, f'{name}_second')
+    def _pair(self, x, width, name, group):
+        return self._conv(self._conv(x, width, f'{name}_first', group), width, f'{name}_second', group)
 
-    def _conv(self, x, width, name, **fields):
-        x = Conv(width, dtype=jnp.dtype(self.config.dtype), name=name, **fields)(x)
+    def _conv(self, x, width, name, group=1, **fields):
+        x = Conv(width, dtype=jnp.dtype(self.config.dtype), name=name, **fields)(x, group)
         return nn.leaky_relu(x, SLOPE)
 
 
