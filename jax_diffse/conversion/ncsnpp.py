@@ -35,6 +35,10 @@ PROCESSES = {  # further ones of each `sde` or `ode`
     'sbve': {'k': 2.6, 'c': 0.4, 'N': 50},
     'flowmatching': {'loss_type': 'mse', 'sigma_min': 0.0, 'sigma_max': 0.487, 'T_rev': 1.0, 'N': 5},
 }
+AT_48K = {  # of the backbone ncsnpp_48k, as published
+    'front_end': {'sr': 48_000, 'n_fft': 1534, 'hop_length': 384, 'spec_factor': 0.065, 'spec_abs_exponent': 0.667},
+    'ouve': {'theta': 2.0, 'sigma_min': 0.1, 'sigma_max': 1.0},
+}
 KINDS = {'sgmse': 'ouve', 'bridge': 'sbve', 'flowse': 'flowmatching'}  # our name of a system -> their `sde` or `ode`
 LOSSES = {'ouve': ('score_matching', 'denoiser'), 'sbve': ('data_prediction',), 'flowmatching': ('mse', 'mae')}
 WINDOWS = {'hann': False, 'sqrthann': True}  # -> sqrt_hann
@@ -76,7 +80,7 @@ def read(path: str | os.PathLike, weights: str = 'ema') -> tuple[dict[str, Any],
     if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(name), dict) for name in wanted):
         raise UserError(f'{path}: expected a checkpoint of Lightning with {", ".join(sorted(wanted))}')
     try:
-        return _weights(checkpoint, weights), _filled(checkpoint['hyper_parameters'])
+        return _weights(checkpoint, weights), filled(checkpoint['hyper_parameters'])
     except UserError as error:
         raise UserError(f'{path}: {error}') from error
 
@@ -108,8 +112,12 @@ def _named(values, state_dict):
     return dict(zip(names, values, strict=True))
 
 
-def _filled(found):
-    """Hyper-parameters without the class of the data, and with defaults."""
+def filled(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyper-parameters without the class of the data, and with the defaults of backbone and process.
+
+    Raises:
+      UserError: values that are not plain, or an unknown process.
+    """
     found = {name: value for name, value in found.items() if name != 'data_module_cls'}
     odd = [str(name) for name, value in found.items() if not _plain(value)]
     if odd:
@@ -120,7 +128,10 @@ def _filled(found):
     name = 'ode' if process == 'flowmatching' else 'sde'
     backbone = found.get('backbone', DEFAULTS['backbone'])
     published = BACKBONES.get(backbone, NcsnppConfig())
-    return {name: process, 'attn_resolutions': list(published.attention)} | DEFAULTS | PROCESSES[process] | found
+    defaults = {name: process, 'attn_resolutions': list(published.attention)} | DEFAULTS | PROCESSES[process]
+    if backbone == 'ncsnpp_48k':
+        defaults |= AT_48K['front_end'] | AT_48K.get(process, {})
+    return defaults | found
 
 
 def _plain(value):

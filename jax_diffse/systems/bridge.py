@@ -22,6 +22,7 @@ class SchroedingerBridge(Continuous):
     """
 
     network: NcsnppConfig = BACKBONES['ncsnpp_v2']
+    padding: str = 'reflection'
     steps: int = 50
     k: float = 2.6  # of the diffusion coefficient sqrt(c) k^t
     c: float = 0.4
@@ -30,6 +31,7 @@ class SchroedingerBridge(Continuous):
     sampler: str = 'ode'  # or 'sde', with noise
     l1_weight: float = 1e-3  # of the distance of waveforms
     pesq_weight: float = 0.0  # of the PESQ loss, at 16 kHz; 5e-4 in the authors' command
+    released: bool = False
 
     def __post_init__(self):
         if self.preconditioning.objective != 'data_prediction':

@@ -49,7 +49,6 @@ class Continuous(Sampling):
     padding: str = 'zeros'  # of frames; or 'reflection'
     steps: int = 30  # default number of sampling steps
     t_eps: float = 0.03  # the smallest time of training
-    released: bool = False  # as the released code, where it departs from what it means to do
 
     level = 'peak'
 

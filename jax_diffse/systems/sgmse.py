@@ -36,6 +36,7 @@ class Sgmse(Continuous):
     corrector: str = 'ald'  # of the predictor-corrector sampler; or 'langevin', 'none'
     corrector_steps: int = 1
     snr: float = 0.5  # of corrections
+    released: bool = False  # as the authors' code: 'langevin' and the weighting 'edm' depend on the rest of the batch
 
     def __post_init__(self):
         for name, known in CHOICES.items():

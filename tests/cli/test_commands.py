@@ -10,6 +10,7 @@ import pytest
 
 import jax_diffse
 from jax_diffse import cli, config, conversion
+from jax_diffse.conversion import ncsnpp
 from jax_diffse.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -145,7 +145,10 @@ def test_absent_hyper_parameters_take_the_released_defaults(path):
     ({'ode': 'flowmatching', 'N': 30},
      {'ode': 'flowmatching', 'sigma_min': 0.0, 'sigma_max': 0.487, 'T_rev': 1.0, 'N': 30, 'loss_type': 'mse'}),
     ({'backbone': 'ncsnpp_48k', 'sde': 'ouve', 'theta': 2.0, 'sigma_max': 1.0},
-     {'theta': 2.0, 'sigma_min': 0.05, 'sigma_max': 1.0, 'attn_resolutions': []})])
+     {'theta': 2.0, 'sigma_min': 0.1, 'sigma_max': 1.0, 'attn_resolutions': [], 'sr': 48_000, 'n_fft': 1534,
+      'hop_length': 384, 'spec_factor': 0.065, 'spec_abs_exponent': 0.667}),
+    ({'backbone': 'ncsnpp_48k', 'sr': 16_000, 'n_fft': 510, 'hop_length': 128},
+     {'theta': 2.0, 'sr': 16_000, 'n_fft': 510, 'hop_length': 128, 'spec_factor': 0.065})])
 def test_given_hyper_parameters_stay_and_the_process_fills_in_its_own(path, given, expected):
     write(path, weights_of(), given, shadow_params=shifted(weights_of(), 0))
     _, found = conversion.read(path)

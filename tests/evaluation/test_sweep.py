@@ -343,7 +343,8 @@ def _results(**points):
         values = np.array(values, float)[:, None, None] + np.array([0.0, 1.0, 2.0])[None, :, None]
         found = evaluator.Results([{'id': str(i)} for i in range(len(values))], ('noisy', 'condition', 'refined'),
                                 ('sdr',), values, [[{}] * 3] * len(values))
-        return Point(run, changes, steps, steps, {}, ('condition', 'refined'), ('condition',), (found,), factor, ('cpu',))
+        return Point(run, changes, steps, steps, {}, ('condition', 'refined'), ('condition',), (found,), factor,
+                     ('cpu',))
 
     return SweepResults(('sdr',), (0,), tuple(point(*given) for given in points.values()))
 
@@ -351,7 +352,8 @@ def _results(**points):
 def test_curves_show_means_bands_and_baselines():
     results = _results(a=('x', {}, 1, 0.1, [1, 3]), b=('x', {}, 6, 0.5, [2, 6]), c=('y', {}, None, 0.02, [0, 0]))
     panel = Figure().subplots()
-    curves._panel(results, curves._Axis('nfe', 'network evaluations', lambda p: p.evaluations, lambda p: p.series), 0, panel)
+    axis = curves._Axis('nfe', 'network evaluations', lambda p: p.evaluations, lambda p: p.series)
+    curves._panel(results, axis, 0, panel)
     lines = {line.get_label(): line for line in panel.lines}
     assert list(lines) == ['noisy', 'x: condition', 'x', 'y']
     assert lines['x'].get_xydata().tolist() == [[1, 4], [6, 6]]

@@ -19,8 +19,7 @@ jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_lev
 
 def system_of(kind: str, given: dict, **changes) -> System:
     """The system of a checkpoint with the hyper-parameters `given`."""
-    process = conversion.KINDS[kind]
-    found = {'ode' if kind == 'flowse' else 'sde': process} | conversion.DEFAULTS | conversion.PROCESSES[process] | given
+    found = conversion.filled({'ode' if kind == 'flowse' else 'sde': conversion.KINDS[kind], **given})
     return dataclasses.replace(systems.build(kind, conversion.fields(kind, found)), **changes)
 
 
@@ -39,7 +38,8 @@ def training(case: str):
     kind = 'flowse' if case in config['flows'] else 'bridge' if given['sde'] == 'sbve' else 'sgmse'
     sizes = {name: value for name, value in config['model'].items() if name != 'image_size'}
     stft = {name: config['stft'][name] for name in ('n_fft', 'hop_length')}
-    system = system_of(kind, {'attn_resolutions': [16]} | sizes | stft | given, released=True)
+    released = {} if kind == 'flowse' else {'released': True}
+    system = system_of(kind, {'attn_resolutions': [16]} | sizes | stft | given, **released)
     variables = variables_of(system, fixture.state_dict(f"{given.get('backbone', 'ncsnpp')}."))
     count = len(fixture[f'{case}/t'])
     specs = {f'{name}_spec': jnp.asarray(turned(fixture.inputs[name])[:count]) for name in ('clean', 'noisy')}
