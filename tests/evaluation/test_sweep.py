@@ -1,4 +1,5 @@
 import csv
+import csv
 import dataclasses
 import json
 import math
@@ -164,6 +165,23 @@ def test_malformed_settings_are_refused(text):
 
 
 # ---- measurements ----
+
+
+class Twice(toys.Stepped):
+    """Evaluates its network twice per step."""
+
+    def evaluations(self, steps):
+        return 2 * steps
+
+
+def test_systems_are_compared_at_their_network_evaluations(tmp_path):
+    """In the results, in the tables and along the axis of the figures."""
+    points = run_sweep(tmp_path, grid([toy_run(toys.Stepped()), named_run(Twice(), 'runs/twice')], (1, 2)))['points']
+    expected = [('toy, 1 step', 1, 1), ('toy, 2 steps', 2, 2), ('twice, 1 step', 1, 2), ('twice, 2 steps', 2, 4)]
+    assert [(point['label'], point['sampling_steps'], point['network_evaluations']) for point in points] == expected
+    with open(tmp_path / 'out' / 'sweep.csv') as file:
+        rows = [row for row in csv.DictReader(file) if row['stage'] == 'enhanced']
+    assert [(row['run'], row['nfe']) for row in rows] == [('toy', '1'), ('toy', '2'), ('twice', '2'), ('twice', '4')]
 
 
 def test_every_setting_is_measured_on_the_same_files(tmp_path):
