@@ -196,11 +196,11 @@ def fields(kind: str, hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
     rule['network_scaling'] = found['network_scaling'] or 'none'
     common['preconditioning'] = {'objective': loss, **(rule if v2 else {})}  # others take no part in it
     if kind == 'sgmse':
+        common['ouve'] = {name: found[name] for name in ('theta', 'sigma_min', 'sigma_max')}
         if loss == 'score_matching':
-            _known(found, 'loss_weighting', ('sigma^2',))
-        return common | {
-            'ouve': {name: found[name] for name in ('theta', 'sigma_min', 'sigma_max')},
-            'loss_weighting': found['loss_weighting']}
+            _known(found, 'loss_weighting', ('sigma^2',))  # the only one, in which ours has no choice
+            return common
+        return common | {'loss_weighting': found['loss_weighting']}
     infinite = '1/sigma' in common['preconditioning'].values()  # at t = 1, where only the released sampler never is
     return common | {'k': found['k'], 'c': found['c'], 'l1_weight': found['l1_weight'],
                      'pesq_weight': found['pesq_weight'], 'released': infinite}
