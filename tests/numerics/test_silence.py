@@ -32,7 +32,7 @@ LENGTH = 1600
 ALL_TERMS = LossWeights(1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 SMALL = {'channels': (2, 4), 'lstm_units': 4, 'lstm_layers': 1}
 UNET = UNetConfig(channels=4, multipliers=(1, 1), blocks=1, attention=(), heads=1, groups=2)
-SCORE = {'network': NcsnppConfig(4, (1, 1), 1, ()), 'n_fft': 126, 'hop': 32}
+SCORE = {'network': NcsnppConfig(4, (1,), 1, ()), 'n_fft': 126, 'hop': 32}
 SYSTEMS = {
     'dr_diffuse': DrDiffuse(channels=2, temporal_groups=0),
     'dr_diffuse, denoiser': DrDiffuse('diffusion', 2, 0, denoiser='diffusec', condition='noisy'),

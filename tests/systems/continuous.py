@@ -9,12 +9,28 @@ import numpy as np
 
 from jax_diffse import systems
 from jax_diffse.conversion import ncsnpp as conversion
+from jax_diffse.networks.ncsnpp import Ncsnpp, NcsnppConfig
 from jax_diffse.systems.base import System
 from jax_diffse.systems.continuous import GROUP
 from tests import reference
 from tests.diffusion.released import turned
 
 jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _evaluate(config, *args):
+    return Ncsnpp(config).apply(*args)
+
+
+class Compiled:
+    """In place of `Ncsnpp` in systems that run without compilation: all share a program, and its gradient."""
+
+    def __init__(self, config: NcsnppConfig):
+        self.config = config
+
+    def apply(self, *args):
+        return _evaluate(self.config, *args)
 
 
 def system_of(kind: str, given: dict, **changes) -> System:
