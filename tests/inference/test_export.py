@@ -41,7 +41,7 @@ RATE = 16_000
 SHORT, SEED = 9000, 5
 MODEL = {'channels': (4, 8, 8), 'lstm_units': 8}
 PRIOR = UNetConfig(channels=4, multipliers=(1, 1, 1, 1), blocks=1, attention=(), heads=1, groups=2)
-SCORE = {'network': NcsnppConfig(4, (1,), 1, ()), 'n_fft': 126, 'hop': 32}
+SCORE = {'network': NcsnppConfig(4, (1, 1, 1), 1, ())}
 MIXTURE = GmmUNetConfig(components=2, widths=(4, 8), blocks=1, kernel=5, groups=2)
 SYSTEMS = {
     'dccrn': Dccrn(**MODEL),
