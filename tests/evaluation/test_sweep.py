@@ -179,7 +179,7 @@ def test_systems_are_compared_at_their_network_evaluations(tmp_path):
     expected = [('toy, 1 step', 1, 1), ('toy, 2 steps', 2, 2), ('twice, 1 step', 1, 2), ('twice, 2 steps', 2, 4)]
     assert [(point['label'], point['sampling_steps'], point['network_evaluations']) for point in points] == expected
     with open(tmp_path / 'out' / 'sweep.csv') as file:
-        rows = [row for row in csv.DictReader(file) if row['stage'] == 'enhanced']
+        rows = [row for row in csv.DictReader(file) if row['metric'] == 'sdr']
     assert [(row['run'], row['nfe']) for row in rows] == [('toy', '1'), ('toy', '2'), ('twice', '2'), ('twice', '4')]
 
 

@@ -69,11 +69,11 @@ def test_every_signal_comes_back(front_end, length, seed, level):
 @given(lengths, seeds)
 def test_frames_beyond_the_end_of_a_spectrogram_do_not_matter(front_end, length, seed):
     x, num_samples = signal(length, seed, 0.0), jnp.array([length])
-    spec, back = round_trip(front_end)(x, num_samples)
+    spec, _ = round_trip(front_end)(x, num_samples)
     rng = np.random.default_rng(seed)
     beyond = np.arange(spec.shape[1])[None, :, None, None] >= front_end.num_frames(length)
     garbage = jnp.where(beyond, jnp.asarray(rng.standard_normal(spec.shape), jnp.float32), spec)
-    again = synthesize(front_end)(garbage, num_samples)
+    back, again = (synthesize(front_end)(x, num_samples) for x in (spec, garbage))  # by the same program
     if front_end.window is None:
         np.testing.assert_array_equal(again, back)
     else:  # frames lie before their sample: those behind the last one reach none of the real samples
