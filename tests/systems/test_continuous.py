@@ -307,11 +307,11 @@ def batch_of(system, lengths, length=400):
 
 @pytest.mark.parametrize('name', ['sgmse', 'bridge', 'flowse'])
 def test_the_loss_of_an_example_does_not_depend_on_padding_or_on_the_batch(name, monkeypatch):
+    system, variables = SYSTEMS[name], variables_for(name)
     monkeypatch.setattr(continuous, 'Ncsnpp', Compiled)
-    system = SYSTEMS[name]
 
     def loss(batch, keys):
-        return system.losses[GROUP](variables_for(name), batch, keys, train=False)
+        return system.losses[GROUP](variables, batch, keys, train=False)
 
     together = loss(batch_of(system, [400, 300, 0]), keys(0, 1, 2))
     np.testing.assert_array_equal(together.weight, [1, 1, 0])
