@@ -16,7 +16,8 @@ from jax_diffse.errors import UserError
 TARGETS = ('v5e:2x2', '8 x h100')  # by default
 SECONDS = 3.0  # of audio per example
 PER_DEVICE = {'diffiner': 2, 'diffiner_compact': 2}  # examples on each device; of others 8
-ENHANCEMENTS = {'refiner': 6, 'diffiner': 200, 'dccrn': None, 'noise_unet': None}  # system -> sampling steps
+ENHANCEMENTS = {'refiner': 6, 'diffiner': 200, 'dccrn': None, 'noise_unet': None, 'sgmse': 30, 'bridge': 50,
+                'flowse': 5}  # system -> sampling steps
 COLUMNS = ('system', 'per device', 'FLOP', 'ms', 'utilisation', 'examples/s', 'temporaries, GB', 'peak, GB', 'fits',
            'collectives', 'compiled in, s', 'date', 'revision', 'JAX')
 

@@ -171,6 +171,65 @@ def set_data(config: ConfigDict, data: str) -> None:
         config.data.target.reverb = 'reverberant'
 
 
+CONTINUOUS = {  # groups of variants that SGMSE+, the Schroedinger bridge and FlowSE share
+    'data': DATA,
+    'size': {'small': '5.1 million parameters: 32 channels', 'quick': QUICK},
+    'length': {'short': f'{SHORT}: 1000 steps of 4 x 2.04 s'},
+}
+
+
+def continuous(system: str, chosen: types.SimpleNamespace, steps: int, own: Mapping,
+               network: Mapping | None = None) -> ConfigDict:
+    """Builds an unlocked config of SGMSE+, the Schroedinger bridge or FlowSE, which share front end and training.
+
+    Args:
+      system: 'sgmse', 'bridge' or 'flowse'.
+      chosen: variants of `CONTINUOUS`, see `choose`.
+      steps: of training.
+      own: fields of the system's dataclass besides the network; those at 16 kHz have defaults here.
+      network: fields of the network that differ from the published one of SGMSE+ at 16 kHz; default: none.
+    """
+    config = sections(system, {
+        'network': {
+            'channels': 128,
+            'multipliers': (1, 1, 2, 2, 2, 2, 2),  # channels of each level, in units of `channels`
+            'blocks': 2,  # residual blocks per level of the encoder, one more in the decoder
+            'attention': (16,),  # numbers of bins at which levels have attention; the bottom always has it
+            'progressive': True,  # every level reads the input and adds to the output
+            'division': 'before',  # by the time, 'before' or 'after' the last layer, or 'none'
+            'remat': False,  # recompute blocks in the backward pass, to save memory
+            'dtype': 'float32',  # 'bfloat16' for accelerators: activations and products only
+        } | dict(network or {}),
+        'sample_rate': 16_000,  # Hz
+        'n_fft': 510,  # samples; n_fft / 2 + 1 bins, which the network halves
+        'hop': 128,  # samples
+        'sqrt_hann': False,  # the window is the square root of Hann's
+        'compression': 'power',  # of magnitudes: 'power', 'log1x', 'none'
+        'exponent': 0.5,  # of the compression 'power'
+        'factor': 0.15,  # of compressed spectrograms
+        'padding': 'zeros',  # of frames; or 'reflection'
+        't_eps': 0.03,  # the smallest time of training
+    } | dict(own))
+    set_data(config, chosen.data)
+    config.data.sample_rate = config.model.sample_rate
+    config.train.update(
+        steps=steps,
+        batch_size=8,  # the authors: on each device
+        crop_seconds=2.04,  # 256 frames
+        ema_decay=0.999, eval_every=1350, eval_seconds=2.04, save_every=1350)  # an epoch of voicebank
+    config.optimizer.update(learning_rate=1e-4)
+    if chosen.length == 'short':
+        config.train.update(steps=1000, batch_size=4, eval_every=250, save_every=250, log_every=25)
+        config.optimizer.update(learning_rate=5e-4, decay='cosine', warmup_steps=100)
+    if chosen.size == 'small':
+        config.model.network.update(channels=32, multipliers=(1, 1, 2, 2, 2, 2, 3))
+    elif chosen.size == 'quick':
+        config.model.update(steps=2)
+        config.model.network.update(channels=8, multipliers=(1, 1, 1, 1, 1), blocks=1, attention=())
+        make_quick(config)
+    return config
+
+
 def make_quick(config: ConfigDict) -> None:
     """Shortens the training, including every stage, to the few steps of the size 'quick'."""
     config.train.update(steps=20, batch_size=4, crop_seconds=1.0, eval_every=10, eval_seconds=2.0, save_every=10,

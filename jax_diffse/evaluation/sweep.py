@@ -37,7 +37,7 @@ from jax_diffse.evaluation.utterances import read_all
 from jax_diffse.inference.setting import Setting, check_processed, check_seed, check_steps
 from jax_diffse.metrics import Pool, scoring
 from jax_diffse.runs import Run, with_model
-from jax_diffse.systems.base import Refiner, Sampling, sampling_steps
+from jax_diffse.systems.base import Refiner, Sampling, evaluations, sampling_steps
 
 SAMPLER = 'sampler.'  # prefix of keys of the sampler that the run has chosen
 PRECEDING = 'preceding'  # the stage of a refiner's input
@@ -199,7 +199,8 @@ def _points(variants: Sequence[Variant]) -> list[Point]:
     """The points of variants, without results. Runs are named by the last part of their workdir if that is unique."""
     workdirs = {variant.run.workdir for variant in variants}
     short = len({workdir.name for workdir in workdirs}) == len(workdirs)
-    points = [Point(run.workdir.name if short else str(run.workdir), changes, steps, named(run))
+    points = [Point(run.workdir.name if short else str(run.workdir), changes, steps, evaluations(run.system, steps),
+                    named(run))
               for run, changes, steps in variants]
     labels = [point.label for point in points]
     for label in labels:

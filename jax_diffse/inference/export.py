@@ -68,12 +68,14 @@ def _function(run: Run, preceding: Run | None, steps: int | None) -> Callable[..
     """The function to export; its name has the sample rate, as JAX's messages show the name."""
     def enhance(noisy, num_samples, seed, processed=None):
         noisy = mask_frames(noisy, num_samples)
-        level = jnp.sqrt(jnp.sum(noisy**2, axis=1) / jnp.maximum(num_samples, 1))
+        rms = jnp.sqrt(jnp.sum(noisy**2, axis=1) / jnp.maximum(num_samples, 1))
+        peak = jnp.max(jnp.abs(noisy), axis=1)
         rows = jnp.arange(len(noisy), dtype=jnp.uint32)
         zeros = jnp.zeros_like(rows)  # the hash of no name, and the first channel
         seeds = jnp.stack([jnp.broadcast_to(seed, rows.shape), zeros, zeros, rows], axis=1)
 
         def enhanced(run, processed=None, steps=None):
+            level = peak if run.system.level == 'peak' else rms
             chunks = Rows(noisy, num_samples, level, seeds, processed)
             stages = enhance_chunks(run.system, run.variables, chunks, steps)
             return list(stages.values())[-1]

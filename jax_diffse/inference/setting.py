@@ -23,8 +23,13 @@ class Setting:
 
     @property
     def sampling_steps(self) -> int | None:
-        """Network evaluations of one enhancement; None for a system that does not sample."""
+        """The number of sampling steps; None for a system that does not sample."""
         return base.sampling_steps(self.run.system, self.steps)
+
+    @property
+    def evaluations(self) -> int | None:
+        """Network evaluations of one enhancement; None for a system that does not sample."""
+        return base.evaluations(self.run.system, self.steps)
 
     def check(self, processed: bool) -> None:
         """Checks that the parts go together, without loading or running anything.
