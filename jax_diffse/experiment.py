@@ -208,6 +208,7 @@ def continuous(system: str, chosen: types.SimpleNamespace, steps: int, own: Mapp
         'exponent': 0.5,  # of the compression 'power'
         'factor': 0.15,  # of compressed spectrograms
         'padding': 'zeros',  # of frames; or 'reflection'
+        'condition': 'noisy',  # speech; or 'preceding': the output of another enhancer
         't_eps': 0.03,  # the smallest time of training
     } | dict(own))
     set_data(config, chosen.data)

@@ -17,7 +17,6 @@ from jax_diffse.inference.programs import Chunk, Programs
 from jax_diffse.inference.setting import check_preceding, check_processed, check_seed, check_steps
 from jax_diffse.inference.streaming import StreamingEnhancer, timing
 from jax_diffse.runs import Run
-from jax_diffse.systems.base import Refiner
 
 CHUNK_SECONDS = 16.0
 
@@ -219,7 +218,7 @@ class Enhancer:
                 return
             indices, group = found
             seconds = time.perf_counter() - self.compile_seconds - started
-            names = ('preceding',) * isinstance(self.run.system, Refiner) + self._programs.stages
+            names = ('preceding',) * self.run.system.follows + self._programs.stages
             yield Batch(indices, {stage: [stages[s] for stages in group] for s, stage in enumerate(names)}, seconds)
 
     def _grouped(self, waveforms: Sequence[np.ndarray], ids: Sequence[str], processed: Sequence[np.ndarray] | None,

@@ -17,7 +17,6 @@ from jax_diffse.inference.programs import Rows, enhance_chunks
 from jax_diffse.inference.setting import check_preceding, check_steps
 from jax_diffse.runs import Run
 from jax_diffse.spectral import mask_frames
-from jax_diffse.systems.base import Refiner
 
 PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 
@@ -58,7 +57,7 @@ def export(run: Run, targets: Sequence[str] = ('cpu', 'cuda', 'tpu'), *, chunk_s
     shape = (batch, round(chunk_seconds * system.sample_rate))
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct((batch,), jnp.int32),
                  jax.ShapeDtypeStruct((), jnp.uint32)]
-    if isinstance(system, Refiner) and preceding is None:
+    if system.follows and preceding is None:
         arguments.append(arguments[0])
     with platforms.exporting(targets):
         return jax.export.export(jax.jit(_function(run, preceding, steps)), platforms=targets)(*arguments)

@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSha
 
 from jax_diffse.errors import UserError
 from jax_diffse.runs import Run
-from jax_diffse.systems.base import Refiner, System, Variables
+from jax_diffse.systems.base import System, Variables
 
 
 class Chunk(NamedTuple):
@@ -76,7 +76,7 @@ class Programs:
         Raises:
           UserError: the output is not finite.
         """
-        if not isinstance(self.run.system, Refiner):
+        if not self.run.system.follows:
             return self._enhanced(chunks, None, rows, length, steps, all_stages)
         if self._preceding:
             processed = self._preceding(chunks, rows, length, None, False)[0]
@@ -122,7 +122,7 @@ class Programs:
             variables = jax.device_put(self.run.variables, everywhere)
             arguments = [jax.ShapeDtypeStruct(shape, dtype, sharding=split) for shape, dtype in (
                 ((rows, length), jnp.float32), ((rows,), jnp.int32), ((rows,), jnp.float32), ((rows, 4), jnp.uint32))]
-            processed = arguments[0] if isinstance(system, Refiner) else None
+            processed = arguments[0] if system.follows else None
             compiled = jax.jit(program).lower(variables, *arguments, processed).compile()
             self.compiled[kind] = functools.partial(compiled, variables)
             self._compile_seconds += time.perf_counter() - started

@@ -63,6 +63,11 @@ class System(abc.ABC):
     def init(self, key: jax.Array) -> Variables:
         """Draws initial variables."""
 
+    @property
+    def follows(self) -> bool:
+        """Whether the system takes, and needs, the output of a preceding enhancer: `processed`."""
+        return False
+
     @abc.abstractmethod
     def gain(self, noisy: jax.Array, num_samples: jax.Array) -> jax.Array:
         """The factor `[B]` that brings `noisy` to the level that the system works at.
@@ -76,7 +81,7 @@ class System(abc.ABC):
                 steps: int | None, processed: jax.Array | None) -> dict[str, jax.Array]:
         """`enhance_stages` with checked arguments.
 
-        `steps` is None unless the system is `Sampling`; `processed` is an array if it is a `Refiner`, else None.
+        `steps` is None unless the system is `Sampling`; `processed` is an array if it `follows` an enhancer, else None.
         """
 
     def enhance_stages(self, variables: Variables, noisy: jax.Array, num_samples: jax.Array, key: jax.Array, *,
@@ -142,7 +147,11 @@ class Sampling(System):
 
 
 class Refiner(System):
-    """A system that takes, and needs, the output of a preceding enhancer: `processed`."""
+    """A prior of clean speech, which refines the output of a preceding enhancer."""
+
+    @property
+    def follows(self) -> bool:
+        return True
 
     @abc.abstractmethod
     def generate(self, variables: Variables, key: jax.Array, num_samples: int, *,
@@ -216,15 +225,15 @@ def check_steps(system: System, steps: int | None) -> None:
 
 
 def check_processed(system: System, given: bool) -> None:
-    """Checks that a `Refiner` is given the output of a preceding enhancer, and that another system is not.
+    """Checks that a system that `follows` an enhancer is given its output, and that another system is not.
 
     Raises:
       ValueError: it should be given, or should not.
     """
     name = type(system).__name__
-    if given and not isinstance(system, Refiner):
+    if given and not system.follows:
         raise ValueError(f'{name} enhances noisy speech by itself and refines nothing')
-    if not given and isinstance(system, Refiner):
+    if not given and system.follows:
         raise ValueError(f'{name} refines the output of another enhancer: it needs `processed`')
 
 

@@ -17,6 +17,7 @@ from jax_diffse.systems.base import LossOutput, Sampling
 
 GROUP = 'ncsnpp'
 PADDINGS = ('zeros', 'reflection')
+CONDITIONS = ('noisy', 'preceding')
 VALIDATION_GRID = 8  # times at which a network is validated, one per utterance
 
 
@@ -32,8 +33,10 @@ class Rule(Protocol):
 class Continuous(Sampling):
     """A network that is trained and asked at continuous times, between clean speech at 0 and noisy speech at 1.
 
-    The system works at a peak of 1. Numbers of frames are padded to a multiple that the network can halve; what it
-    makes of the padding is part of the last samples, as in the released code.
+    The system works at a peak of 1 of its input. That is noisy speech or, as in StoRM (Lemercier et al., IEEE/ACM TASLP
+    31, 2023), the output of a preceding enhancer; it is then trained on pairs of clean speech and such output. Numbers
+    of frames are padded to a multiple that the network can halve; what it makes of the padding is part of the last
+    samples, as in the released code.
 
     The defaults are those of SGMSE+ at 16 kHz.
     """
@@ -47,14 +50,16 @@ class Continuous(Sampling):
     exponent: float = 0.5  # of the compression 'power'
     factor: float = 0.15  # of compressed spectrograms
     padding: str = 'zeros'  # of frames; or 'reflection'
+    condition: str = 'noisy'  # speech; or 'preceding': another enhancer's output in its place, also in training
     steps: int = 30  # default number of sampling steps
     t_eps: float = 0.03  # the smallest time of training
 
     level = 'peak'
 
     def __post_init__(self):
-        if self.padding not in PADDINGS:
-            raise ValueError(f'padding must be one of {PADDINGS}, got {self.padding!r}')
+        for name, known in (('padding', PADDINGS), ('condition', CONDITIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
         bins, multiple = self.front_end.num_bins, self.network.multiple
         if bins % multiple:
             raise ValueError(f'n_fft: expected a number of bins, n_fft / 2 + 1, that is a multiple of {multiple}, as '
@@ -67,6 +72,10 @@ class Continuous(Sampling):
     def front_end(self) -> FrontEnd:
         return FrontEnd(self.sample_rate, self.n_fft, self.hop, self.compression, unit_rms=False, unit_peak=True,
                         exponent=self.exponent, factor=self.factor, sqrt_hann=self.sqrt_hann, whole_hops=False)
+
+    @property
+    def follows(self) -> bool:
+        return self.condition == 'preceding'
 
     @property
     def default_steps(self) -> int:
@@ -140,6 +149,8 @@ class Continuous(Sampling):
 
     def _stages(self, variables, noisy, num_samples, key, gain, steps, processed):
         """The one stage 'enhanced'."""
+        if self.follows:  # at its own level, as in training
+            noisy, gain = processed, self.gain(processed, num_samples)
         gain, length = gain[:, None], noisy.shape[1]
         spec = self.front_end.analyze(noisy * gain, num_samples)
         spec = pad_frames(spec, self.front_end.num_frames(num_samples), self.network.multiple,

@@ -14,6 +14,7 @@ from jax_diffse.conversion import ncsnpp as conversion
 from jax_diffse.diffusion import ddpm
 from jax_diffse.diffusion.preconditioning import Preconditioning
 from jax_diffse.diffusion.processes import Ouve
+from jax_diffse.errors import UserError
 from jax_diffse.inference.enhancer import Enhancer
 from jax_diffse.networks.ncsnpp import NcsnppConfig
 from jax_diffse.runs import Run
@@ -268,6 +269,21 @@ def test_silence_stays_silent(name):
     assert not np.any(Enhancer(run)(np.zeros(2000, np.float32), 16_000))
 
 
+def test_the_output_of_a_preceding_enhancer_can_take_the_place_of_noisy_speech():
+    """One after the other is the same as both at once."""
+    follower = dataclasses.replace(SYSTEMS['flowse'], condition='preceding')
+    alone, run = (Run(system, variables_for('flowse'), None, 0, '', 'none') for system in (SYSTEMS['flowse'], follower))
+    first = Run(SYSTEMS['bridge'], variables_for('bridge'), None, 0, '', 'none')
+    noisy = speech(2000)
+    expected = Enhancer(alone)(Enhancer(first)(noisy, 16_000), 16_000)
+    found = Enhancer(run, preceding=first)(noisy, 16_000)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.max(np.abs(expected)))
+    with pytest.raises(UserError, match='FlowSe refines the output of another enhancer'):
+        Enhancer(run)(noisy, 16_000)
+    with pytest.raises(UserError, match='refines the output of another enhancer itself'):
+        Enhancer(run, preceding=run)
+
+
 def test_bfloat16_is_close_to_float32():
     system = SYSTEMS['flowse']
     low = dataclasses.replace(system, network=dataclasses.replace(system.network, dtype='bfloat16'))
@@ -394,6 +410,7 @@ def test_a_network_of_zeros_has_the_loss_of_its_target(monkeypatch):
 
 @pytest.mark.parametrize(('make', 'message'), [
     (lambda: Sgmse(padding='wrap'), "padding must be one of ('zeros', 'reflection'), got 'wrap'"),
+    (lambda: FlowSe(condition='both'), "condition must be one of ('noisy', 'preceding'), got 'both'"),
     (lambda: Sgmse(n_fft=512), 'n_fft: expected a number of bins, n_fft / 2 + 1, that is a multiple of 64, as the '
                                'network halves them, got n_fft 512 with 257 bins'),
     (lambda: Sgmse(t_eps=1.0), 't_eps: expected a time above 0 and below 1, got 1'),
