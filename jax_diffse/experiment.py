@@ -226,7 +226,7 @@ def continuous(system: str, chosen: types.SimpleNamespace, steps: int, own: Mapp
         config.model.network.update(channels=32, multipliers=(1, 1, 2, 2, 2, 2, 3))
     elif chosen.size == 'quick':
         config.model.update(steps=2)
-        config.model.network.update(channels=8, multipliers=(1, 1, 1, 1, 1), blocks=1, attention=())
+        config.model.network.update(channels=8, multipliers=(1, 1, 1), blocks=1, attention=())
         make_quick(config)
     return config
 

@@ -247,7 +247,7 @@ def test_every_system_of_the_package_has_a_benchmark_that_evaluates_its_network(
              for name, config in plan.SYSTEMS.items()}
     assert {type(system) for system in built.values()} == set(systems.SYSTEMS.values())
     assert [built[name].stage for name in ('c_gen', 'diffusion', 'refiner')] == ['c_gen', 'diffusion', 'refiner']
-    for name in ('c_gen', 'diffusion', 'dccrn', 'segan', 'diffgmm', 'diffiner_compact'):
+    for name in ('c_gen', 'diffusion', 'dccrn', 'segan', 'diffgmm', 'diffiner_compact', 'flowse'):
         system = built[name]
         inputs = of_systems.noise(system, 2, 0.25)
         function, args = of_systems.evaluation(system, measure.drawn(system), inputs)
