@@ -1,7 +1,7 @@
 """Data sets and the tf.data pipeline; nothing outside this package imports TensorFlow.
 
-This module, `folders` and `arrays` load without TensorFlow; `pipeline`, `tf_spectral`, `tfds_source` and the builders
-import it.
+This module, `folders`, `packed` and `arrays` load without TensorFlow; `pipeline`, `tf_spectral`, `tfds_source`,
+`packing` and the builders import it.
 """
 
 import dataclasses
@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 
 
 def open_source(config: DataConfig, split: str) -> Source:
-    """Opens the 'train', 'validation' or 'test' split. Every file of a `folders` split is read once, to
-    check it.
+    """Opens the 'train', 'validation' or 'test' split. New and changed files of a `folders` split are read once, to
+    check them (`config.check`).
 
     Raises:
       UserError: a folder is missing or not named; bad files (all in one message); the data set does not exist or is

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jax_diffse import audio_files
-from jax_diffse.data import esc
+from jax_diffse.data import esc, packed
 from jax_diffse.data.config import DataConfig
-from jax_diffse.data.mixing import Levels, MixSource, list_mixtures, piece
-from jax_diffse.data.scan import AudioFile, report_bad_files, survey
+from jax_diffse.data.facts import Rules
+from jax_diffse.data.mixing import Levels, MixSource, Mixtures, piece
+from jax_diffse.data.recordings import AudioFile, AudioFiles
+from jax_diffse.data.scan import partners, report_bad_files, survey_by
 from jax_diffse.data.share import choose_share, count
 from jax_diffse.data.speakers import Speakers, speakers
 from jax_diffse.errors import UserError
@@ -88,57 +90,52 @@ def open_folders(config: DataConfig, split: str) -> PairSource | MixSource | Cle
     return openers[kind](config, split, folders, shared)
 
 
-def _survey(root, config) -> tuple[dict[str, AudioFile], dict[str, str]]:
-    return survey(root, config.sample_rate, config.min_seconds, config.resample)
+def _survey(root, config, role) -> tuple[AudioFiles, dict[str, str]]:
+    """The good and the bad recordings of a folder, or of a packed data set."""
+    index = packed.index(root)
+    rules = Rules(config.sample_rate, config.min_seconds, config.resample, config.check)
+    return index.survey(role, rules) if index else survey_by(rules, root)
 
 
 def _open_pairs(config, split, folders, shared) -> PairSource:
-    clean, bad_clean = _survey(folders.clean, config)
-    noisy, bad_noisy = _survey(folders.noisy, config)
-    spoiled = {audio_files.name(path, root) for bad, root in ((bad_clean, folders.clean), (bad_noisy, folders.noisy))
-               for path in bad}
-    bad = bad_clean | bad_noisy
-    total = len(clean) + len(noisy) + len(bad)
-    for own, others, root in ((clean, noisy, folders.noisy), (noisy, clean, folders.clean)):
-        bad |= {own[name].path: f'unpaired: no file of this name in {root}'
-                for name in own.keys() - others.keys() - spoiled}
-    for name in clean.keys() & noisy.keys():
-        if clean[name].num_samples != noisy[name].num_samples:
-            bad[noisy[name].path] = (f'{noisy[name].num_samples} samples, '
-                                     f'but {clean[name].num_samples} in {clean[name].path}')
+    (clean, bad_clean), (noisy, bad_noisy) = (_survey(getattr(folders, role), config, role)
+                                              for role in ('clean', 'noisy'))
+    total = sum(map(len, (clean, bad_clean, noisy, bad_noisy)))
+    clean, noisy, bad = partners(clean, noisy, (bad_clean, bad_noisy))
     report_bad_files(bad, total, config.skip_bad)
-    names = [name for name in clean if name in noisy and noisy[name].path not in bad]
-    names, used = _utterances(names, config, split, folders.clean, shared)
-    return PairSource(config.sample_rate, [clean[name] for name in names], [noisy[name] for name in names], used)
+    chosen, used = _utterances(clean.names(), config, split, folders.clean, shared)
+    return PairSource(config.sample_rate, clean.take(chosen), noisy.take(chosen), used)
 
 
 def _open_mix(config, split, folders, shared) -> MixSource:
-    speech, bad_speech = _survey(folders.speech, config)
-    noise, bad_noise = _survey(folders.noise, config)
+    speech, bad_speech = _survey(folders.speech, config, 'speech')
+    noise, bad_noise = _survey(folders.noise, config, 'noise')
     bad = bad_speech | bad_noise
     report_bad_files(bad, len(speech) + len(noise) + len(bad), config.skip_bad)
-    names, used = _utterances(speech, config, split, folders.speech, shared)
-    pad = round(config.pad_seconds * config.sample_rate) if split != 'train' else 0
-    speech = [speech[name].extended(pad) for name in names]
-    labels, said = _noises(noise, config, split, folders.noise, shared)
+    chosen, used = _utterances(speech.names(), config, split, folders.speech, shared)
+    speech = speech.take(chosen)
+    if split != 'train':
+        speech = speech.extended(round(config.pad_seconds * config.sample_rate))
+    names = noise.names()
+    labels, said = _noises(names, config, split, folders.noise, shared)
     if said:
         print(said, flush=True)
-    noise = [dataclasses.replace(noise[name], label=label) for name, label in labels.items()]
+    noise = noise.take([i for i, name in enumerate(names) if name in labels],
+                       [labels[name] for name in names if name in labels])
     levels = Levels(config.test_snr_db) if split == 'test' else Levels(config.snr_db, config.snr_uniform,
                                                                        config.noise_gain)
-    conditions = len({file.noise_class for file in noise}) * len(levels.listed)
+    conditions = len(set(noise.noise_classes())) * len(levels.listed)
     count = len(speech) if split == 'train' else max(len(speech), conditions)
     clip = 0 if split == 'train' else round(config.clip_seconds * config.sample_rate)
-    mixtures = list_mixtures(speech, noise, levels, count, clip)
     seen = _training_classes(config, noise) if split == 'test' else None
-    return MixSource(config.sample_rate, mixtures, noise, levels, seen, used)
+    return MixSource(config.sample_rate, Mixtures(speech, noise, levels, count, clip), noise, levels, seen, used)
 
 
 def _open_clean(config, split, folders, shared) -> CleanSource:
-    speech, bad = _survey(folders.speech, config)
+    speech, bad = _survey(folders.speech, config, 'speech')
     report_bad_files(bad, len(speech) + len(bad), config.skip_bad)
-    names, used = _utterances(speech, config, split, folders.speech, shared)
-    return CleanSource(config.sample_rate, [speech[name] for name in names], used)
+    chosen, used = _utterances(speech.names(), config, split, folders.speech, shared)
+    return CleanSource(config.sample_rate, speech.take(chosen), used)
 
 
 def _training_classes(config, noise) -> frozenset[str] | None:
@@ -151,9 +148,10 @@ def _training_classes(config, noise) -> frozenset[str] | None:
     try:
         if not root:
             raise UserError('config.data.train.noise names no directory')
-        names = [audio_files.name(path, root) for path in audio_files.find(root)]
+        index = packed.index(root)
+        names = index.names() if index else [audio_files.stem(path) for path in audio_files.list_paths(root)]
         classes = set(_noises(names, config, 'train', root, shared)[0].values())
-        for where, those in ((root, classes), (config.test.noise, {file.label for file in noise})):
+        for where, those in ((root, classes), (config.test.noise, set(noise.labels))):
             if '' in those:
                 raise UserError(f'{where}: has files outside class folders')
         return frozenset(classes)
@@ -162,26 +160,28 @@ def _training_classes(config, noise) -> frozenset[str] | None:
         return None
 
 
-def _utterances(names, config, split, root, shared) -> tuple[list[str], str]:
-    """Selects the utterances of a split, and says how many of how many if it uses a share.
+def _utterances(names: list[str], config, split, root, shared) -> tuple[np.ndarray, str]:
+    """Selects the utterances of a split by their places in `names`, and says how many of how many if it uses a share.
 
     Whole speakers are held out for validation if it shares the training material.
     """
     share, seed = config.share_of(split)
     _check_enough(names, root, 2 if shared else 1)
+    chosen = np.arange(len(names))
     if not shared and share == 1:
-        return list(names), ''
+        return chosen, ''
     level = config.speaker_level if shared or split == 'train' else 0
     groups = speakers(names, level, 'config.data.speaker_level')
     if shared:
         held = held_out(groups.of, config.held_out)
         if split == 'validation':
             print(_describe(root, groups, held), flush=True)
-        names = [name for name in names if (name in held) == (split == 'validation')]
+        chosen = np.flatnonzero([(name in held) == (split == 'validation') for name in names])
     if share == 1:
-        return names, ''
-    chosen = choose_share({name: groups.of[name] if groups.found else '' for name in names}, share, seed)
-    return [name for name in names if name in chosen], count(len(chosen), len(names))
+        return chosen, ''
+    among = [names[i] for i in chosen.tolist()]
+    kept = choose_share({name: groups.of[name] if groups.found else '' for name in among}, share, seed)
+    return chosen[[name in kept for name in among]], count(len(kept), len(among))
 
 
 def _noises(names, config, split, root, shared) -> tuple[dict[str, str], str]:
@@ -191,7 +191,8 @@ def _noises(names, config, split, root, shared) -> tuple[dict[str, str], str]:
     several clips of ESC were cut from it.
     """
     _check_enough(names, root)
-    of_esc = esc.clips(root)
+    index = packed.index(root)
+    of_esc = index.clips() if index else esc.clips(root)
     known = of_esc or {name: esc.Clip(name.rpartition('/')[0].rpartition('/')[2], name) for name in names}
     clips = {name: known[name] for name in names}
     if of_esc and config.esc_test_fold:

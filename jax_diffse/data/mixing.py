@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from jax_diffse import files
-from jax_diffse.data.scan import SILENCE, AudioFile, is_silent
+from jax_diffse.data.recordings import AudioFile, AudioFiles
+from jax_diffse.data.scan import SILENCE, is_silent
 
 _TRIES = 10  # random places that are tried before the loudest one of a file is used
 _GAIN = 1  # the random stream of a mixture's gain; that of its noise is another
@@ -114,13 +115,61 @@ class Mixture:
         return float(10 * np.log10(speech / np.mean((noisy - clean)**2)))
 
 
+class Mixtures(Sequence[Mixture]):
+    """`count` fixed mixtures, spread evenly over the utterances and over the conditions (noise class, SNR).
+
+    The numbers of mixtures per condition differ by one at most. Conditions are shuffled, so that they do not follow
+    the order of the speakers. Longer utterances are cut to `clip` samples, unless it is 0. Where levels are gains, the
+    conditions are the noise classes, and the gain of a mixture follows from its id. A mixture is made when it is asked
+    for.
+    """
+
+    def __init__(self, speech: Sequence[AudioFile], noise: AudioFiles, levels: Levels, count: int, clip: int = 0):
+        self._speech, self._noise, self._levels, self._count, self._clip = speech, noise, levels, count, clip
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, k):
+        if not 0 <= k < self._count:
+            raise IndexError(k)
+        places, levels = self._chosen
+        utterance, file, level = self.utterance(k), self._noise[places[k]], levels[k]
+        name = f'{utterance.name}_{file.name.replace("/", "-")}' + ('' if level is None else f'_{level:g}dB')
+        seed = [zlib.crc32(name.encode()), _GAIN]
+        gain = np.random.default_rng(seed).uniform(*self._levels.gain) if self._levels.gain else None
+        length = min(utterance.num_samples, self._clip or utterance.num_samples)
+        return Mixture(name, utterance, file, level, length, gain)
+
+    def utterance(self, k: int) -> AudioFile:
+        """The utterance of mixture k."""
+        return self._speech[k % len(self._speech)]
+
+    @functools.cached_property
+    def _chosen(self) -> tuple[np.ndarray, list[float | None]]:
+        """The place of the noise of every mixture, and its SNR."""
+        classes: dict[str, list[int]] = {}
+        for place, kind in enumerate(self._noise.noise_classes()):
+            classes.setdefault(kind, []).append(place)
+        conditions = [(places, snr) for _, places in sorted(classes.items()) for snr in self._levels.listed]
+        places, levels = np.zeros(self._count, np.int64), []
+        for k in range(self._count):
+            if k % len(conditions) == 0:
+                rng = np.random.default_rng(k)
+                order = rng.permutation(len(conditions))
+            among, snr = conditions[order[k % len(conditions)]]
+            places[k] = among[rng.integers(len(among))]
+            levels.append(snr)
+        return places, levels
+
+
 @dataclasses.dataclass(frozen=True)
 class MixSource:
     """Speech and noise, mixed anew for every training example; `read` returns the fixed mixtures of a list."""
 
     sample_rate: int  # Hz
-    mixtures: Sequence[Mixture]
-    noise: Sequence[AudioFile]  # that `draw` draws from
+    mixtures: Mixtures
+    noise: AudioFiles  # that `draw` draws from
     levels: Levels  # that `draw` draws from
     seen: frozenset[str] | None = None  # noise classes of training, if `info` is to tell seen from unseen ones
     used: str = ''  # how many utterances of how many, if a share is used
@@ -152,7 +201,7 @@ class MixSource:
 
         An SNR is that of these samples. Speech that is silent from `start` on then stays silent.
         """
-        clean = piece(self.mixtures[i].speech, num_samples, rng, start)
+        clean = piece(self.mixtures.utterance(i), num_samples, rng, start)
         noise, _ = crop(self.noise[rng.integers(len(self.noise))], len(clean), rng)
         return self.levels.mix(clean, noise, rng)
 
@@ -165,27 +214,3 @@ class MixSource:
         files.write_text(path, '\n'.join(lines) + '\n')
 
 
-def list_mixtures(speech: Sequence[AudioFile], noise: Sequence[AudioFile], levels: Levels,
-                  count: int, clip: int = 0) -> list[Mixture]:
-    """Lists `count` fixed mixtures, spread evenly over the utterances and over the conditions (noise class, SNR).
-
-    The numbers of mixtures per condition differ by one at most. Conditions are shuffled, so that they do not follow
-    the order of the speakers. Longer utterances are cut to `clip` samples, unless it is 0. Where levels are gains, the
-    conditions are the noise classes, and the gain of a mixture follows from its id.
-    """
-    classes = {}
-    for file in noise:
-        classes.setdefault(file.noise_class, []).append(file)
-    conditions = [(files, snr) for _, files in sorted(classes.items()) for snr in levels.listed]
-    mixtures = []
-    for k in range(count):
-        if k % len(conditions) == 0:
-            rng = np.random.default_rng(k)
-            order = rng.permutation(len(conditions))
-        files, snr = conditions[order[k % len(conditions)]]
-        utterance, file = speech[k % len(speech)], files[rng.integers(len(files))]
-        name = f'{utterance.name}_{file.name.replace("/", "-")}' + ('' if snr is None else f'_{snr:g}dB')
-        gain = np.random.default_rng([zlib.crc32(name.encode()), _GAIN]).uniform(*levels.gain) if levels.gain else None
-        mixtures.append(Mixture(name, utterance, file, snr, min(utterance.num_samples, clip or utterance.num_samples),
-                                gain))
-    return mixtures

@@ -29,7 +29,7 @@ from jax_diffse.training.stopping import Stop
 
 # Keys that may change when a run is resumed.
 FREE_KEYS = ('train.steps', 'train.log_every', 'train.save_every', 'train.max_minutes', 'train.early_stop', 'parallel',
-             'log')
+             'log', 'data.check')
 
 
 @dataclasses.dataclass(frozen=True)
