@@ -24,7 +24,8 @@ KIND = 'packed recordings'
 SPLIT = 'train'  # TFDS's name for all recordings
 FULL_SCALE = 32_768  # int16 value of 1.0
 PARTS = {'speech': ('audio', 'clean'), 'clean': ('audio', 'clean'), 'noisy': ('audio', 'noisy'), 'noise': ('audio',)}
-_OPTIONS = 'readahead_buffer_size:0'  # records are read in random order
+_OPTIONS = 'readahead_buffer_size:0,max_parallelism:0'  # records are read in random order, by several threads
+_BUFFER = 1 << 16  # bytes that are read at once; records are this long or a little longer
 
 
 def shard_name(kind: str, shard: int, count: int) -> str:
@@ -87,7 +88,8 @@ class Index:
         try:
             with self._lock:
                 if shard not in self._readers:
-                    self._readers[shard] = array_record_module.ArrayRecordReader(path, _OPTIONS)
+                    self._readers[shard] = array_record_module.ArrayRecordReader(
+                        path, _OPTIONS, file_reader_buffer_size=_BUFFER)
             length = self.about['shard_lengths'][shard]
             return self._readers[shard].read([row - int(self._ends[shard]) + length])[0]
         except (RuntimeError, IndexError, ValueError) as error:
