@@ -20,7 +20,7 @@ import soundfile
 
 from benchmarks.figures import Figure, LeftOut, figure
 from jax_diffse import audio_files
-from jax_diffse.data import DataConfig, manifest, open_source
+from jax_diffse.data import DataConfig, manifest, open_training
 from jax_diffse.data.columns import Names
 from jax_diffse.data.config import Folders
 from jax_diffse.data.facts import SOUND, Facts
@@ -126,8 +126,7 @@ def main() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
     config = DataConfig(train=Folders(speech=given['speech'], noise=given['noise']))
-    source = open_source(config, 'train')
-    open_source(config, 'validation')
+    source, _ = open_training(config)
     taken = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)  # kB on Linux
     if given['batch']:
         batches = pipeline.train_batches(source, None, batch_size=BATCH, num_samples=SAMPLE_RATE, seed=0,

@@ -13,6 +13,7 @@ from jax_diffse.errors import UserError
 EXTENSIONS = ('.wav', '.flac', '.mp3', '.ogg', '.opus', '.aiff', '.aif', '.aifc', '.au', '.snd', '.caf', '.w64',
               '.rf64', '.wave', '.bwf', '.oga', '.mp1', '.mp2', '.sph', '.nist', '.voc', '.8svx', '.svx', '.iff',
               '.avr', '.ircam', '.sf', '.paf', '.pvf', '.xi', '.wve')
+_EXTENSIONS = frozenset(EXTENSIONS)
 
 
 def name(path: str | os.PathLike, root: str | os.PathLike) -> str:
@@ -110,8 +111,8 @@ def _left_out(path: str, entry: os.DirEntry | None) -> str:
         return 'hidden'
     if entry is None:
         return 'folders that cannot be read'
-    suffix = os.path.splitext(entry.name)[1].lower()
-    if suffix in EXTENSIONS:
+    suffix = entry.name[entry.name.rfind('.'):].lower() if '.' in entry.name else ''
+    if suffix in _EXTENSIONS:
         return '' if _is(entry.is_file) or not os.path.exists(entry.path) else 'not a file but a device or pipe'
     return f'{suffix if len(suffix) > 1 else "without an extension"} (not an audio format)'
 

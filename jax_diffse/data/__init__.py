@@ -12,11 +12,12 @@ from jax_diffse.data.config import FOLDERS, SPLITS, DataConfig
 from jax_diffse.data.folders import open_folders
 from jax_diffse.data.mixing import MixSource
 from jax_diffse.data.resampling import Resampled
+from jax_diffse.data.scan import folders_once
 from jax_diffse.data.share import take_share
 from jax_diffse.data.source import Padded, Source
 from jax_diffse.errors import UserError
 
-__all__ = ['FOLDERS', 'SPLITS', 'DataConfig', 'Source', 'open_folders', 'open_source']
+__all__ = ['FOLDERS', 'SPLITS', 'DataConfig', 'Source', 'open_folders', 'open_source', 'open_training']
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,16 @@ def open_source(config: DataConfig, split: str) -> Source:
     if split == 'train' or not config.pad_seconds or isinstance(source, MixSource):  # extended before mixing
         return source
     return Padded(source, round(config.pad_seconds * config.sample_rate))
+
+
+def open_training(config: DataConfig) -> tuple[Source, Source]:
+    """Opens the 'train' and the 'validation' split, and searches folders that both read only once.
+
+    Raises:
+      UserError: see `open_source`.
+    """
+    with folders_once():
+        return open_source(config, 'train'), open_source(config, 'validation')
 
 
 def _check_used(config: DataConfig) -> None:

@@ -132,4 +132,5 @@ def _read(root: str, path: str, changed: int) -> Index:
     try:
         return Index(root, *columns.read(path, KIND))
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f'{path}: cannot be read ({error}); restore it, or pack the recordings again') from error
+        reason = getattr(error, 'strerror', None) or str(error).removeprefix(f'{path}: ')
+        raise UserError(f'{path}: cannot be read ({reason}); restore it, or pack the recordings again') from error

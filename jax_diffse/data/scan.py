@@ -1,11 +1,15 @@
 """Finds the audio files that cannot be used, before a training or an evaluation starts."""
 
+import array
 import concurrent.futures
+import contextlib
+import contextvars
 import hashlib
 import logging
 import os
 import pathlib
 import time
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -23,6 +27,7 @@ _PART = 512  # files between two looks at the clock
 _SAY_SECONDS, _SAVE_SECONDS = 10, 60  # between lines of progress, and between manifests while files are checked
 
 log = logging.getLogger(__name__)
+_surveys: contextvars.ContextVar[dict | None] = contextvars.ContextVar('surveys', default=None)
 
 
 def is_silent(samples: np.ndarray) -> bool:
@@ -53,6 +58,25 @@ def survey(root: str, sample_rate: int, min_seconds: float, resample: bool = Fal
 
 def survey_by(rules: Rules, root: str, paths: list[str] | None = None) -> tuple[AudioFiles, dict[str, str]]:
     """Does what `survey` does for some of the files: `paths` below the folder, in the order of `list_paths`."""
+    surveys = _surveys.get()
+    if paths is not None or surveys is None:
+        return _survey(rules, root, paths)
+    if (root, rules) not in surveys:
+        surveys[root, rules] = _survey(rules, root, None)
+    return surveys[root, rules]
+
+
+@contextlib.contextmanager
+def folders_once() -> Iterator[None]:
+    """Within it, a folder is searched once, however often `survey` is called."""
+    token = _surveys.set({})
+    try:
+        yield
+    finally:
+        _surveys.reset(token)
+
+
+def _survey(rules: Rules, root: str, paths: list[str] | None) -> tuple[AudioFiles, dict[str, str]]:
     key = os.path.realpath(root)
     if paths is None:
         paths = audio_files.list_paths(root)
@@ -84,9 +108,10 @@ def _same_names(files: AudioFiles, kept: np.ndarray) -> dict[int, str]:
     """The files, among those that are kept, whose name an earlier one has: row -> reason."""
     names = files.names()
     hashes = np.fromiter(map(hash, names), np.int64, len(names))
-    values, counts = np.unique(hashes, return_counts=True)
+    ordered = np.sort(hashes)
+    several = ordered[1:][ordered[1:] == ordered[:-1]]
     first, found = {}, {}
-    for row in np.flatnonzero(kept & np.isin(hashes, values[counts > 1])).tolist():
+    for row in np.flatnonzero(kept & np.isin(hashes, several)).tolist() if len(several) else ():
         other = first.setdefault(names[row], row)
         if other != row:
             found[row] = f'has the same name as {files.path(other)}'
@@ -129,15 +154,16 @@ def _look(manifest: Manifest, prefix: str, paths: list[str], rules: Rules) -> tu
 
 def _stat(facts: Facts, prefix: str, paths: list[str]) -> dict[int, str]:
     """Stores size and time of every file; returns why files cannot be read: row -> reason."""
-    failures = {}
+    failures, found = {}, array.array('q')  # which is faster than single elements of NumPy's arrays
     for row, path in enumerate(paths):
         try:
             stat = os.stat(prefix + path)
+            found.extend((stat.st_size, stat.st_mtime_ns))
         except OSError as error:
+            found.extend((0, 0))
             failures[row] = ('a link that leads to no file' if os.path.islink(prefix + path) else
                              f'cannot be read ({error.strerror})')
-        else:
-            facts.size[row], facts.changed[row] = stat.st_size, stat.st_mtime_ns
+    facts.size[:], facts.changed[:] = np.array(found).reshape(-1, 2).T
     return failures
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from jax_diffse import audio, audio_files
-from jax_diffse.data import DataConfig, columns, manifest, open_source, scan
+from jax_diffse.data import DataConfig, columns, manifest, open_source, open_training, scan
 from jax_diffse.data.columns import Names
 from jax_diffse.data.config import Folders
 from jax_diffse.data.speakers import speakers
@@ -240,6 +241,19 @@ def test_nothing_is_written_into_the_folders(mix_folders, tmp_path):
     before = sorted(tmp_path.joinpath('speech').rglob('*'))
     start(mix_folders)
     assert sorted(tmp_path.joinpath('speech').rglob('*')) == before
+
+
+def test_train_and_validation_search_a_folder_once(mix_folders, monkeypatch):
+    searched, list_paths = [], audio_files.list_paths
+    monkeypatch.setattr(audio_files, 'list_paths', lambda root: searched.append(root) or list_paths(root))
+    config = DataConfig(train=mix_folders, held_out=0.3)
+    expected = [ids(open_source(config, split)) for split in ('train', 'validation')]
+    searched.clear()
+    assert [ids(source) for source in open_training(config)] == expected
+    assert searched.count(mix_folders.speech) == 1
+    for folder in ('new', 'newer'):  # outside of it, folders are searched at every call
+        write(pathlib.Path(mix_folders.speech) / 'spk0' / f'{folder}.wav', wave(0))
+        assert sum(map(len, open_training(config))) > sum(map(len, expected))
 
 
 def test_a_folder_is_known_by_every_path_to_it(speech_folder, tmp_path, counts, monkeypatch):
