@@ -1,7 +1,8 @@
 """Measures systems, scaling, data, metrics, NISQA, losses and streaming: `python -m benchmarks`.
 
 Writes OUTPUT/benchmarks.json and OUTPUT/benchmarks.md. With --plan, it measures nothing and writes OUTPUT/plans.json
-and OUTPUT/plans.md: what the compilers for accelerators say of every system. docs/benchmarks.md explains each figure.
+and OUTPUT/plans.md: what the compilers for accelerators say of every system; plans that are there already stay until
+they are made again. docs/benchmarks.md explains each figure.
 """
 
 import argparse
@@ -105,18 +106,20 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _plan(args: argparse.Namespace, machine: dict) -> int:
-    """Plans the systems one after the other and writes the results after each; returns 1 if one failed."""
-    found = {**machine, 'plans': [], 'failures': {}}
+    """Plans the systems one after the other and writes the results after each; returns 1 if one failed.
+
+    Plans in the folder stay there until they are made again.
+    """
+    found, failed = plans.load(args.output / 'plans.json'), False
     for each in plans.jobs(args.systems, args.targets):
         outcome = job.start(each)
-        found['plans'] += outcome.figures
         print(f'{each}: {outcome.failure or "planned"}', flush=True)
-        if outcome.failure:
-            found['failures'][str(each)] = outcome.failure
+        found[each.label] = plans.record(outcome, machine)
+        failed |= bool(outcome.failure)
         files.write_text(args.output / 'plans.json', json.dumps(found, indent=1) + '\n')
         files.write_text(args.output / 'plans.md', plans.markdown(found))
     print(f'{args.output / "plans.md"}')
-    return 1 if found['failures'] else 0
+    return int(failed)
 
 
 def _measure(each: plan.Job, synthetic: bool, found: report.Report) -> None:

@@ -11,6 +11,7 @@ SYSTEMS = {  # name -> config and variants
     'c_gen': 'dr_diffuse:c_gen', 'diffusion': 'dr_diffuse:diffusion', 'refiner': 'dr_diffuse:refiner',
     'dccrn': 'dccrn', 'segan': 'segan', 'diffgmm': 'diffgmm', 'diffgmm_small': 'diffgmm:small',
     'noise_unet': 'noise_unet',
+    'sgmse': 'sgmse', 'sgmse_small': 'sgmse:small', 'bridge': 'bridge', 'flowse': 'flowse',
     'diffiner': 'diffiner', 'diffiner_small': 'diffiner:small', 'diffiner_compact': 'compact_diffiner',
 }
 PARTS = ('systems', 'scaling', 'pipeline', 'starts', 'metrics', 'nisqa', 'losses', 'streaming')

@@ -10,8 +10,10 @@ from benchmarks.measure import drawn, peaks, program
 from jax_diffse import config as configs
 from jax_diffse import systems
 from jax_diffse.networks.gmm_unet import GmmUNet
+from jax_diffse.networks.ncsnpp import Ncsnpp
 from jax_diffse.networks.noise_unet import NoiseUNet
 from jax_diffse.systems.base import Refiner, System, Variables, sampling_steps
+from jax_diffse.systems.continuous import Continuous
 from jax_diffse.systems.dccrn import Dccrn
 from jax_diffse.systems.diffgmm import DiffGmm
 from jax_diffse.systems.diffiner import Diffiner
@@ -85,6 +87,9 @@ def evaluation(system: System, variables: Variables, inputs: dict[str, jax.Array
         case NoiseUnet():
             shape = (len(noisy), system.frames, system.front_end.num_bins, 1)
             network, args = NoiseUNet(system.network), (jax.random.normal(jax.random.key(2), shape),)
+        case Continuous():
+            padded, _ = system.pair(inputs)
+            network, args = Ncsnpp(system.network), (padded, padded, level / 2, system.padded_frames(lengths))
         case Diffiner():
             shape = (len(noisy), system.block_frames, system.front_end.num_bins - 1, 2)
             network, args = system.unet, (jax.random.normal(jax.random.key(2), shape), level)

@@ -61,7 +61,7 @@ def get_config(variant: str = '') -> ConfigDict:
         'observed_below': 0.0,  # Hz; only the prior determines higher frequencies; 0: all are observed
         'released': released,
     })
-    config.data.name = experiment.DATA_SETS[chosen.data]
+    experiment.set_data(config, chosen.data)
     config.train.update(
         steps=100 * 5401,  # 100 epochs of 10 802 utterances
         batch_size=2, crop_seconds=4.08,  # 256 frames

@@ -76,9 +76,9 @@ def get_config(variant: str = '') -> ConfigDict:
         'released_losses': released,
         'dtype': 'float32',  # 'bfloat16' for accelerators: convolutions only
     })
-    config.data.update(name=experiment.DATA_SETS[chosen.data],
-                       snr_db=(-10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0), clip_seconds=3.0,
+    config.data.update(snr_db=(-10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0), clip_seconds=3.0,
                        test_snr_db=(-10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0))
+    experiment.set_data(config, chosen.data)
     epoch = 246  # steps: 3696 utterances
     if chosen.data == 'voicebank':
         epoch, config.data.clip_seconds = 720, 0.0  # 10 802 pairs

@@ -85,6 +85,6 @@ def _set_data(config: ConfigDict, data: str) -> None:
             config.data[split].update(clean=f'BirdSoundsDenoising/{folder}/Denoised_audios',
                                       noisy=f'BirdSoundsDenoising/{folder}/Raw_audios')
         return
-    config.data.name = experiment.DATA_SETS[data]
+    experiment.set_data(config, data)
     if data == 'folders':
         config.data.update(snr_db=(-10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0), clip_seconds=3.0)  # as in dccrn.py

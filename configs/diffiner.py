@@ -74,7 +74,7 @@ def get_config(variant: str = '') -> ConfigDict:
         'observed_below': 0.0,  # Hz; only the prior determines higher frequencies; 0: all are observed
         'released': released,
     })
-    config.data.name = experiment.DATA_SETS[chosen.data]
+    experiment.set_data(config, chosen.data)
     if released:
         config.data.update(min_seconds=4.2, skip_bad=True)
     config.train.update(

@@ -73,7 +73,7 @@ def get_config(variant: str = '') -> ConfigDict:
         'refiner_mix': 0.5,  # share of the sample in the refiner's input; the rest is the noisy spectrogram
     })
     config.chain = ('diffusion', 'refiner') if noisy else ('c_gen', 'diffusion', 'refiner')
-    config.data.name = experiment.DATA_SETS[chosen.data]
+    experiment.set_data(config, chosen.data)
     if chosen.data == 'folders':
         config.data.update(snr_db=(-5.0, 15.0), snr_uniform=True)
     config.train.update(

@@ -46,7 +46,7 @@ def get_config(variant: str = '') -> ConfigDict:
         'released': released,  # validation uses the generator's total loss instead of its distance
         'dtype': 'float32',  # 'bfloat16' for accelerators: activations and products only
     })
-    config.data.name = experiment.DATA_SETS[chosen.data]
+    experiment.set_data(config, chosen.data)
     config.data.segments = released
     config.train.update(
         steps=65 * 1350,  # 65 epochs of 10 802 crops; fewer of segments

@@ -76,16 +76,17 @@ def evaluate(run: str | os.PathLike | Sequence[str | os.PathLike], output: str |
 
 
 def convert(checkpoints: Mapping[str, str | os.PathLike], workdir: str | os.PathLike, *,
-            model: Mapping[str, Any] | None = None) -> None:
+            model: Mapping[str, Any] | None = None, raw: bool = False) -> None:
     """Converts the authors' PyTorch checkpoints of one system into a run. Needs torch; does not execute code in files.
 
     Args:
-      checkpoints: kind, such as 'dccrn' (see `jax_diffse.conversion.KINDS`) -> file.
+      checkpoints: kind, such as 'dccrn' (see `jax_diffse.conversion.KINDS`) or 'sgmse' (`ncsnpp.KINDS`) -> file.
       workdir: the folder of the run to write.
       model: fields of config.model that the weights do not determine.
+      raw: of 'sgmse', 'bridge' and 'flowse': the trained weights instead of their moving averages.
 
     Raises:
       UserError: a file that cannot be read or converted, kinds that do not form a system, or a workdir that holds a
         run already.
     """
-    writing.to_run(checkpoints, workdir, model)
+    writing.to_run(checkpoints, workdir, model, raw=raw)

@@ -236,7 +236,7 @@ def rms_gain(x: jax.Array, num_samples: jax.Array) -> jax.Array:
 def peak_gain(x: jax.Array) -> jax.Array:
     """The gain `[B]` that scales `x` `[B, N]` to a largest magnitude of 1; 1 for digital silence."""
     peak = jnp.max(jnp.abs(x), axis=1)
-    return 1 / jnp.where(peak == 0, 1.0, peak)
+    return 1 / jnp.where(peak < np.finfo(np.float32).tiny, 1.0, peak)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -116,7 +116,8 @@ def test_overrides_reach_nested_keys_with_their_type():
     ('', [], 'no such config'),
     ('__init__', [], 'no such config'),
     ('segan:slow', [], "segan:slow: unknown variant 'slow', expected at most one of each group: adversary: "
-     'no_adversary; data: voicebank, folders, spoken_demo; size: small, quick; length: short; faithfulness: released'),
+     'no_adversary; data: voicebank, folders, dns, dns_fullband, spoken_demo; size: small, quick; length: short; '
+     'faithfulness: released'),
     ('dccrn:mse,lms', [], 'mse and lms: expected one variant of the group loss'),
     ('diffgmm:k2,short,k3', [], 'k2 and k3: expected one variant of the group components'),
     ('segan:small,quick', [], 'small and quick: expected one variant of the group size'),

@@ -5,7 +5,8 @@
 
 Several networks of one system form one run: dr-diffuse-base=base.pth dr-diffuse-diffuse=diffuse.pth
 dr-diffuse-refiner=refiner.pth. Settings that the weights do not determine are those of the published networks, unless
---model overrides them.
+--model overrides them. Checkpoints of SGMSE+, the Schroedinger bridge and FlowSE (sgmse=, bridge=, flowse=) hold
+their settings.
 
 The second form installs the weights of the metric NISQA (nisqa.tar, nisqa_mos_only.tar, nisqa_tts.tar) in the cache
 folder ($JAX_DIFFSE_CACHE), where evaluate finds them.
@@ -18,7 +19,8 @@ from jax_diffse.config import setting
 from jax_diffse.errors import UserError
 
 KINDS = ('dr-diffuse-base', 'dr-diffuse-diffuse', 'dr-diffuse-diffusec', 'dr-diffuse-refiner', 'dccrn', 'diffiner',
-         'segan', 'segan-discriminator', 'compact-unet', 'noise-unet')  # of `jax_diffse.conversion`
+         'segan', 'segan-discriminator', 'compact-unet', 'noise-unet', 'sgmse', 'bridge',
+         'flowse')  # of `jax_diffse.conversion`
 
 USAGE = 'KIND=FILE... --workdir RUN [options] | nisqa FILE...'
 
@@ -31,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--model', type=setting, action='append', default=[], metavar='KEY=VALUE',
                         help='set a value of config.model that the weights do not determine, as in network.heads=8; '
                              'repeatable')
+    parser.add_argument('--raw', action='store_true',
+                        help='of sgmse, bridge and flowse: the trained weights instead of their moving averages')
 
 
 def run(args: argparse.Namespace) -> None:
@@ -38,8 +42,8 @@ def run(args: argparse.Namespace) -> None:
     from jax_diffse.conversion import writing
 
     if args.checkpoints[0] == 'nisqa':
-        if args.workdir or args.model or not args.checkpoints[1:]:
-            raise UserError('nisqa takes files, and neither --workdir nor --model')
+        if args.workdir or args.model or args.raw or not args.checkpoints[1:]:
+            raise UserError('nisqa takes files, and neither --workdir nor --model nor --raw')
         for path, model, written in writing.to_cache([files.given(path) for path in args.checkpoints[1:]]):
             print(f'{path} ({model}) -> {written}')
         print(f'These weights are under {writing.NISQA_LICENCE}.')
@@ -47,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     if not args.workdir:
         raise UserError('the following arguments are required: --workdir')
     paths = _paths(args.checkpoints)
-    writing.to_run(paths, args.workdir, dict(args.model))
+    writing.to_run(paths, args.workdir, dict(args.model), raw=args.raw)
     print(f'{", ".join(paths.values())} -> {args.workdir}')
 
 

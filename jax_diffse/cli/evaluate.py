@@ -46,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument('--noisy', type=files.given, metavar='DIR', help='the same recordings with noise')
     data.add_argument('--speech', type=files.given, metavar='DIR', help='clean speech to mix; requires --noise')
     data.add_argument('--noise', type=files.given, metavar='DIR', help='noise to mix it with, one folder per class')
+    data.add_argument('--rir', type=files.given, metavar='DIR',
+                      help='room impulse responses to reverberate the mixtures with; requires --speech and --noise')
     data.add_argument('--arrays', type=files.given, metavar='FILE.npy',
                       help='prepared pairs: [noise kind, dB class, B, 2, L] or [B, 2, L]; 2: noisy, clean')
     data.add_argument('--snr-db', type=arguments.numbers(float), default=(), metavar='A,B,...',
@@ -82,7 +84,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     data = EvaluationData(
         split=args.split, data_set=args.data_set, clean=args.clean, noisy=args.noisy, speech=args.speech,
-        noise=args.noise, arrays=args.arrays, snr_db=args.snr_db, noise_classes=args.noise_classes,
+        noise=args.noise, rir=args.rir, arrays=args.arrays, snr_db=args.snr_db, noise_classes=args.noise_classes,
         clip_seconds=args.clip_seconds, pad_seconds=args.pad_seconds, share=args.share, resample=args.resample,
         skip_bad=args.skip_bad, limit=args.limit)
     options = EvaluationOptions(

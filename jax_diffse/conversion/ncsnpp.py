@@ -3,6 +3,7 @@
 sp-uhh/sgmse and seongq/flowmse share the network NCSN++ and the format of their checkpoints.
 """
 
+import dataclasses
 import functools
 import operator
 import os
@@ -34,6 +35,14 @@ PROCESSES = {  # further ones of each `sde` or `ode`
     'sbve': {'k': 2.6, 'c': 0.4, 'N': 50},
     'flowmatching': {'loss_type': 'mse', 'sigma_min': 0.0, 'sigma_max': 0.487, 'T_rev': 1.0, 'N': 5},
 }
+AT_48K = {  # of the backbone ncsnpp_48k, as published
+    'front_end': {'sr': 48_000, 'n_fft': 1534, 'hop_length': 384, 'spec_factor': 0.065, 'spec_abs_exponent': 0.667},
+    'ouve': {'theta': 2.0, 'sigma_min': 0.1, 'sigma_max': 1.0},
+}
+KINDS = {'sgmse': 'ouve', 'bridge': 'sbve', 'flowse': 'flowmatching'}  # our name of a system -> their `sde` or `ode`
+LOSSES = {'ouve': ('score_matching', 'denoiser'), 'sbve': ('data_prediction',), 'flowmatching': ('mse', 'mae')}
+WINDOWS = {'hann': False, 'sqrthann': True}  # -> sqrt_hann
+TRANSFORMS = {'exponent': 'power', 'log': 'log1x', 'none': 'none'}
 
 
 def load(path: str | os.PathLike, weights: str = 'ema') -> tuple[dict[str, Any], dict[str, Any]]:
@@ -71,7 +80,7 @@ def read(path: str | os.PathLike, weights: str = 'ema') -> tuple[dict[str, Any],
     if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(name), dict) for name in wanted):
         raise UserError(f'{path}: expected a checkpoint of Lightning with {", ".join(sorted(wanted))}')
     try:
-        return _weights(checkpoint, weights), _filled(checkpoint['hyper_parameters'])
+        return _weights(checkpoint, weights), filled(checkpoint['hyper_parameters'])
     except UserError as error:
         raise UserError(f'{path}: {error}') from error
 
@@ -103,8 +112,12 @@ def _named(values, state_dict):
     return dict(zip(names, values, strict=True))
 
 
-def _filled(found):
-    """Hyper-parameters without the class of the data, and with defaults."""
+def filled(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyper-parameters without the class of the data, and with the defaults of backbone and process.
+
+    Raises:
+      UserError: values that are not plain, or an unknown process.
+    """
     found = {name: value for name, value in found.items() if name != 'data_module_cls'}
     odd = [str(name) for name, value in found.items() if not _plain(value)]
     if odd:
@@ -115,7 +128,10 @@ def _filled(found):
     name = 'ode' if process == 'flowmatching' else 'sde'
     backbone = found.get('backbone', DEFAULTS['backbone'])
     published = BACKBONES.get(backbone, NcsnppConfig())
-    return {name: process, 'attn_resolutions': list(published.attention)} | DEFAULTS | PROCESSES[process] | found
+    defaults = {name: process, 'attn_resolutions': list(published.attention)} | DEFAULTS | PROCESSES[process]
+    if backbone == 'ncsnpp_48k':
+        defaults |= AT_48K['front_end'] | AT_48K.get(process, {})
+    return defaults | found
 
 
 def _plain(value):
@@ -146,6 +162,54 @@ def network(hyper_parameters: Mapping[str, Any]) -> tuple[NcsnppConfig, int]:
                             published.division), n_fft // 2 + 1
     except ValueError as error:
         raise UserError(f'hyper_parameters: {error}') from error
+
+
+def fields(kind: str, hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the system `kind` (a key of `KINDS`), from hyper-parameters as `read` returns them.
+
+    Frames are padded as the released scripts for enhancement do it.
+
+    Raises:
+      UserError: a checkpoint of another system, or a value that the system cannot have.
+    """
+    found, process = hyper_parameters, hyper_parameters.get('sde', hyper_parameters.get('ode'))
+    if process != KINDS[kind]:
+        other = next(name for name, known in KINDS.items() if known == process)
+        raise UserError(f'hyper_parameters: {process!r} is the process of {other}, not of {kind}; give {other}=FILE')
+    backbone, v2 = found['backbone'], found['backbone'] == 'ncsnpp_v2'
+    transform = _known(found, 'transform_type', TRANSFORMS)
+    _known(found, 'normalize', ('noisy',))
+    loss = _known(found, 'loss_type', LOSSES[process])
+    common = {
+        'network': dataclasses.asdict(network(found)[0]), 'sample_rate': found['sr'], 'n_fft': found['n_fft'],
+        'hop': found['hop_length'], 'sqrt_hann': WINDOWS[_known(found, 'window', WINDOWS)],
+        'compression': TRANSFORMS[transform], 'exponent': found['spec_abs_exponent'],
+        'factor': 1.0 if transform == 'none' else found['spec_factor'],
+        'padding': 'zeros' if backbone == 'ncsnpp' or kind == 'flowse' else 'reflection',
+        'steps': found['N'], 't_eps': found['t_eps']}
+    if kind == 'flowse':
+        return common | {'sigma_min': found['sigma_min'], 'sigma_max': found['sigma_max'], 't_max': found['T_rev'],
+                         'objective': loss}
+    if loss == 'denoiser' and not v2:
+        raise UserError(f'hyper_parameters: the loss_type denoiser needs the backbone ncsnpp_v2, got {backbone!r}')
+    rule = {name: found[name] for name in ('c_in', 'c_out', 'c_skip', 'sigma_data')}
+    rule['network_scaling'] = found['network_scaling'] or 'none'
+    common['preconditioning'] = {'objective': loss, **(rule if v2 else {})}  # others take no part in it
+    if kind == 'sgmse':
+        common['ouve'] = {name: found[name] for name in ('theta', 'sigma_min', 'sigma_max')}
+        if loss == 'score_matching':
+            _known(found, 'loss_weighting', ('sigma^2',))  # the only one, in which ours has no choice
+            return common
+        return common | {'loss_weighting': found['loss_weighting']}
+    infinite = '1/sigma' in common['preconditioning'].values()  # at t = 1, where only the released sampler never is
+    return common | {'k': found['k'], 'c': found['c'], 'l1_weight': found['l1_weight'],
+                     'pesq_weight': found['pesq_weight'], 'released': infinite}
+
+
+def _known(found, name, known):
+    if found[name] not in known:
+        raise UserError(f'hyper_parameters: expected a {name} of {", ".join(known)}, got {found[name]!r}')
+    return found[name]
 
 
 def variables(state_dict: Mapping[str, Any], config: NcsnppConfig, bins: int) -> dict[str, Any]:

@@ -10,31 +10,48 @@ from ml_collections import ConfigDict
 
 from jax_diffse import conversion, runs, systems
 from jax_diffse.config import override
-from jax_diffse.conversion import nisqa
+from jax_diffse.conversion import ncsnpp, nisqa
 from jax_diffse.errors import UserError
 from jax_diffse.metrics import nisqa as metric
+from jax_diffse.systems.continuous import GROUP
 
 NISQA_LICENCE = metric.LICENCE
 
 
 def to_run(paths: Mapping[str, str | os.PathLike], workdir: str | os.PathLike,
-           model: Mapping[str, Any] | None = None) -> None:
+           model: Mapping[str, Any] | None = None, *, raw: bool = False) -> None:
     """Converts the networks of a system and writes them as a run.
 
     Args:
-      paths: kind (a key of `conversion.KINDS`) -> the authors' file.
+      paths: kind (a key of `conversion.KINDS` or `ncsnpp.KINDS`) -> the authors' file.
       workdir: folder of the run to write.
       model: fields of config.model that the weights do not determine.
+      raw: of a kind in `ncsnpp.KINDS`: the trained weights instead of their moving averages.
 
     Raises:
       UserError: a file that cannot be read or converted, kinds that do not form a system, or a workdir that holds a
         run already.
     """
-    weights = {kind: conversion.read(kind, path) for kind, path in paths.items()}
-    system, fields = conversion.describe(weights)
+    if len(paths) == 1 and next(iter(paths)) in ncsnpp.KINDS:
+        (kind, path), = paths.items()
+        system, fields, variables = _from_lightning(kind, path, raw)
+    elif raw:
+        raise UserError(f'--raw: expected one file of {" or ".join(ncsnpp.KINDS)}, which have averaged weights')
+    else:
+        system, fields, variables = _from_weights(paths)
     config = ConfigDict({'system': system, 'model': dataclasses.asdict(systems.build(system, fields))})
     override(config.model, model or {})
     systems.build(system, config.model)  # checks the overridden values
+    runs.save(workdir, config, variables)
+
+
+def _from_weights(paths):
+    """The system that the files form, its fields, and its variables."""
+    for kind in paths:
+        if kind in ncsnpp.KINDS:
+            raise UserError(f'{kind}: a whole system, to be converted alone')
+    weights = {kind: conversion.read(kind, path) for kind, path in paths.items()}
+    system, fields = conversion.describe(weights)
     variables: dict = {'params': {}, 'batch_stats': {}}
     for kind, path in paths.items():
         try:
@@ -43,7 +60,18 @@ def to_run(paths: Mapping[str, str | os.PathLike], workdir: str | os.PathLike,
             raise UserError(f'{path}: {error}') from error
         for collection, groups in converted.items():
             variables[collection].update(groups)
-    runs.save(workdir, config, variables)
+    return system, fields, variables
+
+
+def _from_lightning(kind, path, raw):
+    """The system of a checkpoint that has hyper-parameters, its fields, and its variables."""
+    found, hyper_parameters = ncsnpp.load(path, 'raw' if raw else 'ema')
+    try:
+        fields = ncsnpp.fields(kind, hyper_parameters)
+        systems.build(kind, fields)
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from error
+    return kind, fields, {'params': {GROUP: found['params']}, 'batch_stats': {}}
 
 
 def to_cache(paths: Sequence[str | os.PathLike]) -> Iterator[tuple[str | os.PathLike, str, pathlib.Path]]:

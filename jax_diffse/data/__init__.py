@@ -10,7 +10,7 @@ import logging
 from jax_diffse.data.arrays import open_arrays
 from jax_diffse.data.config import FOLDERS, SPLITS, DataConfig
 from jax_diffse.data.folders import open_folders
-from jax_diffse.data.mixing import MixSource
+from jax_diffse.data.mixtures import MixSource
 from jax_diffse.data.resampling import Resampled
 from jax_diffse.data.scan import folders_once
 from jax_diffse.data.share import take_share
@@ -59,10 +59,14 @@ def _check_used(config: DataConfig) -> None:
     if config.name != FOLDERS and named:
         raise UserError(f'{named[0]}: would not be used, as config.data.name is {config.name!r}; choose the variant '
                         'folders of the config (--config.data.name=folders), or name no folders')
-    unused = [f'config.data.{key}' for key in ('noise_gain', 'noise_classes') if getattr(config, key)]
     kinds = [getattr(config, split).kind(f'config.data.{split}') for split in ('train', 'validation')]
-    if unused and 'mix' not in kinds:
-        log.warning('%s: without effect, as the data are not mixed from speech and noise', ', '.join(unused))
+    mixing = [f'config.data.{key}' for key in ('noise_gain', 'noise_classes') if getattr(config, key)]
+    mixing += [f'config.data.mixer.{key}' for key in config.mixer.changed]
+    if mixing and 'mix' not in kinds:
+        log.warning('%s: without effect, as the data are not mixed from speech and noise', ', '.join(mixing))
+    rir = [f'config.data.mixer.{key}' for key in config.mixer.changed if key.startswith('rir')]
+    if rir and 'mix' in kinds and not (config.train.rir or config.validation.rir):
+        log.warning('%s: without effect, as config.data.train.rir names no folder', ', '.join(rir))
 
 
 def _open(config: DataConfig, split: str) -> Source:

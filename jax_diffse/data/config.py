@@ -10,6 +10,7 @@ from jax_diffse import files
 from jax_diffse.config import from_config_dict
 from jax_diffse.data.esc import FOLDS
 from jax_diffse.data.facts import CHECKS
+from jax_diffse.data.mixer import MixerConfig, TargetConfig
 from jax_diffse.errors import UserError
 
 FOLDERS = 'folders'
@@ -21,7 +22,8 @@ SPLITS = ('train', 'validation', 'test')
 class Folders:
     """What a split is read from, or nothing.
 
-    Directories: `clean` and `noisy` (pairs), `speech` and `noise` (to mix), or `speech` alone. Or a file: `arrays`.
+    Directories: `clean` and `noisy` (pairs), `speech` and `noise` (to mix), also with `rir` (room impulse responses),
+    or `speech` alone. Or a file: `arrays`.
     """
 
     clean: str = ''
@@ -29,6 +31,7 @@ class Folders:
     speech: str = ''
     noise: str = ''
     arrays: str = ''  # .npy, of prepared pairs; see `arrays.open_arrays`
+    rir: str = ''
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -44,11 +47,11 @@ class Folders:
           UserError: one folder of two is named, or folders of both kinds.
         """
         named = tuple(field.name for field in dataclasses.fields(self) if getattr(self, field.name))
-        kinds = {(): '', ('clean', 'noisy'): 'pairs', ('speech', 'noise'): 'mix', ('speech',): 'clean',
-                 ('arrays',): 'arrays'}
+        kinds = {(): '', ('clean', 'noisy'): 'pairs', ('speech', 'noise'): 'mix',
+                 ('speech', 'noise', 'rir'): 'mix', ('speech',): 'clean', ('arrays',): 'arrays'}
         if named not in kinds:
-            raise UserError(f'{key}: {" and ".join(named)} set, expected clean and noisy, speech and noise, speech '
-                            'alone, or arrays alone')
+            raise UserError(f'{key}: {" and ".join(named)} set, expected clean and noisy, speech and noise (and '
+                            'rir), speech alone, or arrays alone')
         return kinds[named]
 
 
@@ -77,6 +80,9 @@ class DataConfig:
     esc_test_fold: int = 5  # of ESC-10 and ESC-50, for tests alone; 0: none
     noise_gain: tuple[float, ...] = ()  # (low, high): noisy = clean + a * noise, a drawn from the range, no snr_db
     test_snr_db: tuple[float, ...] = (2.5, 7.5, 12.5, 17.5)  # of the listed test mixtures; VoiceBank-DEMAND's
+    mixer: MixerConfig = MixerConfig()  # what else is done to mixtures of training and validation
+    test_mixer: MixerConfig = MixerConfig()  # what else is done to test mixtures
+    target: TargetConfig = TargetConfig()  # the clean signal of mixtures, in all splits
     segments: bool = False  # train on consecutive segments of config.train.crop_seconds instead of random crops
     clip_seconds: float = 0.0  # cut longer utterances of listed mixtures (validation, test) to their middle; 0: whole
     pad_seconds: float = 0.0  # extend shorter utterances (validation, test) with zeros at their end; 0: as they are
@@ -124,10 +130,16 @@ class DataConfig:
             if not levels or not all(type(level) in (int, float) and math.isfinite(level) for level in levels):
                 flag = ' (evaluate: --snr-db)' if key == 'test_snr_db' else ''
                 raise UserError(f'config.data.{key}{flag}: expected one or more numbers (dB), got {levels!r}')
+        for key in ('mixer', 'test_mixer'):
+            getattr(self, key).check(f'config.data.{key}', self.sample_rate)
 
     def share_of(self, split: str) -> tuple[float, int]:
         """Returns the share of the utterances that a split uses, and the seed of their choice; of tests always 0."""
         return (self.test_share, 0) if split == 'test' else (self.share, self.share_seed)
+
+    def mixer_of(self, split: str) -> MixerConfig:
+        """Returns what is done to the mixtures of a split."""
+        return self.test_mixer if split == 'test' else self.mixer
 
     def describe(self, split: str) -> str:
         """Describes the data of a split in words."""
@@ -148,8 +160,16 @@ class DataConfig:
         folders = ', '.join(f'{name} {path}' for name, path in named.items())
         mixed = split != 'train' and ('speech' in named if named else self.train.speech)
         clips = f', cut to {self.clip_seconds:g} s' if mixed and self.clip_seconds else ''
+        clips += self._describe_mixer(split) if mixed else ''
         whole = self.train.clean or self.train.speech or self.train.arrays
         return (folders or f'{split} split, held out of {whole}') + clips + padded
+
+    def _describe_mixer(self, split: str) -> str:
+        values = dict(self.mixer_of(split).changed)
+        if self.folders_of(split)[1].rir:
+            values['target'] = self.target.reverb
+        return ''.join(f', {name} {" to ".join(map(str, value)) if isinstance(value, tuple) else value}'
+                       for name, value in values.items())
 
     @classmethod
     def from_config_dict(cls, config: Mapping[str, Any]) -> 'DataConfig':

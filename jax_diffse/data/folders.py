@@ -11,9 +11,11 @@ from jax_diffse import audio_files
 from jax_diffse.data import esc, packed
 from jax_diffse.data.config import DataConfig
 from jax_diffse.data.facts import Rules
-from jax_diffse.data.mixing import Levels, MixSource, Mixtures, piece
+from jax_diffse.data.mixer import Mixer
+from jax_diffse.data.mixing import Levels, piece
+from jax_diffse.data.mixtures import MixSource, Mixtures
 from jax_diffse.data.recordings import AudioFile, AudioFiles
-from jax_diffse.data.scan import partners, report_bad_files, survey_by
+from jax_diffse.data.scan import partners, report_bad_files, survey_by, survey_rirs
 from jax_diffse.data.share import choose_share, count
 from jax_diffse.data.speakers import Speakers, speakers
 from jax_diffse.errors import UserError
@@ -23,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class PairSource:
-    """Pairs of files with equal names."""
+    """Pairs of files with equal names or file ids; an utterance has the name of its noisy file."""
 
     sample_rate: int  # Hz
     clean: Sequence[AudioFile]
@@ -35,7 +37,7 @@ class PairSource:
 
     def info(self, i: int) -> dict:
         """`{'id', 'num_samples'}` of pair i."""
-        return {'id': self.clean[i].name, 'num_samples': self.clean[i].num_samples}
+        return {'id': self.noisy[i].name, 'num_samples': self.clean[i].num_samples}
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Reads the whole pair i: (clean `[N]`, noisy `[N]`)."""
@@ -72,7 +74,7 @@ class CleanSource:
     def draw(self, i: int, num_samples: int, rng: np.random.Generator,
              start: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Reads at most `num_samples` of utterance i, from `start` or a random place on, and returns them twice."""
-        return (piece(self.clean[i], num_samples, rng, start),) * 2
+        return (piece(self.clean[i], num_samples, rng, start)[0],) * 2
 
 
 def open_folders(config: DataConfig, split: str) -> PairSource | MixSource | CleanSource:
@@ -110,12 +112,11 @@ def _open_pairs(config, split, folders, shared) -> PairSource:
 def _open_mix(config, split, folders, shared) -> MixSource:
     speech, bad_speech = _survey(folders.speech, config, 'speech')
     noise, bad_noise = _survey(folders.noise, config, 'noise')
-    bad = bad_speech | bad_noise
-    report_bad_files(bad, len(speech) + len(noise) + len(bad), config.skip_bad)
+    rirs, bad_rirs = _survey_rirs(folders.rir, config) if folders.rir else ([], {})
+    bad = bad_speech | bad_noise | bad_rirs
+    report_bad_files(bad, len(speech) + len(noise) + len(rirs) + len(bad), config.skip_bad)
     chosen, used = _utterances(speech.names(), config, split, folders.speech, shared)
     speech = speech.take(chosen)
-    if split != 'train':
-        speech = speech.extended(round(config.pad_seconds * config.sample_rate))
     names = noise.names()
     labels, said = _noises(names, config, split, folders.noise, shared)
     if said:
@@ -124,11 +125,31 @@ def _open_mix(config, split, folders, shared) -> MixSource:
                        [labels[name] for name in names if name in labels])
     levels = Levels(config.test_snr_db) if split == 'test' else Levels(config.snr_db, config.snr_uniform,
                                                                        config.noise_gain)
-    conditions = len(set(noise.noise_classes())) * len(levels.listed)
-    count = len(speech) if split == 'train' else max(len(speech), conditions)
-    clip = 0 if split == 'train' else round(config.clip_seconds * config.sample_rate)
+    if folders.rir:
+        rirs = _rirs(rirs, config, split, folders.rir, shared)
+    mixer = Mixer(config.mixer_of(split), config.target, rirs, config.sample_rate)
+    if split == 'train':  # mixed anew for each example; the list only names the utterances
+        mixtures = Mixtures(speech, noise, levels, len(speech))
+    else:
+        conditions = len(set(noise.noise_classes())) * len(levels.listed)
+        clip, pad = (round(seconds * config.sample_rate) for seconds in (config.clip_seconds, config.pad_seconds))
+        mixtures = Mixtures(speech, noise, levels, max(len(speech), conditions), clip, pad, mixer)
     seen = _training_classes(config, noise) if split == 'test' else None
-    return MixSource(config.sample_rate, Mixtures(speech, noise, levels, count, clip), noise, levels, seen, used)
+    return MixSource(config.sample_rate, mixtures, noise, levels, mixer, seen, used)
+
+
+def _survey_rirs(root, config) -> tuple[list[AudioFile], dict[str, str]]:
+    if packed.index(root):
+        raise UserError(f'{root}: a packed data set, expected a folder of audio files, as room impulse responses are '
+                        'not packed')
+    return survey_rirs(root, config.sample_rate)
+
+
+def _rirs(found, config, split, root, shared) -> list[AudioFile]:
+    """Selects the room impulse responses of a split; single files are held out if validation shares the material."""
+    _check_enough(found, root, 2 if shared else 1)
+    held = held_out({file.name: file.name for file in found}, config.held_out) if shared else set()
+    return [file for file in found if not shared or (file.name in held) == (split == 'validation')]
 
 
 def _open_clean(config, split, folders, shared) -> CleanSource:

@@ -67,7 +67,7 @@ class Index:
         part = next((part for part in PARTS[role] if part in self.parts), None)
         if part is None:
             raise UserError(f'{self.root}: holds packed pairs, expected packed noise or a folder of noise')
-        facts = Facts.unknown(self._table['paths'])
+        facts = Facts.unknown(self._table.get(f'{part}_paths', self._table['paths']))
         facts.num_samples, facts.sample_rate = self._table['num_samples'], self._table['sample_rate']
         facts.num_channels[:], facts.content[:] = 1, SOUND
         store = _Part(self, self._table[f'{part}_start'], self._table[f'{part}_size'])

@@ -296,6 +296,8 @@ def _finish(root: pathlib.Path, plan: _Plan, tables: list[columns.Columns], dige
     lengths = [len(table[f'{next(iter(plan.parts))}_start']) for table in tables]
     facts = plan.first.facts.columns(plan.first.rows)
     table = {name: facts[name] for name in ('paths', 'num_samples', 'sample_rate')}
+    table |= {f'{part}_paths': recordings.facts.paths.take(recordings.rows) for part, recordings in plan.parts.items()
+              if recordings.names() != plan.first.names()}  # of partners by file id
     table |= {name: np.concatenate([part[name] for part in tables]) for name in tables[0]}
     if plan.clips:
         classes, recordings, folds = zip(*plan.clips, strict=True)

@@ -22,7 +22,7 @@ class Store(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class AudioFile:
-    """A checked recording of one channel."""
+    """A checked recording of one channel, or a room impulse response, of which the first channel counts."""
 
     path: str
     name: str  # see `audio_files.name`
@@ -79,7 +79,6 @@ class AudioFiles(Sequence[AudioFile]):
     rows: np.ndarray  # the recordings, as rows of the facts
     store: Store | None = None  # where the samples are, if not in files
     labels: np.ndarray | None = None  # classes of noise, see `AudioFile.label`
-    least: int = 0  # shorter recordings have zeros up to this number of samples at their end
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -91,10 +90,9 @@ class AudioFiles(Sequence[AudioFile]):
         name, count, rate = self.facts.paths[row], int(self.facts.num_samples[row]), int(self.facts.sample_rate[row])
         read_at = self.rules.sample_rate or rate
         resampling = Resampling(count, rate, read_at) if rate != read_at else None
-        file = AudioFile(
+        return AudioFile(
             self.prefix + name, audio_files.stem(name), resampling.num_resampled if resampling else count, resampling,
             '' if self.labels is None else self.labels[i], record=None if self.store is None else (self.store, row))
-        return file.extended(self.least) if self.least else file
 
     def _look(self, row: int) -> None:
         """Opens a file that nothing is known of.
@@ -122,7 +120,7 @@ class AudioFiles(Sequence[AudioFile]):
         return names
 
     def num_samples(self) -> np.ndarray:
-        """Numbers of samples `[files]` at `rates`, without zeros at the end; -1 where not known."""
+        """Numbers of samples `[files]` at `rates`; -1 where not known."""
         return self.rules.num_samples(self.facts, self.rows)
 
     def rates(self) -> np.ndarray:
@@ -139,7 +137,3 @@ class AudioFiles(Sequence[AudioFile]):
         labels = self.labels[indices] if labels is None and self.labels is not None else labels
         return dataclasses.replace(self, rows=self.rows[np.asarray(indices, np.int64)], labels=(
             None if labels is None else np.array(labels, object)))
-
-    def extended(self, num_samples: int) -> 'AudioFiles':
-        """These recordings, with zeros at the end of those that are shorter than `num_samples`."""
-        return dataclasses.replace(self, least=max(self.least, num_samples))

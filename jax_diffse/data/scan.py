@@ -8,8 +8,9 @@ import hashlib
 import logging
 import os
 import pathlib
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from jax_diffse.data.resampling import Resampling
 from jax_diffse.errors import UserError
 
 SILENCE = 1e-5  # RMS, -100 dBFS: the rounding error of 16-bit samples
+LONGEST_RIR = 10.0  # seconds; collections of room impulse responses may hold recordings of noise, too
 _BLOCK = 1 << 22  # samples that are read at once; bounds the memory for a long file
 _PART = 512  # files between two looks at the clock
 _SAY_SECONDS, _SAVE_SECONDS = 10, 60  # between lines of progress, and between manifests while files are checked
@@ -58,17 +60,21 @@ def survey(root: str, sample_rate: int, min_seconds: float, resample: bool = Fal
 
 def survey_by(rules: Rules, root: str, paths: list[str] | None = None) -> tuple[AudioFiles, dict[str, str]]:
     """Does what `survey` does for some of the files: `paths` below the folder, in the order of `list_paths`."""
-    surveys = _surveys.get()
-    if paths is not None or surveys is None:
-        return _survey(rules, root, paths)
-    if (root, rules) not in surveys:
-        surveys[root, rules] = _survey(rules, root, None)
-    return surveys[root, rules]
+    return _once(_survey, root, rules) if paths is None else _survey(root, rules, paths)
+
+
+def survey_rirs(root: str, sample_rate: int) -> tuple[list[AudioFile], dict[str, str]]:
+    """Reads every room impulse response below `root`, see `survey`.
+
+    They may have any rate and number of channels, and at most `LONGEST_RIR` seconds. The first channel counts, and is
+    resampled when it is read.
+    """
+    return _once(_survey_rirs, root, sample_rate)
 
 
 @contextlib.contextmanager
 def folders_once() -> Iterator[None]:
-    """Within it, a folder is searched once, however often `survey` is called."""
+    """Within it, a folder is searched once, however often `survey` or `survey_rirs` is called."""
     token = _surveys.set({})
     try:
         yield
@@ -76,7 +82,16 @@ def folders_once() -> Iterator[None]:
         _surveys.reset(token)
 
 
-def _survey(rules: Rules, root: str, paths: list[str] | None) -> tuple[AudioFiles, dict[str, str]]:
+def _once(look: Callable, *given):
+    surveys = _surveys.get()
+    if surveys is None:
+        return look(*given)
+    if (look, *given) not in surveys:
+        surveys[look, *given] = look(*given)
+    return surveys[look, *given]
+
+
+def _survey(root: str, rules: Rules, paths: list[str] | None = None) -> tuple[AudioFiles, dict[str, str]]:
     key = os.path.realpath(root)
     if paths is None:
         paths = audio_files.list_paths(root)
@@ -195,7 +210,7 @@ def _examine_all(manifest: Manifest, prefix: str, facts: Facts, rows: list[int],
 
 def partners(clean: AudioFiles, noisy: AudioFiles, bad: tuple[dict[str, str], dict[str, str]],
              all_noisy: bool = True) -> tuple[AudioFiles, AudioFiles, dict[str, str]]:
-    """Matches clean and noisy files by name.
+    """Matches clean and noisy files by name, or by the file ids in their names if no names are equal.
 
     Args:
       clean, noisy: the good files of two folders.
@@ -203,22 +218,28 @@ def partners(clean: AudioFiles, noisy: AudioFiles, bad: tuple[dict[str, str], di
       all_noisy: whether a noisy file without a partner is a bad one.
 
     Returns:
-      The partners, in the order of the clean files, and all bad files: those given, and files without a partner, at
-      another rate than the partner or of another length.
+      The partners, in the order of the clean files, and all bad files: those given, files whose id another file has,
+      and files without a partner, at another rate than the partner or of another length.
     """
-    problems = bad[0] | bad[1]
+    problems, shared = bad[0] | bad[1], 'name'
     spoiled = {audio_files.stem(path.removeprefix(files.prefix)) for files, paths in zip((clean, noisy), bad)
                for path in paths}
-    names, partners = clean.names(), {name: k for k, name in enumerate(noisy.names())}
+    names, others = clean.names(), noisy.names()
+    partners = {name: k for k, name in enumerate(others)}
+    if not any(name in partners for name in names):
+        shared, spoiled = 'name or file id', set(map(_file_id, spoiled))
+        (clean, names, repeated), (noisy, others, repeated_noisy) = map(_by_file_id, (clean, noisy))
+        problems |= repeated | repeated_noisy
+        partners = {name: k for k, name in enumerate(others)}
     places = np.array([partners.get(name, -1) for name in names], np.int64)
-    alone = [(clean.take(np.flatnonzero(places < 0)), noisy)]
+    alone = [(clean, names, np.flatnonzero(places < 0), noisy)]
     if all_noisy:
-        alone.append((noisy.take(np.setdiff1d(np.arange(len(noisy)), places)), clean))
-    for files, others in alone:
-        for name, row in zip(files.names(), files.rows.tolist(), strict=True):
-            if name not in spoiled:
-                root = others.prefix.removesuffix('/') or '.'
-                problems[files.path(row)] = f'unpaired: no file of this name in {root}'
+        alone.append((noisy, others, np.setdiff1d(np.arange(len(noisy)), places), clean))
+    for files, keys, lone, opposite in alone:
+        for i in lone.tolist():
+            if keys[i] not in spoiled:
+                root = opposite.prefix.removesuffix('/') or '.'
+                problems[files.path(files.rows[i])] = f'unpaired: no file of this {shared} in {root}'
     found = np.flatnonzero(places >= 0)
     clean, noisy = clean.take(found), noisy.take(places[found])
     differ = np.zeros(len(found), bool)
@@ -230,6 +251,24 @@ def partners(clean: AudioFiles, noisy: AudioFiles, bad: tuple[dict[str, str], di
                                                    f'{clean.path(clean.rows[i])}')
     kept = np.flatnonzero(~differ)
     return clean.take(kept), noisy.take(kept), problems
+
+
+def _file_id(name: str) -> str:
+    """The part of a name that partners share in the DNS challenge, 'fileid_5' of 'clean_fileid_5', or else the name."""
+    folder, _, stem = name.rpartition('/')
+    found = re.search(r'(?:^|_)(fileid_\d+)$', stem)
+    return f'{folder}/{found[1]}' if found else name
+
+
+def _by_file_id(files: AudioFiles) -> tuple[AudioFiles, list[str], dict[str, str]]:
+    """Returns the first file of each file id, these ids, and the other files: path -> reason."""
+    first: dict[str, int] = {}
+    repeated = {}
+    for i, name in enumerate(files.names()):
+        other = first.setdefault(_file_id(name), i)
+        if other != i:
+            repeated[files.path(files.rows[i])] = f'has the same file id as {files.path(files.rows[other])}'
+    return files.take(list(first.values())), list(first), repeated
 
 
 def report_bad_files(bad: dict[str, str], total: int, skip_bad: bool,
@@ -269,6 +308,40 @@ def _examine(path: str, rules: Rules) -> Finding | str:
         return header._replace(content=content, resampled=resampled)
     except UserError as error:
         return str(error).removeprefix(f'{path}: ')
+
+
+def _survey_rirs(root: str, sample_rate: int) -> tuple[list[AudioFile], dict[str, str]]:
+    paths = audio_files.find(root)
+    if not paths:
+        raise UserError(f'{root}: no audio files in this directory')
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(lambda path: _examine_rir(path, root, sample_rate), paths))
+    files: dict[str, AudioFile] = {}
+    bad = {}
+    for path, found in zip(paths, results, strict=True):
+        if isinstance(found, str):
+            bad[str(path)] = found
+        elif files.setdefault(found.name, found) is not found:
+            bad[str(path)] = f'has the same name as {files[found.name].path}'
+    return list(files.values()), bad
+
+
+def _examine_rir(path: pathlib.Path, root: str, sample_rate: int) -> AudioFile | str:
+    """Returns the room impulse response, or what is wrong with it."""
+    try:
+        header = audio.info(path)
+        seconds = header.num_samples / header.sample_rate
+        if seconds > LONGEST_RIR:
+            return f'{seconds:.1f} s long, expected a room impulse response of {LONGEST_RIR:g} s or less'
+        change = Resampling(header.num_samples, header.sample_rate, sample_rate)
+        file = AudioFile(str(path), audio_files.name(path, root), change.num_resampled,
+                         None if header.sample_rate == sample_rate else change)
+        samples = file.read()
+    except UserError as error:
+        return str(error).removeprefix(f'{path}: ')
+    if not np.isfinite(samples).all():
+        return 'has NaN or infinite samples'
+    return file if samples.any() else 'silent in its first channel'
 
 
 def _content(path: str, num_samples: int) -> int:

@@ -1,5 +1,6 @@
 """Finds the speaker of each file of a corpus from the layout of its folders."""
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ def speakers(names: Iterable[str], level: int = 0, key: str = '') -> Speakers:
 
     With `level` 0, the speakers are the first of these that exists:
 
+    - the readers in the names of all files, as in the DNS challenge (`book_00007_chp_0008_reader_01326_1`);
     - the folders whose names begin the names of all files below them, as in LibriSpeech and VCTK
       (`wav48/p225/p225_001`);
     - the first level with several folders; if names of a deeper level recur in several of them, as with a folder for
@@ -48,6 +50,8 @@ def speakers(names: Iterable[str], level: int = 0, key: str = '') -> Speakers:
             raise UserError(f'{key}={level}: {shallow} lies in {len(places[_place(shallow)])} folders, expected '
                             f'{level} or more')
         chosen = level - 1
+    elif names and all(map(_reader, names)):
+        return Speakers({name: _reader(name) for name in names}, 'the readers in the names of files')
     else:
         chosen = _level(names, places)
     if chosen is not None:
@@ -62,6 +66,11 @@ def speakers(names: Iterable[str], level: int = 0, key: str = '') -> Speakers:
 def _place(name: str) -> str:
     """The folder of a file, with a slash at its end, or without a folder the file itself."""
     return name[:name.rfind('/') + 1] or name
+
+
+def _reader(name: str) -> str:
+    found = re.search(r'_(reader_\d+)(?:_|$)', name.rpartition('/')[2])
+    return found[1] if found else ''
 
 
 def _beginning(name: str) -> str:

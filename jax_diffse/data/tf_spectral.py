@@ -55,7 +55,7 @@ def gain(front_end: FrontEnd, noisy: tf.Tensor) -> tf.Tensor:
     """The gain of the front end's level, `[..., N]` -> `[...]`; 1 for digital silence."""
     if front_end.unit_peak:
         peak = tf.reduce_max(tf.abs(noisy), axis=-1)
-        return 1 / tf.where(peak > 0, peak, tf.ones_like(peak))
+        return 1 / tf.where(peak < np.finfo(np.float32).tiny, tf.ones_like(peak), peak)
     return rms_gain(noisy) if front_end.unit_rms else tf.ones(tf.shape(noisy)[:-1])
 
 

@@ -135,6 +135,7 @@ def _summarise(setting: Setting, measured: Measured, evaluator: Evaluator, secon
         'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         'checkpoint': named(setting.run),
         'sampling_steps': setting.sampling_steps,
+        'network_evaluations': setting.evaluations,
         'seed': setting.seed,
         'stages': list(results.stages),
         'metrics': list(results.metrics),
@@ -169,7 +170,8 @@ def _notes(summary: dict) -> list[str]:
     return [f'data: {summary["data"]} ({summary["files"]} files, {summary["audio_seconds"]:.1f} s)',
             f'checkpoint: {_named(summary["checkpoint"])}',
             *([f'preceding: {preceding["folder"] if given else _named(preceding)}'] if preceding else []),
-            *([] if steps is None else [f'sampling steps (network evaluations): {steps}']),
+            *([] if steps is None else [f'sampling steps: {steps}, network evaluations: '
+                                        f'{summary["network_evaluations"]}']),
             f'real-time factor of enhancement: {factor:.3f} on {summary["device"]}, without compilation{timed}']
 
 

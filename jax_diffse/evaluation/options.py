@@ -10,7 +10,7 @@ import jax
 
 from jax_diffse.data import FOLDERS, open_source
 from jax_diffse.data.config import DataConfig, Folders
-from jax_diffse.data.mixing import MixSource
+from jax_diffse.data.mixtures import MixSource
 from jax_diffse.data.source import Source
 from jax_diffse.errors import UserError
 from jax_diffse.metrics.pool import check_workers
@@ -75,6 +75,7 @@ class EvaluationData:
       data_set: a data set of TFDS instead of the run's own data, such as 'voicebank_demand'.
       clean, noisy: folders whose files have the same names.
       speech, noise: folders to mix on the fly; noise has one subfolder per class.
+      rir: folder of room impulse responses; each mixture is reverberated with one of them.
       arrays: a file of prepared pairs, see `data.arrays.open_arrays`.
       snr_db: SNRs of the mixtures, or of the dB classes of the array; default: those of the run.
       noise_classes: classes of the noise to use; default: those of the run's `test_noise_classes`, usually all.
@@ -93,6 +94,7 @@ class EvaluationData:
     noisy: str | os.PathLike | None = None
     speech: str | os.PathLike | None = None
     noise: str | os.PathLike | None = None
+    rir: str | os.PathLike | None = None
     arrays: str | os.PathLike | None = None
     snr_db: tuple[float, ...] = ()
     noise_classes: tuple[str, ...] = ()
@@ -146,9 +148,9 @@ class EvaluationData:
         return EvaluationSet(source, description, self.limit, config.skip_bad)
 
     def _check(self, folders: dict[str, str], own: DataConfig, run: Run) -> None:
-        if tuple(folders) not in ((), ('clean', 'noisy'), ('speech', 'noise'), ('arrays',)):
+        if tuple(folders) not in ((), ('clean', 'noisy'), ('speech', 'noise'), ('speech', 'noise', 'rir'), ('arrays',)):
             raise UserError(f'{" ".join(f"--{name}" for name in folders)} given, expected --clean and --noisy, '
-                            '--speech and --noise, or --arrays alone')
+                            '--speech and --noise (and --rir), or --arrays alone')
         if self.data_set is not None and (folders or self.data_set == FOLDERS):
             raise UserError(f'--data-set={self.data_set}: expected a data set of TFDS, alone; name your own files with '
                             '--clean and --noisy, --speech and --noise, or --arrays')

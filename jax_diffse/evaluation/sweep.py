@@ -37,7 +37,7 @@ from jax_diffse.evaluation.utterances import read_all
 from jax_diffse.inference.setting import Setting, check_processed, check_seed, check_steps
 from jax_diffse.metrics import Pool, scoring
 from jax_diffse.runs import Run, with_model
-from jax_diffse.systems.base import Refiner, Sampling, sampling_steps
+from jax_diffse.systems.base import Sampling, evaluations, sampling_steps
 
 SAMPLER = 'sampler.'  # prefix of keys of the sampler that the run has chosen
 PRECEDING = 'preceding'  # the stage of a refiner's input
@@ -190,7 +190,7 @@ def check_refining(variants: Sequence[Variant], preceding: Run | None, given: bo
     Raises:
       UserError: see `check_processed`.
     """
-    refining = [variant.run for variant in variants if isinstance(variant.run.system, Refiner)]
+    refining = [variant.run for variant in variants if variant.run.system.follows]
     for run in refining or [variants[0].run]:
         check_processed(run, preceding, given)
 
@@ -199,7 +199,8 @@ def _points(variants: Sequence[Variant]) -> list[Point]:
     """The points of variants, without results. Runs are named by the last part of their workdir if that is unique."""
     workdirs = {variant.run.workdir for variant in variants}
     short = len({workdir.name for workdir in workdirs}) == len(workdirs)
-    points = [Point(run.workdir.name if short else str(run.workdir), changes, steps, named(run))
+    points = [Point(run.workdir.name if short else str(run.workdir), changes, steps, evaluations(run.system, steps),
+                    named(run))
               for run, changes, steps in variants]
     labels = [point.label for point in points]
     for label in labels:
@@ -213,7 +214,7 @@ def _measure(evaluator: Evaluator, point: Point, variant: Variant, seeds: Sequen
     system, found = variant.run.system, []
     baselines = (*(system.baselines if isinstance(system, Sampling) else ()), PRECEDING)
     for seed in seeds if variant.steps is not None else seeds[:1]:
-        setting = Setting(variant.run, variant.steps, seed, preceding if isinstance(system, Refiner) else None)
+        setting = Setting(variant.run, variant.steps, seed, preceding if system.follows else None)
         found.append(evaluator.measure(setting, point.label + (f', seed {seed}' if len(seeds) > 1 else '')))
     duration = sum(len(utterance.noisy) for utterance in evaluator.utterances) / evaluator.sample_rate * len(found)
     return dataclasses.replace(

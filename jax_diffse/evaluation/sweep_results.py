@@ -23,7 +23,8 @@ class Point:
 
     run: str  # name
     changes: dict[str, object]  # varied key in config.model -> value
-    steps: int | None  # sampling steps (network evaluations); None: the system does not sample
+    steps: int | None  # of sampling; None: the system does not sample
+    evaluations: int | None  # of the network in so many steps
     checkpoint: dict
     stages: tuple[str, ...] = ()  # of the system
     baselines: tuple[str, ...] = ()  # the stages that do not depend on the sampler
@@ -97,7 +98,8 @@ class SweepResults:
     def tree(self) -> list[dict]:
         """All points for JSON, apart from NaN."""
         return [{
-            'run': point.run, 'changes': point.changes, 'sampling_steps': point.steps, 'label': point.label,
+            'run': point.run, 'changes': point.changes, 'sampling_steps': point.steps,
+            'network_evaluations': point.evaluations, 'label': point.label,
             'checkpoint': point.checkpoint, 'real_time_factor': point.real_time_factor,
             'devices': list(point.devices), 'baselines': list(point.baselines),
             'stages': {stage: {metric: found._asdict() for metric, found in
@@ -115,7 +117,7 @@ def to_csv(results: SweepResults) -> str:
                      *(f'difference_{name}' for name in Difference._fields)])
     for point in results.points:
         setting = [point.run, *(point.changes.get(key, '') for key in keys),
-                   '' if point.steps is None else point.steps, point.real_time_factor]
+                   _nfe(point), point.real_time_factor]
         for stage in point.stages:
             differences = results.differences(point) if stage == point.last else [()] * len(results.metrics)
             for metric, found, change in zip(results.metrics, results.means(point, stage), differences, strict=True):
@@ -129,7 +131,7 @@ def scores_csv(results: SweepResults) -> str:
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(['run', *keys, 'nfe', 'seed', 'id', 'stage', *results.metrics, 'reasons'])
     for point in results.points:
-        setting = [point.run, *(point.changes.get(key, '') for key in keys), '' if point.steps is None else point.steps]
+        setting = [point.run, *(point.changes.get(key, '') for key in keys), _nfe(point)]
         for seed, found in zip(results.seeds, point.seeds):
             for i, info in enumerate(found.infos):
                 for s, stage in enumerate(found.stages):
@@ -164,7 +166,7 @@ def means_table(results: SweepResults, intervals: bool = False) -> str:
                         for found, metric in zip(estimates, results.metrics, strict=True)]
 
     rows = [row([name, '', '', ''], found) for name, found in results.inputs.items()]
-    rows += [row([point.series, _steps(point), stage, f'{point.real_time_factor:.3f}'], results.means(point, stage))
+    rows += [row([point.series, _nfe(point), stage, f'{point.real_time_factor:.3f}'], results.means(point, stage))
              for point in results.points for stage in point.stages]
     return grid(['setting', 'NFE', 'stage', 'RTF', *map(heading, results.metrics)], 1, rows)
 
@@ -179,8 +181,8 @@ def mean_text(found: Estimate, metric: str, intervals: bool) -> str:
 
 def differences_table(results: SweepResults) -> str:
     """A Markdown table: the differences of every point to the first."""
-    rows = [[point.series, _steps(point), *(difference_text(found, metric) for found, metric in
-                                            zip(results.differences(point), results.metrics, strict=True))]
+    rows = [[point.series, _nfe(point), *(difference_text(found, metric) for found, metric in
+                                          zip(results.differences(point), results.metrics, strict=True))]
             for point in results.points[1:]]
     return grid(['setting', 'NFE', *map(heading, results.metrics)], 1, rows)
 
@@ -194,11 +196,11 @@ def difference_text(found: Difference, metric: str) -> str:
 
 def seeds_table(results: SweepResults) -> str:
     """A Markdown table of the standard deviation over seeds."""
-    rows = [[point.series, _steps(point), *(number(found.seed_std, metric) for found, metric in
-                                            zip(results.means(point, point.last), results.metrics, strict=True))]
+    rows = [[point.series, _nfe(point), *(number(found.seed_std, metric) for found, metric in
+                                          zip(results.means(point, point.last), results.metrics, strict=True))]
             for point in results.points]
     return grid(['setting', 'NFE', *results.metrics], 1, rows)
 
 
-def _steps(point: Point) -> str:
-    return '' if point.steps is None else str(point.steps)
+def _nfe(point: Point) -> str:
+    return '' if point.evaluations is None else str(point.evaluations)

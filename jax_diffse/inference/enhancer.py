@@ -17,7 +17,6 @@ from jax_diffse.inference.programs import Chunk, Programs
 from jax_diffse.inference.setting import check_preceding, check_processed, check_seed, check_steps
 from jax_diffse.inference.streaming import StreamingEnhancer, timing
 from jax_diffse.runs import Run
-from jax_diffse.systems.base import Refiner
 
 CHUNK_SECONDS = 16.0
 
@@ -40,7 +39,7 @@ def load(run: str | os.PathLike, *, checkpoint: int | str = 'best', model: Mappi
       checkpoint: 'best', 'latest' or a step.
       model: fields of config.model to override, such as those of the sampler.
       preceding: for a refiner: the run whose output it refines; its best checkpoint is used.
-      steps: sampling steps (network evaluations), for systems that sample; default: the run's own.
+      steps: sampling steps, for systems that sample; default: the run's own.
       seed: of the sampler's noise.
       chunk_seconds: longer recordings are enhanced in overlapping chunks of this length; shorter chunks need less
         memory.
@@ -57,8 +56,8 @@ class Enhancer:
     """Enhances arrays and files with the system of a run.
 
     Recordings longer than `chunk_seconds` are enhanced in chunks that overlap by `overlap_seconds` and are cross-faded.
-    All chunks of a recording are scaled to the level of the whole recording, channel by channel: `System.gain` depends
-    only on the root mean square.
+    All chunks of a recording are scaled to the level of the whole recording, channel by channel: its root mean square
+    or its peak, see `System.level`.
 
     Random draws depend only on the seed, the utterance's id, the channel and the chunk, so the output does not depend
     on the rest of a batch.
@@ -219,7 +218,7 @@ class Enhancer:
                 return
             indices, group = found
             seconds = time.perf_counter() - self.compile_seconds - started
-            names = ('preceding',) * isinstance(self.run.system, Refiner) + self._programs.stages
+            names = ('preceding',) * self.run.system.follows + self._programs.stages
             yield Batch(indices, {stage: [stages[s] for stages in group] for s, stage in enumerate(names)}, seconds)
 
     def _grouped(self, waveforms: Sequence[np.ndarray], ids: Sequence[str], processed: Sequence[np.ndarray] | None,
@@ -237,7 +236,8 @@ class Enhancer:
                 yield [i], [np.concatenate([x.T for x in chunks], axis=1)]
             else:
                 buckets[self._programs.bucket(len(waveform))].append(i)
-                pieces[i] = Chunk(waveform, name, self._levels(source, partner)[0], processed=refined)
+                rms, peak = (level[0] for level in self._levels(source, partner))
+                pieces[i] = Chunk(waveform, name, rms, peak, processed=refined)
         for length, members in sorted(buckets.items()):
             rows = self._programs.rows(length, len(members))
             for start in range(0, len(members), rows):
@@ -258,7 +258,7 @@ class Enhancer:
         if self.stream_timing is None:
             enhanced = self._chunks(source, processed, utterance)
         else:
-            self._rms(source)  # only for its checks
+            self._measure(source)  # only for its checks
             enhanced = self._live(source.num_channels).through(self._at_own_rate(source))
         start, noisy = 0, streams.Window(source.blocks())
         for wet in streams.resampled(enhanced, self._length(source), self.sample_rate, source.sample_rate):
@@ -275,12 +275,12 @@ class Enhancer:
     def _chunks(self, source: streams.Stream, processed: streams.Stream | None, utterance: str,
                 all_stages: bool = False) -> Iterator[np.ndarray]:
         """Consecutive enhanced pieces `[n, C * K]` of a recording at the system's rate; K stages of each channel."""
-        rms, channels = self._levels(source, processed), source.num_channels
+        (rms, peak), channels = self._levels(source, processed), source.num_channels
 
         def process(chunk: np.ndarray, number: int) -> np.ndarray:
             length = self._programs.bucket(len(chunk))
             refined = [None] * channels if processed is None else chunk.T[channels:]
-            pieces = [Chunk(chunk[:, c], utterance, rms[c], c, number, refined[c]) for c in range(channels)]
+            pieces = [Chunk(chunk[:, c], utterance, rms[c], peak[c], c, number, refined[c]) for c in range(channels)]
             return np.concatenate([self._programs([piece], 1, length, self.steps, all_stages)[:, 0, :len(chunk)].T
                                    for piece in pieces], axis=1)
 
@@ -296,21 +296,22 @@ class Enhancer:
     def _at_own_rate(self, source: streams.Stream) -> Iterator[np.ndarray]:
         return streams.resampled(source.blocks(), source.num_samples, source.sample_rate, self.sample_rate)
 
-    def _levels(self, source: streams.Stream, processed: streams.Stream | None) -> np.ndarray:
-        """Checks both recordings and returns the root mean square `[C]` of `source`."""
-        rms = self._rms(source)
+    def _levels(self, source: streams.Stream, processed: streams.Stream | None) -> tuple[np.ndarray, np.ndarray]:
+        """Checks both recordings and returns the root mean square and the peak of `source`, each `[C]`."""
+        levels = self._measure(source)
         if processed is not None:
-            self._rms(processed)
-        return rms
+            self._measure(processed)
+        return levels
 
-    def _rms(self, source: streams.Stream) -> np.ndarray:
-        """Root mean square `[C]` at the system's rate; checks that the recording is finite and not empty."""
+    def _measure(self, source: streams.Stream) -> tuple[np.ndarray, np.ndarray]:
+        """RMS and peak, each `[C]`, at the system's rate; checks that the recording is finite and not empty."""
         if not source.num_samples:
             raise UserError(f'{source.name}: no samples')
-        energy, count = np.zeros(source.num_channels), 0
+        energy, peak, count = np.zeros(source.num_channels), np.zeros(source.num_channels), 0
         for block in self._at_own_rate(source):
             energy += np.sum(np.square(block, dtype=np.float64), axis=0)
+            peak = np.maximum(peak, np.max(np.abs(block), axis=0, initial=0.0))
             count += len(block)
         if not np.all(np.isfinite(energy)):
             raise UserError(f'{source.name}: holds samples that are NaN or infinite')
-        return np.sqrt(energy / count)
+        return np.sqrt(energy / count), peak

@@ -17,7 +17,6 @@ from jax_diffse.inference.programs import Rows, enhance_chunks
 from jax_diffse.inference.setting import check_preceding, check_steps
 from jax_diffse.runs import Run
 from jax_diffse.spectral import mask_frames
-from jax_diffse.systems.base import Refiner
 
 PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 
@@ -58,7 +57,7 @@ def export(run: Run, targets: Sequence[str] = ('cpu', 'cuda', 'tpu'), *, chunk_s
     shape = (batch, round(chunk_seconds * system.sample_rate))
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct((batch,), jnp.int32),
                  jax.ShapeDtypeStruct((), jnp.uint32)]
-    if isinstance(system, Refiner) and preceding is None:
+    if system.follows and preceding is None:
         arguments.append(arguments[0])
     with platforms.exporting(targets):
         return jax.export.export(jax.jit(_function(run, preceding, steps)), platforms=targets)(*arguments)
@@ -68,12 +67,14 @@ def _function(run: Run, preceding: Run | None, steps: int | None) -> Callable[..
     """The function to export; its name has the sample rate, as JAX's messages show the name."""
     def enhance(noisy, num_samples, seed, processed=None):
         noisy = mask_frames(noisy, num_samples)
-        level = jnp.sqrt(jnp.sum(noisy**2, axis=1) / jnp.maximum(num_samples, 1))
+        rms = jnp.sqrt(jnp.sum(noisy**2, axis=1) / jnp.maximum(num_samples, 1))
+        peak = jnp.max(jnp.abs(noisy), axis=1)
         rows = jnp.arange(len(noisy), dtype=jnp.uint32)
         zeros = jnp.zeros_like(rows)  # the hash of no name, and the first channel
         seeds = jnp.stack([jnp.broadcast_to(seed, rows.shape), zeros, zeros, rows], axis=1)
 
         def enhanced(run, processed=None, steps=None):
+            level = peak if run.system.level == 'peak' else rms
             chunks = Rows(noisy, num_samples, level, seeds, processed)
             stages = enhance_chunks(run.system, run.variables, chunks, steps)
             return list(stages.values())[-1]

@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSha
 
 from jax_diffse.errors import UserError
 from jax_diffse.runs import Run
-from jax_diffse.systems.base import Refiner, System, Variables
+from jax_diffse.systems.base import System, Variables
 
 
 class Chunk(NamedTuple):
@@ -22,6 +22,7 @@ class Chunk(NamedTuple):
     samples: np.ndarray  # [N]
     utterance: str
     rms: float  # of the whole channel
+    peak: float  # of the whole channel
     channel: int = 0
     chunk: int = 0
     processed: np.ndarray | None = None  # [N], another enhancer's output, if given
@@ -75,7 +76,7 @@ class Programs:
         Raises:
           UserError: the output is not finite.
         """
-        if not isinstance(self.run.system, Refiner):
+        if not self.run.system.follows:
             return self._enhanced(chunks, None, rows, length, steps, all_stages)
         if self._preceding:
             processed = self._preceding(chunks, rows, length, None, False)[0]
@@ -91,8 +92,10 @@ class Programs:
         """Enhances chunks with the run's own system, in one program -> `[K, rows, length]`."""
         noisy, num_samples = np.zeros((rows, length), np.float32), np.zeros(rows, np.int32)
         seeds, level = np.zeros((rows, 4), np.uint32), np.zeros(rows, np.float32)
+        of_peak = self.run.system.level == 'peak'
         for i, chunk in enumerate(chunks):
-            noisy[i, :len(chunk.samples)], num_samples[i], level[i] = chunk.samples, len(chunk.samples), chunk.rms
+            noisy[i, :len(chunk.samples)], num_samples[i] = chunk.samples, len(chunk.samples)
+            level[i] = chunk.peak if of_peak else chunk.rms
             seeds[i] = self._seed, zlib.crc32(chunk.utterance.encode()), chunk.channel, chunk.chunk
         if not noisy.any() and (self.stages or not all_stages):  # else only the program knows the stages
             return np.zeros((len(self.stages) if all_stages else 1, rows, length), np.float32)
@@ -119,7 +122,7 @@ class Programs:
             variables = jax.device_put(self.run.variables, everywhere)
             arguments = [jax.ShapeDtypeStruct(shape, dtype, sharding=split) for shape, dtype in (
                 ((rows, length), jnp.float32), ((rows,), jnp.int32), ((rows,), jnp.float32), ((rows, 4), jnp.uint32))]
-            processed = arguments[0] if isinstance(system, Refiner) else None
+            processed = arguments[0] if system.follows else None
             compiled = jax.jit(program).lower(variables, *arguments, processed).compile()
             self.compiled[kind] = functools.partial(compiled, variables)
             self._compile_seconds += time.perf_counter() - started
@@ -131,7 +134,7 @@ class Rows(NamedTuple):
 
     noisy: jax.Array  # [B, N], zero beyond num_samples
     num_samples: jax.Array  # [B]
-    level: jax.Array  # [B], root mean square of the whole recording that a chunk belongs to
+    level: jax.Array  # [B], of the whole recording that a chunk belongs to: RMS or peak, see `System.level`
     seeds: jax.Array  # [B, 4] uint32, for the random draws: seed, hash of the utterance's id, channel and chunk
     processed: jax.Array | None = None  # [B, N], for refiners
 
@@ -147,7 +150,7 @@ def enhance_chunks(system: System, variables: Variables, rows: Rows, steps: int 
     Returns:
       Stage -> `[B, N]`, in the system's order.
     """
-    gain = system.gain(rows.level[:, None], jnp.ones(len(rows.noisy)))
+    gain = system.gain(rows.level[:, None], jnp.ones(len(rows.noisy)))  # one sample's RMS and peak are its magnitude
     found = system.enhance_stages(variables, rows.noisy, rows.num_samples, jax.vmap(_key)(rows.seeds), gain=gain,
                                   steps=steps, processed=rows.processed)
     sound = jnp.any(rows.noisy != 0, axis=1, keepdims=True)

@@ -9,7 +9,7 @@ from jax_diffse import runs
 from jax_diffse.errors import UserError
 from jax_diffse.runs import Run
 from jax_diffse.systems import base
-from jax_diffse.systems.base import Refiner, Sampling, System
+from jax_diffse.systems.base import Sampling, System
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +23,13 @@ class Setting:
 
     @property
     def sampling_steps(self) -> int | None:
-        """Network evaluations of one enhancement; None for a system that does not sample."""
+        """The number of sampling steps; None for a system that does not sample."""
         return base.sampling_steps(self.run.system, self.steps)
+
+    @property
+    def evaluations(self) -> int | None:
+        """Network evaluations of one enhancement; None for a system that does not sample."""
+        return base.evaluations(self.run.system, self.steps)
 
     def check(self, processed: bool) -> None:
         """Checks that the parts go together, without loading or running anything.
@@ -76,7 +81,7 @@ def check_preceding(run: Run, preceding: Run) -> None:
     """
     ours, theirs = run.system.sample_rate, preceding.system.sample_rate
     _check_use(run, True)
-    if isinstance(preceding.system, Refiner):
+    if preceding.system.follows:
         raise UserError(f'{preceding.workdir}: refines the output of another enhancer itself; expected a preceding run '
                         'that enhances noisy speech')
     if theirs != ours:

@@ -16,7 +16,7 @@ from jax_diffse.errors import UserError
 from jax_diffse.inference.programs import Rows, enhance_chunks
 from jax_diffse.planning.programs import Cost, Program, total
 from jax_diffse.planning.targets import Target
-from jax_diffse.systems.base import Refiner, System, check_steps, shapes
+from jax_diffse.systems.base import System, check_steps, shapes
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.parallel import MAPPERS, Parallel
 from jax_diffse.training.settings import ParallelConfig, TrainConfig
@@ -111,7 +111,7 @@ def plan_enhancement(config: ConfigDict, target: Target, per_device: int, second
 
     noisy, lengths, level, seeds = (jax.ShapeDtypeStruct((rows, *shape), dtype) for shape, dtype in (
         ((num_samples,), jnp.float32), ((), jnp.int32), ((), jnp.float32), ((4,), jnp.uint32)))
-    chunks = Rows(noisy, lengths, level, seeds, noisy if isinstance(system, Refiner) else None)
+    chunks = Rows(noisy, lengths, level, seeds, noisy if system.follows else None)
     found = _compiled(mapping.map(enhance, sharded=True), target, mapping.shaped(shapes(system), chunks))
     return Plan(ENHANCEMENT, config.system, target.name, len(target.devices), target.hosts, rows, seconds, hours=None,
                 examples_per_second=rows / found['seconds'], **found)

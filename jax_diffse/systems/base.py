@@ -35,6 +35,8 @@ class System(abc.ABC):
     # Validation figure that selects the best checkpoint, lower is better: 'GROUP/loss' or 'GROUP/METRIC'; None: the sum
     # of the losses.
     criterion: str | None = None
+    # What the gain depends on: the root mean square of a recording ('rms') or its largest magnitude ('peak').
+    level: str = 'rms'
     # Group -> groups of an earlier run that it may start from, in order of preference; others start from their own.
     origins: Mapping[str, tuple[str, ...]] = {}
 
@@ -61,11 +63,17 @@ class System(abc.ABC):
     def init(self, key: jax.Array) -> Variables:
         """Draws initial variables."""
 
+    @property
+    def follows(self) -> bool:
+        """Whether the system takes, and needs, the output of a preceding enhancer: `processed`."""
+        return False
+
     @abc.abstractmethod
     def gain(self, noisy: jax.Array, num_samples: jax.Array) -> jax.Array:
-        """The factor `[B]` that brings `noisy` to the level that the system works at; it may depend on its RMS alone.
+        """The factor `[B]` that brings `noisy` to the level that the system works at.
 
-        Long audio passes the gain of the whole file to every chunk.
+        It may depend on the RMS alone, or on the peak alone if `level` says so: callers that enhance a recording in
+        chunks measure it over the whole recording and pass the same gain to every chunk.
         """
 
     @abc.abstractmethod
@@ -73,7 +81,7 @@ class System(abc.ABC):
                 steps: int | None, processed: jax.Array | None) -> dict[str, jax.Array]:
         """`enhance_stages` with checked arguments.
 
-        `steps` is None unless the system is `Sampling`; `processed` is an array if it is a `Refiner`, else None.
+        `steps` is None unless the system is `Sampling`; `processed` is an array if it `follows` an enhancer, else None.
         """
 
     def enhance_stages(self, variables: Variables, noisy: jax.Array, num_samples: jax.Array, key: jax.Array, *,
@@ -87,7 +95,7 @@ class System(abc.ABC):
           num_samples: `[B]`, real lengths.
           key: `[B]` PRNG keys, one per waveform.
           gain: `[B]`, default `self.gain(noisy, num_samples)`.
-          steps: sampling steps (network evaluations), default: the system's own number.
+          steps: sampling steps, default: the system's own number; see `Sampling.evaluations`.
           processed: `[B, N]`, the output of a preceding enhancer at the level of `noisy`, zero beyond `num_samples`.
 
         Returns:
@@ -111,7 +119,10 @@ class System(abc.ABC):
 
 
 class Sampling(System):
-    """A system with a sampler, which takes a number of steps."""
+    """A system with a sampler, which takes a number of steps.
+
+    A step is what the system's paper counts as one; it may ask the network more than once.
+    """
 
     baselines: tuple[str, ...] = ()  # stages that the sampler has no part in
     sampler: str = ''  # the chosen one, of a system with several
@@ -130,9 +141,17 @@ class Sampling(System):
           ValueError: the sampler does not take it, or is left out.
         """
 
+    def evaluations(self, steps: int) -> int:
+        """Network evaluations of an enhancement with so many sampling steps."""
+        return steps
+
 
 class Refiner(System):
-    """A system that takes, and needs, the output of a preceding enhancer: `processed`."""
+    """A prior of clean speech, which refines the output of a preceding enhancer."""
+
+    @property
+    def follows(self) -> bool:
+        return True
 
     @abc.abstractmethod
     def generate(self, variables: Variables, key: jax.Array, num_samples: int, *,
@@ -183,6 +202,15 @@ def sampling_steps(system: System, steps: int | None = None) -> int | None:
     return steps if steps is not None or not isinstance(system, Sampling) else system.default_steps
 
 
+def evaluations(system: System, steps: int | None = None) -> int | None:
+    """Network evaluations of an enhancement with so many sampling steps; None for a system that does not sample.
+
+    `steps` is by default the system's own number.
+    """
+    count = sampling_steps(system, steps)
+    return system.evaluations(count) if count is not None and isinstance(system, Sampling) else count
+
+
 def check_steps(system: System, steps: int | None) -> None:
     """Checks a number of sampling steps, without running anything; None is right for all systems.
 
@@ -197,15 +225,15 @@ def check_steps(system: System, steps: int | None) -> None:
 
 
 def check_processed(system: System, given: bool) -> None:
-    """Checks that a `Refiner` is given the output of a preceding enhancer, and that another system is not.
+    """Checks that a system that `follows` an enhancer is given its output, and that another system is not.
 
     Raises:
       ValueError: it should be given, or should not.
     """
     name = type(system).__name__
-    if given and not isinstance(system, Refiner):
+    if given and not system.follows:
         raise ValueError(f'{name} enhances noisy speech by itself and refines nothing')
-    if not given and isinstance(system, Refiner):
+    if not given and system.follows:
         raise ValueError(f'{name} refines the output of another enhancer: it needs `processed`')
 
 

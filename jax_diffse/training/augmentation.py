@@ -123,7 +123,7 @@ class Augmentation:
 
 def _check_run(run: runs.Run, sample_rate: int) -> None:
     name = f'config.augment.run={run.workdir}'
-    if isinstance(run.system, Refiner):
+    if run.system.follows:
         raise UserError(f"{name}: refines another enhancer's output, expected a run that samples from noisy speech")
     if sampling_steps(run.system) is None:
         raise UserError(f'{name}: does not sample, expected a run with a sampler, such as the stage diffusion of '

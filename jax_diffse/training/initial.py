@@ -1,10 +1,13 @@
 """Initial variables of a run: random, or from an earlier run."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
 from jax_diffse import runs
 from jax_diffse.errors import UserError
+from jax_diffse.spectral import FrontEnd
 from jax_diffse.systems.base import System, Variables, shapes
 
 
@@ -27,8 +30,8 @@ def initial_variables(system: System, key: jax.Array, init_from: str = '') -> Va
         return system.init(key)
     run = runs.load(init_from)
     if run.system.front_end != system.front_end:
-        raise UserError(f'config.init_from={init_from}: was trained on {run.system.front_end}, but this config expects '
-                        f'{system.front_end}')
+        theirs, ours = _unlike(run.system.front_end, system.front_end)
+        raise UserError(f'config.init_from={init_from}: has {theirs}, but this config has {ours}')
     known = run.variables['params']
     origins = {group: next((name for name in system.origins.get(group, (group,)) if name in known), None)
                for group in expected['params']}
@@ -39,6 +42,15 @@ def initial_variables(system: System, key: jax.Array, init_from: str = '') -> Va
     variables = system.init(key) if None in origins.values() else expected  # initialisation takes seconds
     return {collection: {group: _take(run, collection, origins[group], tree) for group, tree in groups.items()}
             for collection, groups in variables.items()}
+
+
+def _unlike(a: FrontEnd | None, b: FrontEnd | None) -> tuple[str, str]:
+    """The fields of two front ends that differ, in words; a front end may be missing."""
+    fields = [{} if x is None else dataclasses.asdict(x) for x in (a, b)]
+    differ = [key for key in fields[0] | fields[1] if fields[0].get(key) != fields[1].get(key)]
+    theirs, ours = (', '.join(f'{key}={found[key]!r}' for key in differ) if found else 'no spectrograms'
+                    for found in fields)
+    return theirs, ours
 
 
 def _take(run, collection, origin, initial):

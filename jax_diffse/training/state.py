@@ -175,7 +175,7 @@ def make_train_step(system: System, config: OptimizerConfig, *, steps: int, seed
             count = state.step + 1
             decay = jnp.minimum(ema_decay, (1 + count) / (10 + count))
             trained = {group: new.params[group] for group in new.ema}
-            new = new.replace(ema=jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, new.ema, trained))
+            new = new.replace(ema=jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), new.ema, trained))
         # Adam's update of a finite gradient is finite; the guard need not wait for its norm.
         finite = jnp.all(jnp.stack([jnp.isfinite(value) for value in metrics.values()]))
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)

@@ -23,7 +23,7 @@ class Validation:
         spec = training.spec
         self._training, self._system, self._mapping = training, spec.system, spec.mapping
         self._eval_step = spec.mapping.map(state_lib.make_eval_step(spec.system, spec.train.seed))
-        self._listen = jax.jit(_generator(spec.system) if isinstance(spec.system, Refiner) else spec.system.enhance)
+        self._listen = jax.jit(_generator(spec.system) if isinstance(spec.system, Refiner) else _enhancer(spec.system))
         self._primary = jax.process_index() == 0
 
     def __call__(self, state, step: int):
@@ -83,6 +83,14 @@ def _generator(system):
         return system.generate(variables, key, noisy.shape[1], steps=LISTENING_STEPS)
 
     return generate
+
+
+def _enhancer(system):
+    """Enhances speech for the log. Where the system follows another enhancer, its output is the noisy half of pairs."""
+    def enhance(variables, noisy, num_samples, key):
+        return system.enhance(variables, noisy, num_samples, key, processed=noisy if system.follows else None)
+
+    return enhance
 
 
 def log_audio(logger, step: int, system: System, listen, variables, source, count: int) -> None:

@@ -21,6 +21,8 @@ PREPARED = [
          't.npy: holds Python objects, which are not loaded'),
     Case('an array beside folders', f'{ARRAYS} --clean clean --noisy noisy', (pairs(),), 2,
          '--clean --noisy --arrays given, expected'),
+    Case('room impulse responses for pairs', f'{EVALUATE} --rir clean', (pairs(),), 2,
+         '--clean --noisy --rir given, expected .*--speech and --noise .and --rir.'),
     Case('an unknown data set', f'{BARE} --data-set voicebank', (), 2,
          "--data-set.: expected one of folders, .* got 'voicebank'"),
     Case('a data set beside folders', f'{EVALUATE} --data-set voicebank_demand', (pairs(),), 2,

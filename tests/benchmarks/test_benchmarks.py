@@ -247,11 +247,11 @@ def test_every_system_of_the_package_has_a_benchmark_that_evaluates_its_network(
              for name, config in plan.SYSTEMS.items()}
     assert {type(system) for system in built.values()} == set(systems.SYSTEMS.values())
     assert [built[name].stage for name in ('c_gen', 'diffusion', 'refiner')] == ['c_gen', 'diffusion', 'refiner']
-    for name in ('c_gen', 'diffusion', 'dccrn', 'segan', 'diffgmm', 'diffiner_compact'):
+    for name in ('c_gen', 'diffusion', 'dccrn', 'segan', 'diffgmm', 'diffiner_compact', 'flowse'):
         system = built[name]
         inputs = of_systems.noise(system, 2, 0.25)
         function, args = of_systems.evaluation(system, measure.drawn(system), inputs)
-        assert jax.tree.leaves(jax.eval_shape(function, *args))[0].shape[0] == 2, name
+        assert 2 in jax.tree.leaves(jax.eval_shape(function, *args))[0].shape, name
 
 
 def test_drawn_variables_have_the_shapes_of_drawn_ones_and_sound_statistics():
@@ -289,20 +289,43 @@ def test_without_tensorflow_the_pipeline_is_left_out(monkeypatch):
         list(pipeline.run(1.0, '', ''))
 
 
+PLAN = {'part': 'plans', 'what': 'training step', 'basis': "compiler's estimate", 'batch': 32, 'devices': 4,
+        'flops': 1e12, 'seconds': 0.05, 'utilisation': 0.1, 'examples_per_second': 640.0, 'fits': True,
+        'compile_seconds': 61.0, 'memory': {'temporaries': 2e9, 'peak': 3e9},
+        'collectives': {'all-reduce': {'count': 3, 'bytes': 1}}}
+PLANNER = {'date': '2026-01-02T03:04', 'revision': 'R', 'versions': {'jax': '0'}}
+
+
 def test_plans_are_a_table_for_every_target_and_say_that_nothing_was_measured():
     from benchmarks import plans
 
-    known = {'what': 'training step', 'basis': "compiler's estimate", 'batch': 32, 'devices': 4, 'flops': 1e12,
-             'seconds': 0.05, 'utilisation': 0.1, 'examples_per_second': 640.0, 'fits': True, 'compile_seconds': 61.0,
-             'memory': {'temporaries': 2e9, 'peak': 3e9}, 'collectives': {'all-reduce': {'count': 3, 'bytes': 1}}}
-    report = {'date': 'D', 'revision': 'R', 'versions': {'jax': '0'}, 'failures': {'x on y': 'why'}, 'plans': [
-        known | {'name': 'a', 'steps': None, 'target': 'v5e:2x2'},
-        known | {'name': 'b', 'steps': 6, 'target': '8 x h100', 'what': 'enhancement', 'basis': 'roofline bound'}]}
-    text = plans.markdown(report)
+    made = (PLAN | {'name': 'a', 'steps': None, 'target': 'v5e:2x2'},
+            PLAN | {'name': 'b', 'steps': 6, 'target': '8 x h100', 'what': 'enhancement', 'basis': 'roofline bound'})
+    found = {plan['name']: plans.record(job.Outcome([plan], '', ''), PLANNER) for plan in made}
+    text = plans.markdown(found | {'x on y': plans.record(job.Outcome([], '', 'why'), PLANNER)})
     assert '**Nothing here was measured on a device.**' in text and 'x on y failed: why' in text
     assert '## Training step on v5e:2x2' in text and "Time: compiler's estimate." in text
-    assert '| a | 8 | 1e+12 | 50 | 10 % | 640 | 2.00 | 3.00 | yes | 3 | 61 |' in text
+    assert '| a | 8 | 1e+12 | 50 | 10 % | 640 | 2.00 | 3.00 | yes | 3 | 61 | 2026-01-02 | R | 0 |' in text
     assert '## Enhancement on 8 x h100' in text and '| b, 6 steps | 8 |' in text
+
+
+def test_plans_stay_until_they_are_made_again(tmp_path, monkeypatch):
+    def run(systems, seconds):
+        def start(each):
+            if each.part == 'machine':
+                return job.Outcome([PLANNER], '', '')
+            return job.Outcome([PLAN | each.settings | {'seconds': seconds}], '', '')
+
+        monkeypatch.setattr(command.job, 'start', start)
+        command.main(['--plan', '--output', str(tmp_path), '--targets', 'v5e:2x2', '--systems', systems])
+        return {name: found['seconds'] for name, found in
+                json.loads((tmp_path / 'plans.json').read_text(encoding='utf-8')).items()}
+
+    assert run('segan,c_gen', 1.0) == {'segan on v5e:2x2': 1.0, 'c_gen on v5e:2x2': 1.0}
+    assert run('c_gen', 2.0) == {'segan on v5e:2x2': 1.0, 'c_gen on v5e:2x2': 2.0}
+    (tmp_path / 'plans.json').write_text('{"plans": []}', encoding='utf-8')
+    with pytest.raises(UserError, match='no plans of this version'):
+        run('c_gen', 3.0)
 
 
 def test_every_system_is_planned_on_every_target():

@@ -10,6 +10,7 @@ import pytest
 
 import jax_diffse
 from jax_diffse import cli, config, conversion
+from jax_diffse.conversion import ncsnpp
 from jax_diffse.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -64,7 +65,7 @@ def test_a_mistake_is_named(arguments, message):
 def test_the_kinds_of_checkpoints_are_those_that_can_be_converted():
     from jax_diffse.cli import convert
 
-    assert convert.KINDS == tuple(conversion.KINDS)
+    assert convert.KINDS == (*conversion.KINDS, *ncsnpp.KINDS)
 
 
 @pytest.mark.parametrize('words', [['-m', 'jax_diffse', 'enhance'], [str(ROOT / 'enhance.py')]])

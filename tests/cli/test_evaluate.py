@@ -97,6 +97,23 @@ def test_main_mixes_folders(folders, monkeypatch):
     assert summary['noise_kinds'] == {}
 
 
+def test_main_reverberates_mixtures(folders, monkeypatch):
+    """With a response of one sample the reverberant speech is the dry one; the list names the response."""
+    soundfile.write(_made(folders / 'rir') / 'x.wav', [0.5], 16000)
+    data = ['--output', folders / 'out', '--speech', folders / 'clean', '--noise', folders / 'noise', '--snr-db=5',
+            '--metrics', 'si_sdr', '--workers', 0]
+    means = []
+    for flags in ([], ['--rir', folders / 'rir']):
+        assert _main(monkeypatch, *data, *flags) == 0
+        summary = strict_json(folders / 'out' / 'summary.json')
+        means.append(summary['statistics']['noisy']['si_sdr']['mean'])
+        header, *rows = [row.split('\t') for row in (folders / 'out' / 'mixtures.tsv').read_text().splitlines()]
+        assert ('rir' in header) == bool(flags)
+    assert_allclose(means[0], means[1], atol=1e-4)
+    assert {row[header.index('rir')] for row in rows} == {str(folders / 'rir' / 'x.wav')}
+    assert summary['data'].endswith(f'rir {folders / "rir"}, target early')
+
+
 def test_main_refines_the_audio_that_an_earlier_evaluation_saved(folders, monkeypatch):
     """Also for mixtures, whose ids are not file names; --preceding gives the same result."""
     data = ['--speech', folders / 'clean', '--noise', folders / 'noise', '--snr-db=-2.5', '--metrics', 'si_sdr',

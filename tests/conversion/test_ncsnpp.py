@@ -11,10 +11,18 @@ import numpy as np
 import pytest
 import torch
 
+from jax_diffse import runs
+from jax_diffse.cli import run as command_line
 from jax_diffse.conversion import layouts
 from jax_diffse.conversion import ncsnpp as conversion
+from jax_diffse.diffusion.preconditioning import Preconditioning
+from jax_diffse.diffusion.processes import Ouve
 from jax_diffse.errors import UserError
+from jax_diffse.inference.enhancer import Enhancer
 from jax_diffse.networks.ncsnpp import BACKBONES, NcsnppConfig
+from jax_diffse.systems.bridge import SchroedingerBridge
+from jax_diffse.systems.flowse import FlowSe
+from jax_diffse.systems.sgmse import Sgmse
 from tests import reference
 
 SIZES = {'nf': 16, 'ch_mult': [1, 2, 2], 'num_res_blocks': 1, 'attn_resolutions': [16], 'n_fft': 62}
@@ -145,7 +153,10 @@ def test_absent_hyper_parameters_take_the_released_defaults(path):
     ({'ode': 'flowmatching', 'N': 30},
      {'ode': 'flowmatching', 'sigma_min': 0.0, 'sigma_max': 0.487, 'T_rev': 1.0, 'N': 30, 'loss_type': 'mse'}),
     ({'backbone': 'ncsnpp_48k', 'sde': 'ouve', 'theta': 2.0, 'sigma_max': 1.0},
-     {'theta': 2.0, 'sigma_min': 0.05, 'sigma_max': 1.0, 'attn_resolutions': []})])
+     {'theta': 2.0, 'sigma_min': 0.1, 'sigma_max': 1.0, 'attn_resolutions': [], 'sr': 48_000, 'n_fft': 1534,
+      'hop_length': 384, 'spec_factor': 0.065, 'spec_abs_exponent': 0.667}),
+    ({'backbone': 'ncsnpp_48k', 'sr': 16_000, 'n_fft': 510, 'hop_length': 128},
+     {'theta': 2.0, 'sr': 16_000, 'n_fft': 510, 'hop_length': 128, 'spec_factor': 0.065})])
 def test_given_hyper_parameters_stay_and_the_process_fills_in_its_own(path, given, expected):
     write(path, weights_of(), given, shadow_params=shifted(weights_of(), 0))
     _, found = conversion.read(path)
@@ -158,6 +169,108 @@ def test_default_sizes_are_the_published_ones():
                                           'backbone': name})
         assert (found, bins) == (config, 256)
     assert conversion.network({**conversion.DEFAULTS, 'attn_resolutions': [16]})[0] == NcsnppConfig()
+
+
+# -------------------------------------------------------------------------------------------------------- whole runs
+
+FRONT_END = {'n_fft': 62, 'hop': 16}
+NETWORK = NcsnppConfig(16, (1, 2, 2), 1)
+V2 = NcsnppConfig(16, (1, 2, 2), 1, division='none')
+EDM = {'c_in': 'edm', 'c_out': 'edm', 'c_skip': 'edm'}
+RUNS = {  # kind, backbone, hyper-parameters besides the sizes, and the system that they make
+    'sgmse': ('sgmse', 'ncsnpp', {}, Sgmse(NETWORK, **FRONT_END)),
+    'sgmse, all given': (
+        'sgmse', 'ncsnpp', {'sde': 'ouve', 'theta': 1.0, 'sigma_min': 0.1, 'sigma_max': 0.9, 'N': 3, 't_eps': 0.05,
+                            'sr': 8000, 'window': 'sqrthann', 'spec_factor': 0.2, 'spec_abs_exponent': 0.6},
+        Sgmse(NETWORK, 8000, **FRONT_END, sqrt_hann=True, exponent=0.6, factor=0.2, steps=3, t_eps=0.05,
+              ouve=Ouve(1.0, 0.1, 0.9))),
+    'sgmse, objectives': (
+        'sgmse', 'ncsnpp_v2', {'loss_type': 'denoiser', 'loss_weighting': 'edm', 'transform_type': 'log', **EDM},
+        Sgmse(V2, **FRONT_END, compression='log1x', padding='reflection', loss_weighting='edm',
+              preconditioning=Preconditioning('denoiser', 'none', 'edm', 'edm', 'edm'))),
+    'sgmse, 48 kHz': (
+        'sgmse', 'ncsnpp_48k', {'attn_resolutions': [16]},
+        Sgmse(NcsnppConfig(16, (1, 2, 2), 1, progressive=False, division='after'), 48_000, **FRONT_END, exponent=0.667,
+              factor=0.065, padding='reflection', ouve=Ouve(2.0, 0.1, 1.0))),
+    'bridge': (
+        'bridge', 'ncsnpp_v2', {'sde': 'sbve', 'loss_type': 'data_prediction', 'k': 2.5, 'pesq_weight': 5e-4, 'N': 4},
+        SchroedingerBridge(V2, **FRONT_END, k=2.5, pesq_weight=5e-4, steps=4)),
+    'bridge, inverse': (
+        'bridge', 'ncsnpp_v2', {'sde': 'sbve', 'loss_type': 'data_prediction', 'network_scaling': '1/sigma'},
+        SchroedingerBridge(V2, **FRONT_END, released=True,
+                           preconditioning=Preconditioning('data_prediction', '1/sigma'))),
+    'flowse': ('flowse', 'ncsnpp', {'ode': 'flowmatching', 'loss_type': 'mae', 'T_rev': 0.9, 'N': 3},
+               FlowSe(NETWORK, **FRONT_END, objective='mae', t_max=0.9, steps=3)),
+}
+
+
+def write_run(path, name, **ema):
+    _, backbone, given, _ = RUNS[name]
+    hyper_parameters = {**SIZES, 'hop_length': 16, 'backbone': backbone, **given}
+    return write(path, weights_of(backbone), hyper_parameters, **ema)
+
+
+@pytest.mark.parametrize('name', RUNS)
+def test_a_checkpoint_becomes_a_run(path, name):
+    kind, backbone, _, expected = RUNS[name]
+    weights = weights_of(backbone)
+    write_run(path, name, shadow_params=shifted(weights, 0.001))
+    for flags, values in (([], shifted(weights, 0.001)), (['--raw'], weights.values())):
+        workdir = path.parent / f'run{len(flags)}'
+        command_line(['convert', f'{kind}={path}', '--workdir', str(workdir), *flags])
+        run = runs.load(workdir)
+        assert run.system == expected
+        entries = conversion.entries(expected.network, 32)
+        assert_equal(layouts.to_torch(entries, {'params': run.variables['params']['ncsnpp']}),
+                     dict(zip(weights, values, strict=True)))
+
+
+def test_the_run_of_a_checkpoint_enhances(path):
+    """Weights of zero have no velocity: sampling ends where it starts, at noisy speech with noise."""
+    weights = {name: np.zeros_like(value) for name, value in weights_of().items()}
+    write(path, weights, {**SIZES, 'hop_length': 16, 'sr': 1000, 'ode': 'flowmatching', 'sigma_max': 1e-6, 'N': 1},
+          shadow_params=shifted(weights, 0))
+    command_line(['convert', f'flowse={path}', '--workdir', str(path.parent / 'run')])
+    noisy = 0.1 * np.random.default_rng(0).standard_normal(700).astype(np.float32)
+    out = Enhancer(runs.load(path.parent / 'run'))(noisy, 1000)
+    np.testing.assert_allclose(out[:-31], noisy[:-31], rtol=0, atol=1e-4)  # frames of zeros meet the last half window
+
+
+@pytest.mark.parametrize(('kind', 'name', 'given', 'message'), [
+    ('flowse', 'sgmse', {}, "'ouve' is the process of sgmse, not of flowse; give sgmse=FILE"),
+    ('sgmse', 'bridge', {}, "'sbve' is the process of bridge, not of sgmse; give bridge=FILE"),
+    ('sgmse', 'sgmse', {'normalize': 'clean'}, "expected a normalize of noisy, got 'clean'"),
+    ('sgmse', 'sgmse', {'loss_type': 'mse'}, "expected a loss_type of score_matching, denoiser, got 'mse'"),
+    ('sgmse', 'sgmse', {'loss_type': 'denoiser'}, "denoiser needs the backbone ncsnpp_v2, got 'ncsnpp'"),
+    ('sgmse', 'sgmse', {'transform_type': 'mel'}, "expected a transform_type of exponent, log, none, got 'mel'"),
+    ('sgmse', 'sgmse', {'N': 0}, 'expected one or more sampling steps, got 0'),
+    ('sgmse', 'sgmse', {'sr': '16k'}, "config.model.sample_rate: expected int, got '16k'"),
+    ('bridge', 'bridge', {'c_in': 'vp'}, "c_in must be one of ('1', 'edm'), got 'vp'")])
+def test_checkpoints_that_make_no_such_system_are_named_and_nothing_is_written(path, kind, name, given, message):
+    _, backbone, own, _ = RUNS[name]
+    hyper_parameters = {**SIZES, 'hop_length': 16, 'backbone': backbone, **own, **given}
+    write(path, weights_of(backbone), hyper_parameters, shadow_params=shifted(weights_of(backbone), 0))
+    with pytest.raises(UserError) as error:
+        command_line(['convert', f'{kind}={path}', '--workdir', str(path.parent / 'run')])
+    assert str(error.value).startswith(f'{path}: ') and message in str(error.value) and '\n' not in str(error.value)
+    assert not (path.parent / 'run').exists()
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['dccrn=x.pt', '--raw'], '--raw: expected one file of sgmse or bridge or flowse, which have averaged weights'),
+    (['sgmse=x.pt', 'flowse=y.pt'], 'sgmse: a whole system, to be converted alone'),
+    (['sgmse=none.ckpt'], 'none.ckpt: cannot be read (No such file or directory)')])
+def test_mistaken_commands_are_named(arguments, message, tmp_path):
+    with pytest.raises(UserError) as error:
+        command_line(['convert', *arguments, '--workdir', str(tmp_path / 'run')])
+    assert message in str(error.value)
+
+
+def test_settings_of_a_checkpoint_can_be_overridden(path):
+    write_run(path, 'sgmse', shadow_params=shifted(weights_of(), 0))
+    command_line(['convert', f'sgmse={path}', '--workdir', str(path.parent / 'run'), '--model', 'steps=5',
+                  '--model', 'corrector=none'])
+    assert runs.load(path.parent / 'run').system == Sgmse(NETWORK, **FRONT_END, steps=5, corrector='none')
 
 
 # ------------------------------------------------------------------------------------------------------------ refused

@@ -1,6 +1,7 @@
 """What a check of files found is kept; new and changed files alone are opened."""
 
 import contextlib
+import dataclasses
 import gc
 import os
 import pathlib
@@ -243,14 +244,17 @@ def test_nothing_is_written_into_the_folders(mix_folders, tmp_path):
     assert sorted(tmp_path.joinpath('speech').rglob('*')) == before
 
 
-def test_train_and_validation_search_a_folder_once(mix_folders, monkeypatch):
+def test_train_and_validation_search_a_folder_once(mix_folders, tmp_path, monkeypatch):
     searched, list_paths = [], audio_files.list_paths
     monkeypatch.setattr(audio_files, 'list_paths', lambda root: searched.append(root) or list_paths(root))
-    config = DataConfig(train=mix_folders, held_out=0.3)
+    for k in range(2):
+        write(tmp_path / 'rir' / f'{k}.wav', wave(k))
+    folders = dataclasses.replace(mix_folders, rir=str(tmp_path / 'rir'))
+    config = DataConfig(train=folders, held_out=0.3)
     expected = [ids(open_source(config, split)) for split in ('train', 'validation')]
     searched.clear()
     assert [ids(source) for source in open_training(config)] == expected
-    assert searched.count(mix_folders.speech) == 1
+    assert all(searched.count(root) == 1 for root in (folders.speech, folders.rir))
     for folder in ('new', 'newer'):  # outside of it, folders are searched at every call
         write(pathlib.Path(mix_folders.speech) / 'spk0' / f'{folder}.wav', wave(0))
         assert sum(map(len, open_training(config))) > sum(map(len, expected))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from jax_diffse.data import DataConfig, mixing, open_source
+from jax_diffse.data import DataConfig, mixing, mixtures, open_source
 from jax_diffse.data.config import Folders
 from jax_diffse.data.scan import survey
 from jax_diffse.errors import UserError
@@ -92,7 +92,7 @@ def test_conditions_are_filled_evenly(mix_folders):
     assert set(counts.values()) == {2} and len(counts) == 6
     speech, noise = [mixture.speech for mixture in source.mixtures], source.noise
     counts = collections.Counter((mixture.noise.folder, mixture.snr_db)
-                                 for mixture in mixing.Mixtures(speech, noise, source.levels, 20))
+                                 for mixture in mixtures.Mixtures(speech, noise, source.levels, 20))
     assert sorted(counts.values()) == [3, 3, 3, 3, 4, 4]
     twice = open_source(DataConfig(test=mix_folders, test_snr_db=(-10.0, 20.0, 20.0, 20.0, 20.0, 20.0)), 'test')
     assert [twice.info(i) for i in range(len(twice))] == [source.info(i) for i in range(len(source))]
@@ -292,10 +292,12 @@ def test_a_mixture_that_would_clip_is_scaled_down_with_its_speech():
 def test_silent_speech_gets_its_noise_at_a_factor_and_none_at_an_snr():
     silence, noise = np.zeros(100, np.float32), white(0, 0.1, 100).astype(np.float32)
     rng = np.random.default_rng(0)
-    clean, noisy = mixing.Levels((0.0,), gain=(0.5, 0.5)).mix(silence, noise, rng)
+    gain, none = (levels.draw(rng).gain(silence, noise) for levels in (
+        mixing.Levels((0.0,), gain=(0.5, 0.5)), mixing.Levels((0.0,))))
+    clean, noisy = mixing.blend(silence, noise, gain)
     assert not clean.any()
     np.testing.assert_allclose(noisy, 0.5 * noise)
-    assert not np.any(mixing.Levels((0.0,)).mix(silence, noise, rng))
+    assert not np.any(mixing.blend(silence, noise, none))
 
 
 @pytest.mark.parametrize('value', [(0.5,), (0.2, 0.5, 0.8), (0.8, 0.2), (-0.2, 0.8), (0.0, 0.0), (float('nan'), 1.0),

@@ -1,5 +1,6 @@
 """Packed data sets: what is read from them is what the packed folders hold."""
 
+import dataclasses
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import tensorflow_datasets as tfds
 from jax_diffse import audio, cli
 from jax_diffse.data import DataConfig, esc, manifest, open_source, packed, packing, pipeline
 from jax_diffse.data.config import Folders
+from jax_diffse.data.mixer import MixerConfig
 from jax_diffse.data.packing import PackOptions, pack
 from jax_diffse.errors import UserError
 from tests.data.corpora import RATE, wave, write
@@ -113,6 +115,39 @@ def test_mixtures_of_packed_and_loose_recordings_are_those_of_the_folders(mix_fo
     test = open_source(DataConfig(train=folders, test=folders), 'test')
     assert {test.info(i)['noise'] for i in range(len(test))} == {'rain', 'wind', 'fan'}
     assert {test.info(i)['noise_kind'] for i in range(len(test))} == {'seen'}
+
+
+def test_the_mixer_works_on_packed_recordings(mix_folders, tmp_path):
+    for k in range(4):
+        write(tmp_path / 'rir' / f'{k}.wav', np.exp(-np.arange(800) / 100) * wave(k, 0.05))
+    rir = str(tmp_path / 'rir')
+    folders = Folders(speech=packed_to(tmp_path / 'speech_packed', speech=mix_folders.speech),
+                      noise=packed_to(tmp_path / 'noise_packed', noise=mix_folders.noise), rir=rir)
+    loose = dataclasses.replace(mix_folders, rir=rir)
+    mixer = MixerConfig(rir_noise=True, speed=(0.9, 1.1), max_noises=3, level_db=(-35.0, -25.0))
+    assert_same(folders, loose, held_out=0.3, mixer=mixer, test_mixer=mixer, pad_seconds=0.6)
+    for split in ('validation', 'test'):
+        for name, source in (('packed', folders), ('loose', loose)):
+            config = DataConfig(train=source, test=source, held_out=0.3, mixer=mixer, test_mixer=mixer, pad_seconds=0.6)
+            listed = open_source(config, split)
+            listed.write_manifest(tmp_path / name)
+            assert {len(x) for i in range(len(listed)) for x in listed.read(i)} == {9600}
+        lines = (tmp_path / 'packed').read_text().replace('_packed/', '/')
+        assert lines == (tmp_path / 'loose').read_text()
+    with pytest.raises(UserError, match=f'^{folders.noise}: a packed data set, expected a folder of audio files'):
+        open_source(DataConfig(test=dataclasses.replace(folders, rir=folders.noise)), 'test')
+
+
+def test_pairs_by_file_id_keep_both_names(tmp_path):
+    for k in range(5):
+        write(tmp_path / 'clean' / f'clean_fileid_{k}.wav', wave(k))
+        write(tmp_path / 'noisy' / f'{9 - k}_snr5_fileid_{k}.wav', wave(9 + k))
+    folders = Folders(clean=str(tmp_path / 'clean'), noisy=str(tmp_path / 'noisy'))
+    pairs = packed_to(tmp_path / 'pairs', clean=folders.clean, noisy=folders.noisy)
+    assert_same(Folders(clean=pairs, noisy=pairs), folders, held_out=0.3)
+    assert_same(Folders(clean=pairs, noisy=folders.noisy), folders, held_out=0.3)
+    source = open_source(DataConfig(test=Folders(clean=pairs, noisy=pairs)), 'test')
+    assert ids(source) == [f'{9 - k}_snr5_fileid_{k}' for k in range(5)]
 
 
 def test_pairs_and_speech_alone_are_those_of_the_folders(pair_folders, speech_folder, tmp_path):

@@ -20,7 +20,7 @@ README = (ROOT / 'README.md').read_text(encoding='utf-8')
 
 SMALLER = {'dccrn': ['channels=(4,4)'], 'demo': ['channels=(4,4)'], 'dr_diffuse': ['temporal_groups=0', 'channels=8'],
            'diffgmm': ['steps=1'], 'diffiner': ['respacing=ddim2'], 'segan': ['channels=(4,4)'],
-           'compact_diffiner': ['respacing=2']}
+           'compact_diffiner': ['respacing=2'], 'sgmse': ['steps=1'], 'bridge': ['steps=1'], 'flowse': ['steps=1']}
 
 
 def blocks(language: str, text: str = README) -> list[str]:
@@ -117,14 +117,14 @@ def test_blocks(clone, tmp_path_factory):
 def test_pages_of_systems(clone, tmp_path_factory):
     """Each page's section on one's own folders, in an order in which each finds the runs that it names."""
     steps = []
-    for page in ('dccrn', 'diffiner', 'segan', 'diffgmm'):
+    for page in ('dccrn', 'diffiner', 'segan', 'diffgmm', 'sgmse'):
         text = (ROOT / 'docs' / f'{page}.md').read_text(encoding='utf-8').partition('\n## On your own folders\n')[2]
         steps += [as_quick(words) for block in blocks('bash', text) for words in commands(block)]
     assert {word for words in steps for word in words if word.endswith(('runs/prior', 'runs/compact', 'runs/diffgmm'))}
     run(steps, clone, tmp_path_factory.mktemp('tfds'))
     for left in ('runs/dccrn', 'runs/prior', 'runs/compact', 'runs/diffgmm'):
         assert (clone / left / 'report/summary.json').exists(), left
-    assert (clone / 'refined/0.wav').exists()
+    assert (clone / 'refined/0.wav').exists() and (clone / 'runs/steps/sweep.json').exists()
 
 
 def test_it_is_short():

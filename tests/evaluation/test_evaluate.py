@@ -289,7 +289,7 @@ def test_steps_reach_the_system_and_its_refusal_the_user(tmp_path):
 def test_the_number_of_steps_is_recorded(tmp_path, system, steps, used):
     summary = evaluate(toy_run(system), ToySource(['a']), tmp_path, metrics=METRICS, workers=0, steps=steps)
     assert summary['sampling_steps'] == strict_json(tmp_path / 'summary.json')['sampling_steps'] == used
-    noted = re.findall(r'^- sampling steps .network evaluations.: (.*)$', (tmp_path / 'summary.md').read_text(), re.M)
+    noted = re.findall(r'^- sampling steps: (.*), network evaluations: ', (tmp_path / 'summary.md').read_text(), re.M)
     assert noted == ([] if used is None else [str(used)])
     assert (f'{used} sampling steps' in (tmp_path / 'index.html').read_text()) == (used is not None)
 

@@ -166,6 +166,23 @@ def test_malformed_settings_are_refused(text):
 # ---- measurements ----
 
 
+class Twice(toys.Stepped):
+    """Evaluates its network twice per step."""
+
+    def evaluations(self, steps):
+        return 2 * steps
+
+
+def test_systems_are_compared_at_their_network_evaluations(tmp_path):
+    """In the results, in the tables and along the axis of the figures."""
+    points = run_sweep(tmp_path, grid([toy_run(toys.Stepped()), named_run(Twice(), 'runs/twice')], (1, 2)))['points']
+    expected = [('toy, 1 step', 1, 1), ('toy, 2 steps', 2, 2), ('twice, 1 step', 1, 2), ('twice, 2 steps', 2, 4)]
+    assert [(point['label'], point['sampling_steps'], point['network_evaluations']) for point in points] == expected
+    with open(tmp_path / 'out' / 'sweep.csv') as file:
+        rows = [row for row in csv.DictReader(file) if row['metric'] == 'sdr']
+    assert [(row['run'], row['nfe']) for row in rows] == [('toy', '1'), ('toy', '2'), ('twice', '2'), ('twice', '4')]
+
+
 def test_every_setting_is_measured_on_the_same_files(tmp_path):
     source, other = ToySource(list('abc')), named_run(toys.LowPass(), 'runs/low_pass')
     summary = run_sweep(tmp_path, grid([toy_run(toys.Stepped()), other], (2, 1, 5)), source)
@@ -343,7 +360,8 @@ def _results(**points):
         values = np.array(values, float)[:, None, None] + np.array([0.0, 1.0, 2.0])[None, :, None]
         found = evaluator.Results([{'id': str(i)} for i in range(len(values))], ('noisy', 'condition', 'refined'),
                                 ('sdr',), values, [[{}] * 3] * len(values))
-        return Point(run, changes, steps, {}, ('condition', 'refined'), ('condition',), (found,), factor, ('cpu',))
+        return Point(run, changes, steps, steps, {}, ('condition', 'refined'), ('condition',), (found,), factor,
+                     ('cpu',))
 
     return SweepResults(('sdr',), (0,), tuple(point(*given) for given in points.values()))
 
@@ -351,7 +369,8 @@ def _results(**points):
 def test_curves_show_means_bands_and_baselines():
     results = _results(a=('x', {}, 1, 0.1, [1, 3]), b=('x', {}, 6, 0.5, [2, 6]), c=('y', {}, None, 0.02, [0, 0]))
     panel = Figure().subplots()
-    curves._panel(results, curves._Axis('nfe', 'network evaluations', lambda p: p.steps, lambda p: p.series), 0, panel)
+    axis = curves._Axis('nfe', 'network evaluations', lambda p: p.evaluations, lambda p: p.series)
+    curves._panel(results, axis, 0, panel)
     lines = {line.get_label(): line for line in panel.lines}
     assert list(lines) == ['noisy', 'x: condition', 'x', 'y']
     assert lines['x'].get_xydata().tolist() == [[1, 4], [6, 6]]

@@ -20,16 +20,20 @@ from jax_diffse.inference.export import export
 from jax_diffse.networks.compact_unet import CompactUNetConfig
 from jax_diffse.networks.gmm_unet import GmmUNetConfig
 from jax_diffse.networks.guided_unet import UNetConfig
+from jax_diffse.networks.ncsnpp import NcsnppConfig
 from jax_diffse.networks.noise_unet import NoiseUNetConfig
 from jax_diffse.runs import Run
 from jax_diffse.systems.base import Refiner, shapes
+from jax_diffse.systems.bridge import SchroedingerBridge
 from jax_diffse.systems.compact_diffiner import CompactDiffiner
 from jax_diffse.systems.dccrn import Dccrn
 from jax_diffse.systems.diffgmm import DiffGmm
 from jax_diffse.systems.diffiner import Diffiner
 from jax_diffse.systems.dr_diffuse import DrDiffuse
+from jax_diffse.systems.flowse import FlowSe
 from jax_diffse.systems.noise_unet import NoiseUnet
 from jax_diffse.systems.segan import Segan
+from jax_diffse.systems.sgmse import Sgmse
 from tests import reference, toys
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -37,6 +41,7 @@ RATE = 16_000
 SHORT, SEED = 9000, 5
 MODEL = {'channels': (4, 8, 8), 'lstm_units': 8}
 PRIOR = UNetConfig(channels=4, multipliers=(1, 1, 1, 1), blocks=1, attention=(), heads=1, groups=2)
+SCORE = {'network': NcsnppConfig(4, (1, 1, 1), 1, ())}
 MIXTURE = GmmUNetConfig(components=2, widths=(4, 8), blocks=1, kernel=5, groups=2)
 SYSTEMS = {
     'dccrn': Dccrn(**MODEL),
@@ -46,8 +51,11 @@ SYSTEMS = {
     'diffgmm': DiffGmm(network=MIXTURE, training_steps=4, steps=3, noise_scale=0.3),
     'diffiner': Diffiner(PRIOR, block_frames=64, respacing='ddim4'),
     'compact_diffiner': CompactDiffiner(CompactUNetConfig(widths=(2, 4), heads=1), block_frames=64, respacing='3'),
+    'sgmse': Sgmse(**SCORE),
+    'bridge': SchroedingerBridge(**SCORE, sampler='sde', steps=2),
+    'flowse': FlowSe(**SCORE, steps=2),
 }
-STEPS = {'diffgmm': 2, 'diffiner': 2}
+STEPS = {'diffgmm': 2, 'diffiner': 2, 'sgmse': 2}
 PRECEDING = {'compact_diffiner': 'segan'}
 LOADER = """
 import pathlib, sys

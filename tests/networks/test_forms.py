@@ -84,7 +84,7 @@ def test_the_form_for_tpus_gives_what_that_for_cpus_gives(name):
     with platforms.exporting({'tpu'}):
         assert jax.tree.map(jnp.shape, shapes(network, inputs)) == jax.tree.map(jnp.shape, variables)
         (found, found_stats), found_gradients = run(variables)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * scale(expected))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=5e-5 * scale(expected))
     for a, b in ((found_stats, stats), (found_gradients, gradients)):
         if jax.tree.leaves(b):
             # A dozen batch norms over ten frames magnify float32's rounding.

@@ -10,15 +10,19 @@ import pytest
 from jax_diffse.networks.compact_unet import CompactUNetConfig
 from jax_diffse.networks.gmm_unet import GmmUNetConfig
 from jax_diffse.networks.guided_unet import UNetConfig
+from jax_diffse.networks.ncsnpp import NcsnppConfig
 from jax_diffse.networks.noise_unet import NoiseUNetConfig
 from jax_diffse.systems.base import shapes
+from jax_diffse.systems.bridge import SchroedingerBridge
 from jax_diffse.systems.compact_diffiner import CompactDiffiner
 from jax_diffse.systems.dccrn import Dccrn, LossWeights
 from jax_diffse.systems.diffgmm import DiffGmm
 from jax_diffse.systems.diffiner import Diffiner
 from jax_diffse.systems.dr_diffuse import DrDiffuse
+from jax_diffse.systems.flowse import FlowSe
 from jax_diffse.systems.noise_unet import NoiseUnet
 from jax_diffse.systems.segan import Segan
+from jax_diffse.systems.sgmse import Sgmse
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.parallel import Parallel
 from tests.numerics.precision import LOSSES
@@ -28,6 +32,7 @@ LENGTH = 1600
 ALL_TERMS = LossWeights(1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 SMALL = {'channels': (2, 4), 'lstm_units': 4, 'lstm_layers': 1}
 UNET = UNetConfig(channels=4, multipliers=(1, 1), blocks=1, attention=(), heads=1, groups=2)
+SCORE = {'network': NcsnppConfig(4, (1,), 1, ()), 'n_fft': 126, 'hop': 32}
 SYSTEMS = {
     'dr_diffuse': DrDiffuse(channels=2, temporal_groups=0),
     'dr_diffuse, denoiser': DrDiffuse('diffusion', 2, 0, denoiser='diffusec', condition='noisy'),
@@ -41,9 +46,14 @@ SYSTEMS = {
     'diffgmm': DiffGmm(GmmUNetConfig(2, (2, 4), 1, 3, 2), nll_warmup=0),
     'noise_unet': NoiseUnet(network=NoiseUNetConfig((2, 4))),
     'noise_unet, released': NoiseUnet(network=NoiseUNetConfig((2, 4)), released=True),
+    'sgmse': Sgmse(**SCORE),
+    'bridge': SchroedingerBridge(**SCORE, pesq_weight=5e-4),
+    'flowse': FlowSe(**SCORE, objective='mae'),
     'diffiner': Diffiner(UNET, block_frames=64, respacing='ddim4'),
     'compact_diffiner, released': CompactDiffiner(CompactUNetConfig((2, 4)), block_frames=128, released=True),
 }
+
+SLOW = ('sgmse', 'flowse')  # what they do, the bridge does too
 
 
 def pairs():
@@ -80,7 +90,8 @@ def gradients(name):
     return Parallel(devices=jax.devices()[:1]).map(step), random_variables(shapes(system))
 
 
-@pytest.mark.parametrize('name', SYSTEMS)
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in SYSTEMS])
 def test_training_continues_with_any_batch(name):
     step, variables = gradients(name)
     variables = jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), variables, shapes(SYSTEMS[name]))

@@ -6,9 +6,10 @@ from jax_diffse import config
 from jax_diffse.planning import plan, targets
 
 SYSTEMS = ('dr_diffuse:c_gen', 'dccrn:si_snr', 'segan', 'diffgmm', 'noise_unet', 'diffiner', 'compact_diffiner',
-           *(pytest.param(f'dr_diffuse:{stage}', marks=pytest.mark.slow) for stage in ('diffusion', 'refiner')))
+           *(pytest.param(name, marks=pytest.mark.slow) for name in (
+               'dr_diffuse:diffusion', 'dr_diffuse:refiner', 'sgmse', 'bridge', 'flowse')))
 ENHANCED = {'dr_diffuse:refiner': 2, 'dccrn:si_snr': None, 'segan': None, 'diffgmm': 2, 'noise_unet': None,
-            'diffiner': 2, 'compact_diffiner': 2}  # system -> sampling steps
+            'diffiner': 2, 'compact_diffiner': 2, 'sgmse': 2, 'bridge': 2, 'flowse': 2}  # system -> sampling steps
 
 
 def small(name, devices=1):

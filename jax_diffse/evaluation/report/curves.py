@@ -36,7 +36,7 @@ def draw(results: SweepResults, folder: pathlib.Path) -> list[Figure]:
 
     A figure is left out if nothing varies along its axis.
     """
-    axes = [_Axis('nfe', 'network evaluations', lambda point: point.steps, lambda point: point.series),
+    axes = [_Axis('nfe', 'network evaluations', lambda point: point.evaluations, lambda point: point.series),
             _Axis('rtf', 'real-time factor', lambda point: point.real_time_factor, lambda point: point.series)]
     axes += [_Axis(key, key, lambda point, key=key: point.changes.get(key), lambda point, key=key: _without(point, key))
              for key in results.keys() if all(isinstance(point.changes.get(key, 0.0), (int, float))
