@@ -1,4 +1,4 @@
-"""Measures systems, scaling, the data pipeline, metrics, NISQA, losses and streaming: `python -m benchmarks`.
+"""Measures systems, scaling, data, metrics, NISQA, losses and streaming: `python -m benchmarks`.
 
 Writes OUTPUT/benchmarks.json and OUTPUT/benchmarks.md. With --plan, it measures nothing and writes OUTPUT/plans.json
 and OUTPUT/plans.md: what the compilers for accelerators say of every system; plans that are there already stay until
@@ -54,7 +54,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
                         help=f'parts (default: {",".join(plan.PARTS)})')
     parser.add_argument('--quick', action='store_true', help='measure everything at its smallest size, as a check')
     parser.add_argument('--synthetic', action='store_true',
-                        help='leave out the pipeline, which needs TensorFlow; the rest runs on noise anyway')
+                        help='leave out the pipeline and starts, which need TensorFlow; the rest runs on noise anyway')
     parser.add_argument('--plan', action='store_true',
                         help='plan the systems on accelerators that are not at hand, and measure nothing')
     parser.add_argument('--targets', type=_names, default=list(plans.TARGETS), metavar='A,B,...',
@@ -125,7 +125,8 @@ def _plan(args: argparse.Namespace, machine: dict) -> int:
 def _measure(each: plan.Job, synthetic: bool, found: report.Report) -> None:
     """Runs a job, adds its outcome to `found`, and prints a line about it."""
     started = time.perf_counter()
-    outcome = job.Outcome([], '--synthetic', '') if synthetic and each.part == 'pipeline' else job.start(each)
+    left_out = synthetic and each.part in ('pipeline', 'starts')
+    outcome = job.Outcome([], '--synthetic', '') if left_out else job.start(each)
     found['figures'] += outcome.figures
     print(f'{each}: {len(outcome.figures)} figures in {time.perf_counter() - started:.0f} s', flush=True)
     for key, words, reason in (('left_out', 'left out', outcome.left_out), ('failures', 'failed', outcome.failure)):

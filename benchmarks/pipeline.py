@@ -18,7 +18,7 @@ CROP, BATCH = 3, 8  # seconds, crops
 
 
 def run(seconds: float, speech: str, noise: str) -> Iterator[Figure]:
-    """Yields crops of 3 s per second, mixed on the fly, with spectrograms, over `seconds` after a warm-up.
+    """Yields crops of 3 s per second, mixed on the fly, over `seconds` after a warm-up: from folders and packed.
 
     Args:
       seconds: the time to measure.
@@ -33,13 +33,29 @@ def run(seconds: float, speech: str, noise: str) -> Iterator[Figure]:
     except ImportError as error:
         raise LeftOut(f'TensorFlow cannot be imported ({error})') from error
     with tempfile.TemporaryDirectory() as root:
-        folders = Folders(speech=speech, noise=noise) if speech else write_corpus(root)
-        source = open_source(DataConfig(train=folders, validation=folders, sample_rate=SAMPLE_RATE), 'train')
-        batches = pipeline.train_batches(source, FrontEnd(), batch_size=BATCH, num_samples=CROP * SAMPLE_RATE, seed=0)
-        rate = per_second(batches, seconds)
-        batches.close()
-    settings = {'speech': speech or 'generated', 'noise': noise or 'generated', 'batch': BATCH, 'seconds': CROP}
-    yield figure('pipeline', 'crops per second', 'mixtures', BATCH * rate, '1/s', 1, settings)
+        loose = Folders(speech=speech, noise=noise) if speech else write_corpus(root)
+        settings = {'speech': speech or 'generated', 'noise': noise or 'generated', 'batch': BATCH, 'seconds': CROP}
+        for kind, folders in {'': loose, **packed(loose, root)}.items():
+            source = open_source(DataConfig(train=folders, validation=folders, sample_rate=SAMPLE_RATE), 'train')
+            for what, front_end in (('mixtures', FrontEnd()), ('mixtures without spectrograms', None)):
+                batches = pipeline.train_batches(source, front_end, batch_size=BATCH, num_samples=CROP * SAMPLE_RATE,
+                                                 seed=0)
+                rate = per_second(batches, seconds)
+                batches.close()
+                yield figure(f'pipeline {kind}'.strip(), 'crops per second', what, BATCH * rate, '1/s', 1, settings)
+
+
+def packed(folders: Folders, root: str) -> dict[str, Folders]:
+    """Packs folders below `root`: how they are packed -> the results."""
+    from jax_diffse.data import packing
+
+    found = {}
+    for encoding in packing.ENCODINGS:
+        speech, noise = (os.path.join(root, f'{kind}_{encoding}') for kind in ('speech', 'noise'))
+        packing.pack(Folders(speech=folders.speech), speech, packing.PackOptions(encoding))
+        packing.pack(Folders(noise=folders.noise), noise, packing.PackOptions(encoding))
+        found[f'packed as {encoding}'] = Folders(speech=speech, noise=noise)
+    return found
 
 
 def per_second(batches: Iterator, seconds: float) -> float:

@@ -14,7 +14,7 @@ SYSTEMS = {  # name -> config and variants
     'sgmse': 'sgmse', 'sgmse_small': 'sgmse:small', 'bridge': 'bridge', 'flowse': 'flowse',
     'diffiner': 'diffiner', 'diffiner_small': 'diffiner:small', 'diffiner_compact': 'compact_diffiner',
 }
-PARTS = ('systems', 'scaling', 'pipeline', 'metrics', 'nisqa', 'losses', 'streaming')
+PARTS = ('systems', 'scaling', 'pipeline', 'starts', 'metrics', 'nisqa', 'losses', 'streaming')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Size:
     points: tuple[int, ...] = (1, 2, 4, 8)  # batch sizes, and lengths in seconds
     devices: tuple[int, ...] = (1, 2, 4)  # simulated ones
     pipeline_seconds: float = 10.0
+    starts: tuple[int, ...] = (20, 20_000, 1_000_000)  # numbers of files
+    processes: tuple[int, ...] = (1, 4)  # that start at once
     pairs: int = 16  # for metrics
     files: int = 32  # for NISQA
     nisqa_models: tuple[str, ...] = ('nisqa_v2', 'nisqa_v2_mos_only', 'nisqa_tts')
@@ -38,8 +40,8 @@ class Size:
 
 FULL = Size()
 QUICK = Size(batch=1, seconds=1.0, steps=(1,), repeats=1, quick=True, points=(1, 2), devices=(1, 2),
-             pipeline_seconds=1.0, pairs=2, files=2, nisqa_models=('nisqa_v2',), nisqa_rates=(16_000,),
-             stream_seconds=1.0)
+             pipeline_seconds=1.0, starts=(20,), processes=(1,), pairs=2, files=2, nisqa_models=('nisqa_v2',),
+             nisqa_rates=(16_000,), stream_seconds=1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +85,7 @@ def jobs(args: argparse.Namespace, size: Size, hardware: dict[str, Any]) -> Iter
     for axis in ('batch', 'seconds'):
         yield Job('scaling', {'axis': axis, 'points': size.points, **common}, f'over {axis}')
     yield Job('pipeline', {'seconds': size.pipeline_seconds, 'speech': args.speech, 'noise': args.noise})
+    yield Job('starts', {'counts': size.starts, 'processes': size.processes})
     yield Job('metrics', {'files': size.pairs})
     yield Job('nisqa', {'models': size.nisqa_models, 'rates': size.nisqa_rates, 'files': size.files,
                         'repeats': size.repeats})

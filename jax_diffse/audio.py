@@ -96,6 +96,33 @@ def blocks(path: str | os.PathLike, size: int) -> Iterator[np.ndarray]:
     return _blocks(path, sound, 0, sound.info.num_samples, size)
 
 
+def decode(data: bytes, path: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """Decodes samples [start, stop) of the first channel of an audio file in memory, of which seeking is exact.
+
+    Args:
+      data: the file.
+      path: where it comes from, for messages.
+      start, stop: in samples.
+
+    Returns:
+      float32 `[N]`, integer encodings scaled to [-1, 1).
+
+    Raises:
+      UserError: the data are damaged.
+    """
+    try:
+        with _InOneGo(io.BytesIO(data)) as file:
+            start, stop, _ = slice(start, stop).indices(file.frames)
+            if start:
+                file.seek(start)
+            samples = file.read(max(stop - start, 0), dtype='float32', always_2d=True)[:, 0]
+    except soundfile.SoundFileError as error:
+        raise UserError(f'{path}: damaged ({getattr(error, "error_string", error)})') from error
+    if len(samples) < stop - start:
+        raise UserError(cut_off(path, start + len(samples), stop))
+    return samples
+
+
 def _look(path) -> _Sound:
     with _errors(path):
         os.fspath(path).encode()  # reports and libsndfile need names in UTF-8

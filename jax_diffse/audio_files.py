@@ -5,7 +5,7 @@ import functools
 import os
 import pathlib
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from jax_diffse.errors import UserError
 
@@ -13,6 +13,7 @@ from jax_diffse.errors import UserError
 EXTENSIONS = ('.wav', '.flac', '.mp3', '.ogg', '.opus', '.aiff', '.aif', '.aifc', '.au', '.snd', '.caf', '.w64',
               '.rf64', '.wave', '.bwf', '.oga', '.mp1', '.mp2', '.sph', '.nist', '.voc', '.8svx', '.svx', '.iff',
               '.avr', '.ircam', '.sf', '.paf', '.pvf', '.xi', '.wve')
+_EXTENSIONS = frozenset(EXTENSIONS)
 
 
 def name(path: str | os.PathLike, root: str | os.PathLike) -> str:
@@ -24,28 +25,41 @@ def name(path: str | os.PathLike, root: str | os.PathLike) -> str:
     return normal(pathlib.Path(path).relative_to(root).with_suffix('').as_posix())
 
 
+def stem(path: str) -> str:
+    """The name of a file, from its path below the folder as `list_paths` returns it."""
+    return normal(path.rpartition('.')[0])
+
+
 def normal(text: str) -> str:
     """Returns a name in Unicode's normal form C, in which all names are compared."""
     return unicodedata.normalize('NFC', text)
 
 
 def find(root: str | os.PathLike) -> list[pathlib.Path]:
-    """Finds all audio files below a directory, sorted, and prints how many other files were left out and why.
+    """Finds all audio files below a directory, see `list_paths`."""
+    return [pathlib.Path(root, path) for path in list_paths(root)]
+
+
+def list_paths(root: str | os.PathLike) -> list[str]:
+    """Lists all audio files below a directory, and prints how many other files were left out and why.
 
     Hidden files are left out. Links to folders are followed, each folder once. Links that lead nowhere are returned
     too, so that the caller reports them when it reads them.
 
+    Returns:
+      Paths below the directory, '/' between parts, sorted part by part.
+
     Raises:
       UserError: there is no such directory.
     """
-    root = pathlib.Path(root)
+    root = os.fspath(root)
     if not os.path.isdir(root):
         raise UserError(f'{root}: no such directory')
     if not os.access(root, os.R_OK | os.X_OK):
         raise UserError(f'{root}: cannot be read (Permission denied)')
     found, left_out = [], collections.Counter()
-    for path in _files(root):
-        reason = _left_out(path, root)
+    for path, entry in _entries(root):
+        reason = _left_out(path, entry)
         if reason:
             left_out[reason] += 1
         else:
@@ -54,53 +68,53 @@ def find(root: str | os.PathLike) -> list[pathlib.Path]:
         reasons = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
         _say_once(f'{root}: left out {left_out.total()} of {left_out.total() + len(found)} files: '
                   + ', '.join(f'{count} {reason}' for reason, count in reasons))
-    return sorted(found)
+    found.sort(key=lambda path: path.replace('/', '\0'))  # a folder comes before 'folder-2', as its parts do
+    return found
 
 
-def _files(root: pathlib.Path) -> Iterator[pathlib.Path]:
+def _entries(root: str) -> Iterator[tuple[str, os.DirEntry | None]]:
     """Yields all files below a folder, with hidden ones and those of linked folders, each folder once.
 
-    Folders that cannot be read are yielded as well.
+    A folder that cannot be read is yielded as well, without an entry.
     """
-    seen, links, folders = set(), collections.deque(), [root]
+    seen, links, folders = set(), collections.deque(), [(root, '')]
     while folders or links:
         linked = not folders
-        folder = links.popleft() if linked else folders.pop()
+        folder, below = links.popleft() if linked else folders.pop()
         if not os.access(folder, os.R_OK | os.X_OK):
-            yield folder
+            yield below.removesuffix('/'), None
             continue
-        status = folder.stat()
+        status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:
             continue
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
-                path = pathlib.Path(entry.path)
-                if not _is_folder(entry):
-                    yield path
+                if not _is(entry.is_dir):
+                    yield below + entry.name, entry
                 elif entry.is_symlink():
-                    links.append(path)
+                    links.append((entry.path, f'{below}{entry.name}/'))
                 else:
-                    folders.append(path)
+                    folders.append((entry.path, f'{below}{entry.name}/'))
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
+def _is(ask: Callable[[], bool]) -> bool:
     try:
-        return entry.is_dir()
+        return ask()
     except OSError:  # a loop of links
         return False
 
 
-def _left_out(path: pathlib.Path, root: pathlib.Path) -> str:
+def _left_out(path: str, entry: os.DirEntry | None) -> str:
     """Why a file is left out, or ''."""
-    if any(part.startswith('.') for part in path.relative_to(root).parts):
+    if path.startswith('.') or '/.' in path:
         return 'hidden'
-    if os.path.isdir(path):
+    if entry is None:
         return 'folders that cannot be read'
-    if path.suffix.lower() in EXTENSIONS:
-        return '' if os.path.isfile(path) or not os.path.exists(path) else 'not a file but a device or pipe'
-    kind = path.suffix.lower() or 'without an extension'
-    return f'{kind} (not an audio format)'
+    suffix = entry.name[entry.name.rfind('.'):].lower() if '.' in entry.name else ''
+    if suffix in _EXTENSIONS:
+        return '' if _is(entry.is_file) or not os.path.exists(entry.path) else 'not a file but a device or pipe'
+    return f'{suffix if len(suffix) > 1 else "without an extension"} (not an audio format)'
 
 
 @functools.lru_cache(maxsize=256)

@@ -116,6 +116,7 @@ def sections(system: str, model: dict) -> ConfigDict:
             'resample': False,  # accept files and data sets at another rate and resample them when read
             'min_seconds': 0.25,  # shorter files are refused
             'skip_bad': False,  # leave out unusable files instead of stopping
+            'check': 'full',  # decode every file once; 'header': open it once; 'none': open it when it is used
         },
         'train': {
             'steps': 0,

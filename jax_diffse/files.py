@@ -7,6 +7,7 @@ import pathlib
 import platform
 import re
 from collections.abc import Iterator
+from typing import TextIO
 
 from jax_diffse import interrupts
 from jax_diffse.errors import UserError
@@ -106,3 +107,48 @@ def locked(path: str | os.PathLike, what: str) -> Iterator[None]:
         file.write(f'process {os.getpid()} on {platform.node()}\n')
         file.flush()
         yield
+
+
+@contextlib.contextmanager
+def locked_in_turn(path: str | os.PathLike, waiting: str) -> Iterator[None]:
+    """Waits for the lock on a file, which exists only while a process holds the lock.
+
+    On storage that cannot lock or cannot be written, several processes continue at once.
+
+    Args:
+      path: the file.
+      waiting: the line that is printed if another process holds the lock; the name of that process follows.
+    """
+    file = _lock(pathlib.Path(path), waiting)
+    try:
+        yield
+    finally:
+        if file:
+            pathlib.Path(path).unlink(missing_ok=True)
+            file.close()
+
+
+def _lock(path: pathlib.Path, waiting: str) -> TextIO | None:
+    while fcntl:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, 'a+', encoding='utf-8')
+        except OSError:
+            return None
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                print(f'{waiting} by {file.read().strip() or "another process"}', flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            file.close()
+            return None
+        with contextlib.suppress(FileNotFoundError):  # the holder has removed it
+            if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                file.write(f'process {os.getpid()} on {platform.node()}\n')
+                file.flush()
+                return file
+        file.close()
+    return None

@@ -112,7 +112,7 @@ def test_overrides_reach_nested_keys_with_their_type():
 @pytest.mark.parametrize('name, overrides, message', [
     ('nothing.py', [], 'nothing.py: no such file'),
     ('configs/nothing', [], 'configs/nothing: no such file'),
-    ('nothing', [], 'nothing: no such config, expected the path of a file or one of compact_diffiner, dccrn, demo, '),
+    ('nothing', [], 'nothing: no such config, expected the path of a file or one of bridge, compact_diffiner, dccrn, '),
     ('', [], 'no such config'),
     ('__init__', [], 'no such config'),
     ('segan:slow', [], "segan:slow: unknown variant 'slow', expected at most one of each group: adversary: "

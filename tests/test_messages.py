@@ -18,6 +18,7 @@ PRINTED_BY = {
     'evaluation': ('evaluate',), 'inference': ('evaluate', 'enhance'), 'inference/enhance': ('enhance',),
     'inference/jobs': ('enhance',), 'inference/streaming': ('enhance',), 'inference/export': ('export',),
     'metrics': ('evaluate',), 'conversion': ('convert',), 'training': ('train',), 'data': ('train',),
+    'data/packing': ('pack',),
     'processes': ('train', 'evaluate'), 'config': ('train',), 'systems': ('train', 'evaluate', 'enhance'),
     'runs': ('train', 'convert'), **{f'cli/{name}': (name,) for name in cli.COMMANDS}}
 

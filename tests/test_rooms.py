@@ -11,7 +11,8 @@ ROOMS = ('terminal', 'interrupts', 'errors', 'files', 'launch', 'processes', 'co
          'flops', 'spectral', 'blocks', 'containers', 'audio', 'audio_files', 'losses', 'diffusion', 'networks',
          'systems', 'data', 'metrics', 'runs', 'training', 'inference', 'evaluation', 'conversion', 'planning', 'api',
          'cli')
-WITH_TENSORFLOW = ('data.pipeline', 'data.tf', 'data.tf_spectral', 'data.tfds_source', 'data.builders')
+WITH_TENSORFLOW = ('data.pipeline', 'data.tf', 'data.tf_spectral', 'data.tfds_source', 'data.packing',
+                   'data.builders')
 
 
 def modules() -> dict[str, pathlib.Path]:

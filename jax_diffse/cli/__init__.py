@@ -19,6 +19,7 @@ COMMANDS = {
     'convert': "turn the authors' checkpoints into a run",
     'export': 'write a run as one file that JAX alone can load',
     'plan': 'estimate what a training costs on TPUs or GPUs, without having them',
+    'pack': 'pack many recordings into a few large files',
     'configs': 'list the experiments that train knows',
 }
 

@@ -1,7 +1,7 @@
 """Data sets and the tf.data pipeline; nothing outside this package imports TensorFlow.
 
-This module, `folders` and `arrays` load without TensorFlow; `pipeline`, `tf_spectral`, `tfds_source` and the builders
-import it.
+This module, `folders`, `packed` and `arrays` load without TensorFlow; `pipeline`, `tf_spectral`, `tfds_source`,
+`packing` and the builders import it.
 """
 
 import dataclasses
@@ -12,18 +12,19 @@ from jax_diffse.data.config import FOLDERS, SPLITS, DataConfig
 from jax_diffse.data.folders import open_folders
 from jax_diffse.data.mixtures import MixSource
 from jax_diffse.data.resampling import Resampled
+from jax_diffse.data.scan import folders_once
 from jax_diffse.data.share import take_share
 from jax_diffse.data.source import Padded, Source
 from jax_diffse.errors import UserError
 
-__all__ = ['FOLDERS', 'SPLITS', 'DataConfig', 'Source', 'open_folders', 'open_source']
+__all__ = ['FOLDERS', 'SPLITS', 'DataConfig', 'Source', 'open_folders', 'open_source', 'open_training']
 
 log = logging.getLogger(__name__)
 
 
 def open_source(config: DataConfig, split: str) -> Source:
-    """Opens the 'train', 'validation' or 'test' split. Every file of a `folders` split is read once, to
-    check it.
+    """Opens the 'train', 'validation' or 'test' split. New and changed files of a `folders` split are read once, to
+    check them (`config.check`).
 
     Raises:
       UserError: a folder is missing or not named; bad files (all in one message); the data set does not exist or is
@@ -39,6 +40,16 @@ def open_source(config: DataConfig, split: str) -> Source:
     if split == 'train' or not config.pad_seconds or isinstance(source, MixSource):  # extended before mixing
         return source
     return Padded(source, round(config.pad_seconds * config.sample_rate))
+
+
+def open_training(config: DataConfig) -> tuple[Source, Source]:
+    """Opens the 'train' and the 'validation' split, and searches folders that both read only once.
+
+    Raises:
+      UserError: see `open_source`.
+    """
+    with folders_once():
+        return open_source(config, 'train'), open_source(config, 'validation')
 
 
 def _check_used(config: DataConfig) -> None:

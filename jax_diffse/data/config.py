@@ -9,6 +9,7 @@ from typing import Any
 from jax_diffse import files
 from jax_diffse.config import from_config_dict
 from jax_diffse.data.esc import FOLDS
+from jax_diffse.data.facts import CHECKS
 from jax_diffse.data.mixer import MixerConfig, TargetConfig
 from jax_diffse.errors import UserError
 
@@ -89,6 +90,7 @@ class DataConfig:
     resample: bool = False  # resample files and data sets at another rate when they are read, instead of refusing them
     min_seconds: float = 0.25  # shorter files are bad; the least that PESQ needs
     skip_bad: bool = False  # leave bad files out instead of stopping
+    check: str = 'full'  # of files of folders, see `facts.Rules`
 
     def __post_init__(self):
         object.__setattr__(self, 'data_dir', files.given(self.data_dir))
@@ -105,6 +107,8 @@ class DataConfig:
         if self.speaker_level < 0:
             raise UserError(f'config.data.speaker_level: expected 0 (search for it) or the level of the folders that '
                             f'are speakers, 1 or more, got {self.speaker_level}')
+        if self.check not in CHECKS:
+            raise UserError(f'config.data.check: expected one of {", ".join(CHECKS)}, got {self.check!r}')
         if self.sample_rate <= 0:
             raise UserError(f'config.data.sample_rate: expected a positive number of Hz, got {self.sample_rate}')
         if self.clip_seconds and not self.min_seconds <= self.clip_seconds < math.inf:

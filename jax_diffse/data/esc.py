@@ -37,7 +37,7 @@ def clips(root: str | os.PathLike) -> dict[str, Clip] | None:
     Raises:
       UserError: `meta/esc50.csv` is missing, lacks a column or a file, or names files that are absent.
     """
-    names = [audio_files.name(path, root) for path in audio_files.find(root)]
+    names = [audio_files.stem(path) for path in audio_files.list_paths(root)]
     parents = {os.path.dirname(name) for name in names}
     if len(parents) == 1:
         audio = pathlib.Path(root, *parents)

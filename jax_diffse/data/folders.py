@@ -3,18 +3,19 @@
 import dataclasses
 import hashlib
 import logging
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from jax_diffse import audio_files
-from jax_diffse.data import esc
+from jax_diffse.data import esc, packed
 from jax_diffse.data.config import DataConfig
+from jax_diffse.data.facts import Rules
 from jax_diffse.data.mixer import Mixer
 from jax_diffse.data.mixing import Levels, piece
-from jax_diffse.data.mixtures import MixSource, list_mixtures
-from jax_diffse.data.scan import AudioFile, report_bad_files, survey, survey_rirs
+from jax_diffse.data.mixtures import MixSource, Mixtures
+from jax_diffse.data.recordings import AudioFile, AudioFiles
+from jax_diffse.data.scan import partners, report_bad_files, survey_by, survey_rirs
 from jax_diffse.data.share import choose_share, count
 from jax_diffse.data.speakers import Speakers, speakers
 from jax_diffse.errors import UserError
@@ -91,92 +92,71 @@ def open_folders(config: DataConfig, split: str) -> PairSource | MixSource | Cle
     return openers[kind](config, split, folders, shared)
 
 
-def _survey(root, config) -> tuple[dict[str, AudioFile], dict[str, str]]:
-    return survey(root, config.sample_rate, config.min_seconds, config.resample)
+def _survey(root, config, role) -> tuple[AudioFiles, dict[str, str]]:
+    """The good and the bad recordings of a folder, or of a packed data set."""
+    index = packed.index(root)
+    rules = Rules(config.sample_rate, config.min_seconds, config.resample, config.check)
+    return index.survey(role, rules) if index else survey_by(rules, root)
 
 
 def _open_pairs(config, split, folders, shared) -> PairSource:
-    clean, bad_clean = _survey(folders.clean, config)
-    noisy, bad_noisy = _survey(folders.noisy, config)
-    bad = bad_clean | bad_noisy
-    spoiled = {audio_files.name(path, root) for bad, root in ((bad_clean, folders.clean), (bad_noisy, folders.noisy))
-               for path in bad}
-    total, shared_part = len(clean) + len(noisy) + len(bad), 'name'
-    if not clean.keys() & noisy.keys():
-        (clean, repeated_clean), (noisy, repeated_noisy) = _by_file_id(clean), _by_file_id(noisy)
-        bad |= repeated_clean | repeated_noisy
-        spoiled, shared_part = {_file_id(name) for name in spoiled}, 'name or file id'
-    for own, others, root in ((clean, noisy, folders.noisy), (noisy, clean, folders.clean)):
-        bad |= {own[name].path: f'unpaired: no file of this {shared_part} in {root}'
-                for name in own.keys() - others.keys() - spoiled}
-    for name in clean.keys() & noisy.keys():
-        if clean[name].num_samples != noisy[name].num_samples:
-            bad[noisy[name].path] = (f'{noisy[name].num_samples} samples, '
-                                     f'but {clean[name].num_samples} in {clean[name].path}')
+    (clean, bad_clean), (noisy, bad_noisy) = (_survey(getattr(folders, role), config, role)
+                                              for role in ('clean', 'noisy'))
+    total = sum(map(len, (clean, bad_clean, noisy, bad_noisy)))
+    clean, noisy, bad = partners(clean, noisy, (bad_clean, bad_noisy))
     report_bad_files(bad, total, config.skip_bad)
-    pairs = {clean[name].name: (clean[name], noisy[name]) for name in clean
-             if name in noisy and noisy[name].path not in bad}
-    names, used = _utterances(pairs, config, split, folders.clean, shared)
-    return PairSource(config.sample_rate, [pairs[name][0] for name in names], [pairs[name][1] for name in names], used)
-
-
-def _file_id(name: str) -> str:
-    """The part of a name that partners share in the DNS challenge, 'fileid_5' of 'clean_fileid_5', or else the name."""
-    folder, _, stem = name.rpartition('/')
-    found = re.search(r'(?:^|_)(fileid_\d+)$', stem)
-    return f'{folder}/{found[1]}' if found else name
-
-
-def _by_file_id(files: Mapping[str, AudioFile]) -> tuple[dict[str, AudioFile], dict[str, str]]:
-    """Returns files by file id, and those whose id another file has: path -> reason."""
-    found: dict[str, AudioFile] = {}
-    repeated = {}
-    for name, file in files.items():
-        if found.setdefault(_file_id(name), file) is not file:
-            repeated[file.path] = f'has the same file id as {found[_file_id(name)].path}'
-    return found, repeated
+    chosen, used = _utterances(clean.names(), config, split, folders.clean, shared)
+    return PairSource(config.sample_rate, clean.take(chosen), noisy.take(chosen), used)
 
 
 def _open_mix(config, split, folders, shared) -> MixSource:
-    speech, bad_speech = _survey(folders.speech, config)
-    noise, bad_noise = _survey(folders.noise, config)
-    rirs, bad_rirs = survey_rirs(folders.rir, config.sample_rate) if folders.rir else ({}, {})
+    speech, bad_speech = _survey(folders.speech, config, 'speech')
+    noise, bad_noise = _survey(folders.noise, config, 'noise')
+    rirs, bad_rirs = _survey_rirs(folders.rir, config) if folders.rir else ([], {})
     bad = bad_speech | bad_noise | bad_rirs
     report_bad_files(bad, len(speech) + len(noise) + len(rirs) + len(bad), config.skip_bad)
-    names, used = _utterances(speech, config, split, folders.speech, shared)
-    labels, said = _noises(noise, config, split, folders.noise, shared)
+    chosen, used = _utterances(speech.names(), config, split, folders.speech, shared)
+    speech = speech.take(chosen)
+    names = noise.names()
+    labels, said = _noises(names, config, split, folders.noise, shared)
     if said:
         print(said, flush=True)
-    noise = [dataclasses.replace(noise[name], label=label) for name, label in labels.items()]
+    noise = noise.take([i for i, name in enumerate(names) if name in labels],
+                       [labels[name] for name in names if name in labels])
     levels = Levels(config.test_snr_db) if split == 'test' else Levels(config.snr_db, config.snr_uniform,
                                                                        config.noise_gain)
-    mixer = Mixer(config.mixer_of(split), config.target, _rirs(rirs, config, split, folders.rir, shared),
-                  config.sample_rate)
-    speech = [speech[name] for name in names]
+    if folders.rir:
+        rirs = _rirs(rirs, config, split, folders.rir, shared)
+    mixer = Mixer(config.mixer_of(split), config.target, rirs, config.sample_rate)
     if split == 'train':  # mixed anew for each example; the list only names the utterances
-        mixtures = list_mixtures(speech, noise, levels, len(speech))
+        mixtures = Mixtures(speech, noise, levels, len(speech))
     else:
-        conditions = len({file.noise_class for file in noise}) * len(levels.listed)
+        conditions = len(set(noise.noise_classes())) * len(levels.listed)
         clip, pad = (round(seconds * config.sample_rate) for seconds in (config.clip_seconds, config.pad_seconds))
-        mixtures = list_mixtures(speech, noise, levels, max(len(speech), conditions), clip, pad, mixer)
+        mixtures = Mixtures(speech, noise, levels, max(len(speech), conditions), clip, pad, mixer)
     seen = _training_classes(config, noise) if split == 'test' else None
     return MixSource(config.sample_rate, mixtures, noise, levels, mixer, seen, used)
 
 
+def _survey_rirs(root, config) -> tuple[list[AudioFile], dict[str, str]]:
+    if packed.index(root):
+        raise UserError(f'{root}: a packed data set, expected a folder of audio files, as room impulse responses are '
+                        'not packed')
+    return survey_rirs(root, config.sample_rate)
+
+
 def _rirs(found, config, split, root, shared) -> list[AudioFile]:
     """Selects the room impulse responses of a split; single files are held out if validation shares the material."""
-    if not root:
-        return []
     _check_enough(found, root, 2 if shared else 1)
-    held = held_out({name: name for name in found}, config.held_out) if shared else set()
-    return [file for name, file in found.items() if not shared or (name in held) == (split == 'validation')]
+    held = held_out({file.name: file.name for file in found}, config.held_out) if shared else set()
+    return [file for file in found if not shared or (file.name in held) == (split == 'validation')]
 
 
 def _open_clean(config, split, folders, shared) -> CleanSource:
-    speech, bad = _survey(folders.speech, config)
+    speech, bad = _survey(folders.speech, config, 'speech')
     report_bad_files(bad, len(speech) + len(bad), config.skip_bad)
-    names, used = _utterances(speech, config, split, folders.speech, shared)
-    return CleanSource(config.sample_rate, [speech[name] for name in names], used)
+    chosen, used = _utterances(speech.names(), config, split, folders.speech, shared)
+    return CleanSource(config.sample_rate, speech.take(chosen), used)
 
 
 def _training_classes(config, noise) -> frozenset[str] | None:
@@ -189,9 +169,10 @@ def _training_classes(config, noise) -> frozenset[str] | None:
     try:
         if not root:
             raise UserError('config.data.train.noise names no directory')
-        names = [audio_files.name(path, root) for path in audio_files.find(root)]
+        index = packed.index(root)
+        names = index.names() if index else [audio_files.stem(path) for path in audio_files.list_paths(root)]
         classes = set(_noises(names, config, 'train', root, shared)[0].values())
-        for where, those in ((root, classes), (config.test.noise, {file.label for file in noise})):
+        for where, those in ((root, classes), (config.test.noise, set(noise.labels))):
             if '' in those:
                 raise UserError(f'{where}: has files outside class folders')
         return frozenset(classes)
@@ -200,26 +181,28 @@ def _training_classes(config, noise) -> frozenset[str] | None:
         return None
 
 
-def _utterances(names, config, split, root, shared) -> tuple[list[str], str]:
-    """Selects the utterances of a split, and says how many of how many if it uses a share.
+def _utterances(names: list[str], config, split, root, shared) -> tuple[np.ndarray, str]:
+    """Selects the utterances of a split by their places in `names`, and says how many of how many if it uses a share.
 
     Whole speakers are held out for validation if it shares the training material.
     """
     share, seed = config.share_of(split)
     _check_enough(names, root, 2 if shared else 1)
+    chosen = np.arange(len(names))
     if not shared and share == 1:
-        return list(names), ''
+        return chosen, ''
     level = config.speaker_level if shared or split == 'train' else 0
     groups = speakers(names, level, 'config.data.speaker_level')
     if shared:
         held = held_out(groups.of, config.held_out)
         if split == 'validation':
             print(_describe(root, groups, held), flush=True)
-        names = [name for name in names if (name in held) == (split == 'validation')]
+        chosen = np.flatnonzero([(name in held) == (split == 'validation') for name in names])
     if share == 1:
-        return names, ''
-    chosen = choose_share({name: groups.of[name] if groups.found else '' for name in names}, share, seed)
-    return [name for name in names if name in chosen], count(len(chosen), len(names))
+        return chosen, ''
+    among = [names[i] for i in chosen.tolist()]
+    kept = choose_share({name: groups.of[name] if groups.found else '' for name in among}, share, seed)
+    return chosen[[name in kept for name in among]], count(len(kept), len(among))
 
 
 def _noises(names, config, split, root, shared) -> tuple[dict[str, str], str]:
@@ -229,7 +212,8 @@ def _noises(names, config, split, root, shared) -> tuple[dict[str, str], str]:
     several clips of ESC were cut from it.
     """
     _check_enough(names, root)
-    of_esc = esc.clips(root)
+    index = packed.index(root)
+    of_esc = index.clips() if index else esc.clips(root)
     known = of_esc or {name: esc.Clip(name.rpartition('/')[0].rpartition('/')[2], name) for name in names}
     clips = {name: known[name] for name in names}
     if of_esc and config.esc_test_fold:

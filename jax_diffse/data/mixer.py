@@ -12,7 +12,8 @@ import numpy as np
 from jax_diffse import audio
 from jax_diffse.data import reverb
 from jax_diffse.data.mixing import Level, crop, fit, piece
-from jax_diffse.data.scan import AudioFile, is_silent
+from jax_diffse.data.recordings import AudioFile
+from jax_diffse.data.scan import is_silent
 from jax_diffse.errors import UserError
 
 _SPEEDS = 10_000  # a speed is a whole number of this part of the original one

@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from jax_diffse.data.scan import AudioFile, is_silent
+from jax_diffse.data.recordings import AudioFile
+from jax_diffse.data.scan import is_silent
 
 _TRIES = 10  # random places that are tried before the loudest one of a file is used
 

@@ -12,7 +12,8 @@ import numpy as np
 from jax_diffse import files
 from jax_diffse.data.mixer import OFF, Mixer, Recipe
 from jax_diffse.data.mixing import Level, Levels, blend, crop
-from jax_diffse.data.scan import SILENCE, AudioFile
+from jax_diffse.data.recordings import AudioFile, AudioFiles
+from jax_diffse.data.scan import SILENCE
 
 _GAIN, _RECIPE = 1, 2  # random streams of a mixture's gain and recipe; that of its noise is another
 
@@ -85,13 +86,78 @@ def _stream(name: str, *purpose: int) -> np.random.Generator:
     return np.random.default_rng([zlib.crc32(name.encode()), *purpose])
 
 
+class Mixtures(Sequence[Mixture]):
+    """Fixed mixtures, spread evenly over the utterances and over the conditions (noise class, SNR).
+
+    The numbers of mixtures per condition differ by one at most. Conditions are shuffled, so that they do not follow
+    the order of the speakers. Where levels are gains, the conditions are the noise classes, and the gain of a mixture
+    follows from its id, as does its recipe. Further noises are of the class of the first one. A mixture is made when
+    it is asked for.
+
+    Args:
+      speech, noise: the files.
+      levels: the SNRs, or the range of gains.
+      count: the number of mixtures.
+      clip: longer utterances are cut to so many samples; 0: not cut.
+      pad: shorter utterances are extended with zeros to so many samples.
+      mixer: draws the recipes.
+    """
+
+    def __init__(self, speech: Sequence[AudioFile], noise: AudioFiles, levels: Levels, count: int, clip: int = 0,
+                 pad: int = 0, mixer: Mixer = OFF):
+        self._speech, self._noise, self._levels, self._mixer = speech, noise, levels, mixer
+        self._count, self._clip, self._pad = count, clip, pad
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, k):
+        if not 0 <= k < self._count:
+            raise IndexError(k)
+        conditions, places = self._chosen
+        files, snr = self._conditions[conditions[k]]
+        utterance, file = self.utterance(k), files[places[k]]
+        name = f'{utterance.name}_{file.name.replace("/", "-")}' + ('' if snr is None else f'_{snr:g}dB')
+        level = self._levels.draw(_stream(name, _GAIN)) if snr is None else Level(snr)
+        recipe = self._mixer.draw(_stream(name, _RECIPE), files)
+        length = max(recipe.num_made(utterance.num_samples), self._pad)
+        return Mixture(name, utterance.extended(recipe.num_read(self._pad)), file, level,
+                       min(length, self._clip or length), self._mixer, recipe)
+
+    def utterance(self, k: int) -> AudioFile:
+        """The whole utterance of mixture k."""
+        return self._speech[k % len(self._speech)]
+
+    @functools.cached_property
+    def _conditions(self) -> list[tuple[AudioFiles, float | None]]:
+        """The noises of a class, and an SNR."""
+        classes: dict[str, list[int]] = {}
+        for place, kind in enumerate(self._noise.noise_classes()):
+            classes.setdefault(kind, []).append(place)
+        return [(files, snr) for files in [self._noise.take(places) for _, places in sorted(classes.items())]
+                for snr in self._levels.listed]
+
+    @functools.cached_property
+    def _chosen(self) -> tuple[np.ndarray, np.ndarray]:
+        """The condition of every mixture, and the place of its noise among those of the condition."""
+        total = len(self._conditions)
+        conditions, places = np.zeros(self._count, np.int64), np.zeros(self._count, np.int64)
+        for k in range(self._count):
+            if k % total == 0:
+                rng = np.random.default_rng(k)
+                order = rng.permutation(total)
+            conditions[k] = order[k % total]
+            places[k] = rng.integers(len(self._conditions[conditions[k]][0]))
+        return conditions, places
+
+
 @dataclasses.dataclass(frozen=True)
 class MixSource:
     """Speech and noise, mixed anew for every training example; `read` returns the fixed mixtures of a list."""
 
     sample_rate: int  # Hz
-    mixtures: Sequence[Mixture]
-    noise: Sequence[AudioFile]  # that `draw` draws from
+    mixtures: Mixtures
+    noise: AudioFiles  # that `draw` draws from
     levels: Levels  # that `draw` draws from
     mixer: Mixer = OFF  # that `draw` draws from
     seen: frozenset[str] | None = None  # noise classes of training, if `info` is to tell seen from unseen ones
@@ -125,7 +191,7 @@ class MixSource:
         An SNR is that of these samples. Speech that is silent from `start` on then stays silent.
         """
         recipe = self.mixer.draw(rng, self.noise)
-        speech = recipe.read_speech(self.mixtures[i].speech, num_samples, rng, start)
+        speech = recipe.read_speech(self.mixtures.utterance(i), num_samples, rng, start)
         noise, _ = crop(self.noise[rng.integers(len(self.noise))], len(speech), rng)
         return self.mixer.make(recipe, speech, noise, self.levels.draw(rng))
 
@@ -134,39 +200,3 @@ class MixSource:
         rows = [mixture.row() for mixture in self.mixtures]
         lines = ['\t'.join(map(str, values)) for values in (rows[0], *(row.values() for row in rows))]
         files.write_text(path, '\n'.join(lines) + '\n')
-
-
-def list_mixtures(speech: Sequence[AudioFile], noise: Sequence[AudioFile], levels: Levels, count: int, clip: int = 0,
-                  pad: int = 0, mixer: Mixer = OFF) -> list[Mixture]:
-    """Lists `count` fixed mixtures, spread evenly over the utterances and over the conditions (noise class, SNR).
-
-    The numbers of mixtures per condition differ by one at most. Conditions are shuffled, so that they do not follow
-    the order of the speakers. Where levels are gains, the conditions are the noise classes, and the gain of a mixture
-    follows from its id, as does its recipe. Further noises are of the class of the first one.
-
-    Args:
-      speech, noise: the files.
-      levels: the SNRs, or the range of gains.
-      count: the number of mixtures.
-      clip: longer utterances are cut to so many samples; 0: not cut.
-      pad: shorter utterances are extended with zeros to so many samples.
-      mixer: draws the recipes.
-    """
-    classes = {}
-    for file in noise:
-        classes.setdefault(file.noise_class, []).append(file)
-    conditions = [(files, snr) for _, files in sorted(classes.items()) for snr in levels.listed]
-    mixtures = []
-    for k in range(count):
-        if k % len(conditions) == 0:
-            rng = np.random.default_rng(k)
-            order = rng.permutation(len(conditions))
-        files, snr = conditions[order[k % len(conditions)]]
-        utterance, file = speech[k % len(speech)], files[rng.integers(len(files))]
-        name = f'{utterance.name}_{file.name.replace("/", "-")}' + ('' if snr is None else f'_{snr:g}dB')
-        level = levels.draw(_stream(name, _GAIN)) if snr is None else Level(snr)
-        recipe = mixer.draw(_stream(name, _RECIPE), files)
-        length = max(recipe.num_made(utterance.num_samples), pad)
-        mixtures.append(Mixture(name, utterance.extended(recipe.num_read(pad)), file, level,
-                                min(length, clip or length), mixer, recipe))
-    return mixtures

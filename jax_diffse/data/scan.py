@@ -1,62 +1,35 @@
 """Finds the audio files that cannot be used, before a training or an evaluation starts."""
 
+import array
 import concurrent.futures
-import dataclasses
-import functools
+import contextlib
+import contextvars
+import hashlib
 import logging
 import os
 import pathlib
-from collections.abc import Callable
+import re
+import time
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from jax_diffse import audio, audio_files
+from jax_diffse.data.columns import Names
+from jax_diffse.data.facts import NAN, SILENT, SOUND, Facts, Finding, Rules
+from jax_diffse.data.manifest import Manifest
+from jax_diffse.data.recordings import AudioFile, AudioFiles
 from jax_diffse.data.resampling import Resampling
 from jax_diffse.errors import UserError
 
 SILENCE = 1e-5  # RMS, -100 dBFS: the rounding error of 16-bit samples
 LONGEST_RIR = 10.0  # seconds; collections of room impulse responses may hold recordings of noise, too
 _BLOCK = 1 << 22  # samples that are read at once; bounds the memory for a long file
+_PART = 512  # files between two looks at the clock
+_SAY_SECONDS, _SAVE_SECONDS = 10, 60  # between lines of progress, and between manifests while files are checked
 
 log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class AudioFile:
-    """A checked file of one channel, or a room impulse response, of which the first channel counts."""
-
-    path: str
-    name: str  # see `audio_files.name`
-    num_samples: int
-    resampling: Resampling | None = None  # of a file at another rate, whose `num_samples` and `read` are those after it
-    label: str = ''  # the class of a noise, if it lies in a class folder or a table names it
-    zeros: int = 0  # samples at its end that are not in the file, part of `num_samples`
-
-    @property
-    def folder(self) -> str:
-        """The name of its folder."""
-        return audio_files.normal(os.path.basename(os.path.dirname(self.path)))
-
-    @property
-    def noise_class(self) -> str:
-        """The class of a noise, or else the name of its folder."""
-        return self.label or self.folder
-
-    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Reads samples [start, stop), float32 `[N]`, of the file or of the resampled file, and the zeros after it."""
-        if self.zeros:
-            whole = dataclasses.replace(self, zeros=0).read()
-            return np.pad(whole, (0, self.num_samples - len(whole)))[start:stop]
-
-        def read(start, stop):
-            return audio.read(self.path, start, stop)[0][:, 0]
-
-        return read(start, stop) if self.resampling is None else self.resampling.read(read, start, stop)
-
-    def extended(self, num_samples: int) -> 'AudioFile':
-        """This file, with zeros at its end if it is shorter than `num_samples`."""
-        zeros = max(0, num_samples - self.num_samples)
-        return dataclasses.replace(self, num_samples=self.num_samples + zeros, zeros=self.zeros + zeros)
+_surveys: contextvars.ContextVar[dict | None] = contextvars.ContextVar('surveys', default=None)
 
 
 def is_silent(samples: np.ndarray) -> bool:
@@ -64,58 +37,254 @@ def is_silent(samples: np.ndarray) -> bool:
     return float(np.dot(samples, samples)) <= SILENCE**2 * len(samples)
 
 
-def survey(root: str, sample_rate: int, min_seconds: float,
-           resample: bool = False) -> tuple[dict[str, AudioFile], dict[str, str]]:
-    """Reads every audio file below `root` once, in a pool of threads.
+def survey(root: str, sample_rate: int, min_seconds: float, resample: bool = False,
+           check: str = 'full') -> tuple[AudioFiles, dict[str, str]]:
+    """Finds the audio files below `root`, and looks at those that are new or have changed, in a pool of threads.
 
     Args:
       root: a directory.
       sample_rate: of every file, in Hz.
       min_seconds: the minimum duration.
       resample: also accept files at another rate, and resample them whenever they are read.
+      check: 'full', every file is decoded once; 'header', only its header is read; 'none', no file is opened, and what
+        is known of a file counts even if the file has changed.
 
     Returns:
-      The good files by name, in order, and the bad ones: path -> reason.
+      The good files, in order, and the bad ones: path -> reason.
 
     Raises:
       UserError: there is no such directory, or it has no audio file.
     """
-    return _survey(root, _examine, sample_rate, min_seconds, resample)
+    return survey_by(Rules(sample_rate, min_seconds, resample, check), root)
 
 
-def survey_rirs(root: str, sample_rate: int) -> tuple[dict[str, AudioFile], dict[str, str]]:
-    """Reads every room impulse response below `root` once, see `survey`.
+def survey_by(rules: Rules, root: str, paths: list[str] | None = None) -> tuple[AudioFiles, dict[str, str]]:
+    """Does what `survey` does for some of the files: `paths` below the folder, in the order of `list_paths`."""
+    return _once(_survey, root, rules) if paths is None else _survey(root, rules, paths)
+
+
+def survey_rirs(root: str, sample_rate: int) -> tuple[list[AudioFile], dict[str, str]]:
+    """Reads every room impulse response below `root`, see `survey`.
 
     They may have any rate and number of channels, and at most `LONGEST_RIR` seconds. The first channel counts, and is
     resampled when it is read.
     """
-    return _survey(root, _examine_rir, sample_rate)
+    return _once(_survey_rirs, root, sample_rate)
 
 
-def _survey(root: str, examine: Callable[..., AudioFile | str],
-            *rules: float) -> tuple[dict[str, AudioFile], dict[str, str]]:
-    paths = audio_files.find(root)
+@contextlib.contextmanager
+def folders_once() -> Iterator[None]:
+    """Within it, a folder is searched once, however often `survey` or `survey_rirs` is called."""
+    token = _surveys.set({})
+    try:
+        yield
+    finally:
+        _surveys.reset(token)
+
+
+def _once(look: Callable, *given):
+    surveys = _surveys.get()
+    if surveys is None:
+        return look(*given)
+    if (look, *given) not in surveys:
+        surveys[look, *given] = look(*given)
+    return surveys[look, *given]
+
+
+def _survey(root: str, rules: Rules, paths: list[str] | None = None) -> tuple[AudioFiles, dict[str, str]]:
+    key = os.path.realpath(root)
+    if paths is None:
+        paths = audio_files.list_paths(root)
+    else:
+        key += '\0' + hashlib.sha256('\0'.join(paths).encode(errors='surrogateescape')).hexdigest()
     if not paths:
         raise UserError(f'{root}: no audio files in this directory')
+    prefix = str(pathlib.Path(root, '_'))[:-1]
+    facts, failures = _look(Manifest(key, root), prefix, paths, rules)
+    return judge(AudioFiles(prefix, facts, rules, np.arange(len(facts))), failures)
+
+
+def judge(files: AudioFiles, failures: dict[int, str]) -> tuple[AudioFiles, dict[str, str]]:
+    """Divides files into good ones and bad ones: path -> reason.
+
+    Args:
+      files: all files of a folder.
+      failures: what is wrong with files that cannot be read: row -> reason.
+    """
+    problems = files.rules.problems(files.facts, files.rows) | failures
+    kept = np.ones(len(files), bool)
+    kept[list(problems)] = False
+    problems |= _same_names(files, kept)
+    kept[list(problems)] = False
+    return files.take(np.flatnonzero(kept)), {files.path(row): reason for row, reason in problems.items()}
+
+
+def _same_names(files: AudioFiles, kept: np.ndarray) -> dict[int, str]:
+    """The files, among those that are kept, whose name an earlier one has: row -> reason."""
+    names = files.names()
+    hashes = np.fromiter(map(hash, names), np.int64, len(names))
+    ordered = np.sort(hashes)
+    several = ordered[1:][ordered[1:] == ordered[:-1]]
+    first, found = {}, {}
+    for row in np.flatnonzero(kept & np.isin(hashes, several)).tolist() if len(several) else ():
+        other = first.setdefault(names[row], row)
+        if other != row:
+            found[row] = f'has the same name as {files.path(other)}'
+    return found
+
+
+def _look(manifest: Manifest, prefix: str, paths: list[str], rules: Rules) -> tuple[Facts, dict[int, str]]:
+    """Finds out what the rules ask of files; only new and changed files are opened, and what is found is kept.
+
+    Args:
+      manifest: of the folder.
+      prefix: of the path of every file.
+      paths: of the files, below the folder.
+      rules: what has to be known.
+
+    Returns:
+      The facts, and why files cannot be read: row -> reason.
+    """
+    facts = Facts.unknown(Names.of(paths))
+    failures = {} if rules.check == 'none' else _stat(facts, prefix, paths)
+    del paths
+    known = manifest.load()
+    if known:
+        facts.adopt(known, whatever_changed=rules.check == 'none')
+    if rules.check == 'none':
+        return facts, failures
+    if set(rules.undecided(facts).tolist()) - failures.keys():
+        with manifest.in_turn():
+            stored = manifest.load_stored()  # another process may have looked meanwhile
+            if stored:
+                facts.adopt(stored)
+            todo = [row for row in rules.undecided(facts).tolist() if row not in failures]
+            if todo:
+                failures |= _examine_all(manifest, prefix, facts, todo, rules)
+    if known and facts.equals(known):
+        facts = known  # in memory once
+    manifest.remember(facts)
+    return facts, failures
+
+
+def _stat(facts: Facts, prefix: str, paths: list[str]) -> dict[int, str]:
+    """Stores size and time of every file; returns why files cannot be read: row -> reason."""
+    failures, found = {}, array.array('q')  # which is faster than single elements of NumPy's arrays
+    for row, path in enumerate(paths):
+        try:
+            stat = os.stat(prefix + path)
+            found.extend((stat.st_size, stat.st_mtime_ns))
+        except OSError as error:
+            found.extend((0, 0))
+            failures[row] = ('a link that leads to no file' if os.path.islink(prefix + path) else
+                             f'cannot be read ({error.strerror})')
+    facts.size[:], facts.changed[:] = np.array(found).reshape(-1, 2).T
+    return failures
+
+
+def _examine_all(manifest: Manifest, prefix: str, facts: Facts, rows: list[int], rules: Rules) -> dict[int, str]:
+    """Looks at files and stores what is found; returns why files cannot be read: row -> reason."""
+    failures, said, saved = {}, time.monotonic(), time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(lambda path: _check(path, root, examine, *rules), paths))
-    files, bad = {}, {}
-    for path, found in zip(paths, results, strict=True):
-        if isinstance(found, str):
-            bad[str(path)] = found
-        elif found.name in files:
-            bad[str(path)] = f'has the same name as {files[found.name].path}'
-        else:
-            files[found.name] = found
-    return files, bad
+        try:
+            for start in range(0, len(rows), _PART):
+                part = rows[start:start + _PART]
+                found = pool.map(lambda path: _examine(path, rules), [prefix + facts.paths[row] for row in part])
+                for row, finding in zip(part, found, strict=True):
+                    if isinstance(finding, str):
+                        failures[row] = finding
+                    else:
+                        facts.put(row, finding)
+                done = start + len(part)
+                if time.monotonic() - said > _SAY_SECONDS and done < len(rows):
+                    said = time.monotonic()
+                    print(f'{manifest.root}: checked {done} of {len(rows)} new files', flush=True)
+                if time.monotonic() - saved > _SAVE_SECONDS:
+                    manifest.save(facts)
+                    saved = time.monotonic()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            manifest.save(facts)
+    return failures
 
 
-def report_bad_files(bad: dict[str, str], total: int, skip_bad: bool) -> None:
-    """Raises one `UserError` that lists all bad files, a line each; with `skip_bad`, logs them instead."""
+def partners(clean: AudioFiles, noisy: AudioFiles, bad: tuple[dict[str, str], dict[str, str]],
+             all_noisy: bool = True) -> tuple[AudioFiles, AudioFiles, dict[str, str]]:
+    """Matches clean and noisy files by name, or by the file ids in their names if no names are equal.
+
+    Args:
+      clean, noisy: the good files of two folders.
+      bad: the bad files of each: path -> reason.
+      all_noisy: whether a noisy file without a partner is a bad one.
+
+    Returns:
+      The partners, in the order of the clean files, and all bad files: those given, files whose id another file has,
+      and files without a partner, at another rate than the partner or of another length.
+    """
+    problems, shared = bad[0] | bad[1], 'name'
+    spoiled = {audio_files.stem(path.removeprefix(files.prefix)) for files, paths in zip((clean, noisy), bad)
+               for path in paths}
+    names, others = clean.names(), noisy.names()
+    partners = {name: k for k, name in enumerate(others)}
+    if not any(name in partners for name in names):
+        shared, spoiled = 'name or file id', set(map(_file_id, spoiled))
+        (clean, names, repeated), (noisy, others, repeated_noisy) = map(_by_file_id, (clean, noisy))
+        problems |= repeated | repeated_noisy
+        partners = {name: k for k, name in enumerate(others)}
+    places = np.array([partners.get(name, -1) for name in names], np.int64)
+    alone = [(clean, names, np.flatnonzero(places < 0), noisy)]
+    if all_noisy:
+        alone.append((noisy, others, np.setdiff1d(np.arange(len(noisy)), places), clean))
+    for files, keys, lone, opposite in alone:
+        for i in lone.tolist():
+            if keys[i] not in spoiled:
+                root = opposite.prefix.removesuffix('/') or '.'
+                problems[files.path(files.rows[i])] = f'unpaired: no file of this {shared} in {root}'
+    found = np.flatnonzero(places >= 0)
+    clean, noisy = clean.take(found), noisy.take(places[found])
+    differ = np.zeros(len(found), bool)
+    for what, ours, theirs in (('Hz', clean.rates(), noisy.rates()),
+                               ('samples', clean.num_samples(), noisy.num_samples())):
+        for i in np.flatnonzero((ours != theirs) & (ours >= 0) & (theirs >= 0) & ~differ).tolist():
+            differ[i] = True
+            problems[noisy.path(noisy.rows[i])] = (f'{theirs[i]} {what}, but {ours[i]} in '
+                                                   f'{clean.path(clean.rows[i])}')
+    kept = np.flatnonzero(~differ)
+    return clean.take(kept), noisy.take(kept), problems
+
+
+def _file_id(name: str) -> str:
+    """The part of a name that partners share in the DNS challenge, 'fileid_5' of 'clean_fileid_5', or else the name."""
+    folder, _, stem = name.rpartition('/')
+    found = re.search(r'(?:^|_)(fileid_\d+)$', stem)
+    return f'{folder}/{found[1]}' if found else name
+
+
+def _by_file_id(files: AudioFiles) -> tuple[AudioFiles, list[str], dict[str, str]]:
+    """Returns the first file of each file id, these ids, and the other files: path -> reason."""
+    first: dict[str, int] = {}
+    repeated = {}
+    for i, name in enumerate(files.names()):
+        other = first.setdefault(_file_id(name), i)
+        if other != i:
+            repeated[files.path(files.rows[i])] = f'has the same file id as {files.path(files.rows[other])}'
+    return files.take(list(first.values())), list(first), repeated
+
+
+def report_bad_files(bad: dict[str, str], total: int, skip_bad: bool,
+                     flag: str = '--config.data.skip_bad=True (evaluate: --skip-bad)') -> None:
+    """Raises one `UserError` that lists all bad files, a line each; with `skip_bad`, logs them instead.
+
+    Args:
+      bad: path -> reason.
+      total: number of files, with the bad ones.
+      skip_bad: whether to go on without them.
+      flag: what sets `skip_bad`, for the message.
+    """
     if not bad:
         return
     lines = '\n'.join(f'  {path}: {reason}' for path, reason in sorted(bad.items()))
-    advice = 'leave {} out with --config.data.skip_bad=True (evaluate: --skip-bad)'
+    advice = f'leave {{}} out with {flag}'
     if not skip_bad and len(bad) == 1:
         raise UserError(f'{lines.strip()}; repair or remove it, or {advice.format("it")}')
     if not skip_bad:
@@ -124,41 +293,40 @@ def report_bad_files(bad: dict[str, str], total: int, skip_bad: bool) -> None:
     log.warning('left out %d of %d audio files:\n%s', len(bad), total, lines)
 
 
-def _check(path: pathlib.Path, root: str, examine, *rules) -> AudioFile | str:
-    name = audio_files.name(path, root)
+def _examine(path: str, rules: Rules) -> Finding | str:
+    """Looks at a file as closely as the rules ask -> what is found, or why it cannot be read."""
     try:
-        stat = path.stat()
-    except OSError as error:
-        return 'a link that leads to no file' if path.is_symlink() else f'cannot be read ({error.strerror})'
-    return examine(path, name, *rules, stat.st_size, stat.st_ctime_ns)
-
-
-@functools.cache  # train and a validation split that is held out of it check the same files
-def _examine(path, name, sample_rate, min_seconds, resample, size, changed) -> AudioFile | str:
-    """Returns the file, or what is wrong with it."""
-    try:
-        header = audio.info(path)
-        if header.num_samples == 0:
-            return 'the file is empty'
-        same = header.sample_rate == sample_rate
-        if not same and not resample:
-            return (f'{header.sample_rate} Hz, expected {sample_rate} Hz; --config.data.resample=True (evaluate: '
-                    '--resample) resamples it')
-        if header.num_channels != 1:
-            return f'{header.num_channels} channels, expected 1'
-        resampling = Resampling(header.num_samples, header.sample_rate, sample_rate)
-        num_samples = resampling.num_resampled
-        if num_samples < min_seconds * sample_rate:
-            seconds = num_samples / sample_rate
-            return f'too short: {seconds:.3f} s, expected {min_seconds:g} s or more'
-        file = AudioFile(str(path), name, num_samples, None if same else resampling)
-        return _examine_samples(path, header.num_samples) or _examine_resampled(file) or file
+        header = Finding(*audio.info(path)[:3])
+        if rules.check != 'full' or rules.refuses(header):
+            return header
+        content = _content(path, header.num_samples)
+        resampled = 0
+        if content == SOUND and rules.sample_rate not in (0, header.sample_rate):
+            change = Resampling(header.num_samples, header.sample_rate, rules.sample_rate)
+            silent = is_silent(AudioFile(path, '', change.num_resampled, change).read())
+            resampled = -rules.sample_rate if silent else rules.sample_rate
+        return header._replace(content=content, resampled=resampled)
     except UserError as error:
         return str(error).removeprefix(f'{path}: ')
 
 
-@functools.cache
-def _examine_rir(path, name, sample_rate, size, changed) -> AudioFile | str:
+def _survey_rirs(root: str, sample_rate: int) -> tuple[list[AudioFile], dict[str, str]]:
+    paths = audio_files.find(root)
+    if not paths:
+        raise UserError(f'{root}: no audio files in this directory')
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(lambda path: _examine_rir(path, root, sample_rate), paths))
+    files: dict[str, AudioFile] = {}
+    bad = {}
+    for path, found in zip(paths, results, strict=True):
+        if isinstance(found, str):
+            bad[str(path)] = found
+        elif files.setdefault(found.name, found) is not found:
+            bad[str(path)] = f'has the same name as {files[found.name].path}'
+    return list(files.values()), bad
+
+
+def _examine_rir(path: pathlib.Path, root: str, sample_rate: int) -> AudioFile | str:
     """Returns the room impulse response, or what is wrong with it."""
     try:
         header = audio.info(path)
@@ -166,7 +334,8 @@ def _examine_rir(path, name, sample_rate, size, changed) -> AudioFile | str:
         if seconds > LONGEST_RIR:
             return f'{seconds:.1f} s long, expected a room impulse response of {LONGEST_RIR:g} s or less'
         change = Resampling(header.num_samples, header.sample_rate, sample_rate)
-        file = AudioFile(str(path), name, change.num_resampled, None if header.sample_rate == sample_rate else change)
+        file = AudioFile(str(path), audio_files.name(path, root), change.num_resampled,
+                         None if header.sample_rate == sample_rate else change)
         samples = file.read()
     except UserError as error:
         return str(error).removeprefix(f'{path}: ')
@@ -175,16 +344,10 @@ def _examine_rir(path, name, sample_rate, size, changed) -> AudioFile | str:
     return file if samples.any() else 'silent in its first channel'
 
 
-def _examine_resampled(file: AudioFile) -> str:
-    if file.resampling is None or not is_silent(file.read()):
-        return ''
-    return f'silent at {file.resampling.to_rate} Hz: all its sound is above half that rate'
-
-
-def _examine_samples(path, num_samples: int) -> str:
+def _content(path: str, num_samples: int) -> int:
     energy = 0.0
     for block in audio.blocks(path, _BLOCK):
         if not np.isfinite(block).all():
-            return 'has NaN or infinite samples'
+            return NAN
         energy += float(np.dot(block[:, 0], block[:, 0]))
-    return 'silent' if energy <= SILENCE**2 * num_samples else ''
+    return SILENT if energy <= SILENCE**2 * num_samples else SOUND

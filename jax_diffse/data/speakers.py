@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
+
 from jax_diffse.errors import UserError
 
 
@@ -40,24 +42,30 @@ def speakers(names: Iterable[str], level: int = 0, key: str = '') -> Speakers:
     Raises:
       UserError: a file lies in too few folders.
     """
-    folders = {name: name.split('/')[:-1] for name in names}
+    names = list(names)
+    places = {place: place.split('/')[:-1] for place in dict.fromkeys(map(_place, names))}
     if level:
-        shallow = next((name for name, path in folders.items() if len(path) < level), None)
+        shallow = next((name for name in names if len(places[_place(name)]) < level), None)
         if shallow is not None:
-            raise UserError(f'{key}={level}: {shallow} lies in {len(folders[shallow])} folders, expected {level} or '
-                            'more')
+            raise UserError(f'{key}={level}: {shallow} lies in {len(places[_place(shallow)])} folders, expected '
+                            f'{level} or more')
         chosen = level - 1
-    elif folders and all(map(_reader, folders)):
-        return Speakers({name: _reader(name) for name in folders}, 'the readers in the names of files')
+    elif names and all(map(_reader, names)):
+        return Speakers({name: _reader(name) for name in names}, 'the readers in the names of files')
     else:
-        chosen = _level(folders)
+        chosen = _level(names, places)
     if chosen is not None:
-        of = {name: _at(name, path, chosen) for name, path in folders.items()}
-        return Speakers(of, f'folders of level {chosen + 1}', '' if level else _doubt(folders, of, chosen))
-    beginnings = {name: _beginning(name) for name in folders}
-    if 1 < len(set(beginnings.values())) < len(beginnings):
-        return Speakers(beginnings, 'the beginnings of the names of files')
-    return Speakers({name: name for name in folders}, '')
+        at = {place: _at(place, path, chosen) for place, path in places.items()}
+        of = {name: at[_place(name)] for name in names}
+        return Speakers(of, f'folders of level {chosen + 1}', '' if level else _doubt(places, at, of, chosen))
+    if 1 < _num_beginnings(names) < len(names):
+        return Speakers({name: _beginning(name) for name in names}, 'the beginnings of the names of files')
+    return Speakers({name: name for name in names}, '')
+
+
+def _place(name: str) -> str:
+    """The folder of a file, with a slash at its end, or without a folder the file itself."""
+    return name[:name.rfind('/') + 1] or name
 
 
 def _reader(name: str) -> str:
@@ -66,38 +74,43 @@ def _reader(name: str) -> str:
 
 
 def _beginning(name: str) -> str:
-    return re.split('[_-]', name.rpartition('/')[2])[0]
+    return name.rpartition('/')[2].replace('-', '_').partition('_')[0]
 
 
-def _doubt(folders: dict[str, list[str]], of: dict[str, str], chosen: int) -> str:
+def _num_beginnings(names: list[str]) -> int:
+    """The number of different beginnings; a hash each takes less memory than a million strings."""
+    return len(np.unique(np.fromiter((hash(_beginning(name)) for name in names), np.int64, len(names))))
+
+
+def _doubt(places: dict[str, list[str]], at: dict[str, str], of: dict[str, str], chosen: int) -> str:
     """What may be the speakers instead: another level that crosses the chosen one, or beginnings of names."""
-    count = len(set(of.values()))
-    for level in range(max(map(len, folders.values()))):
-        names = {name: _at(name, path, level) for name, path in folders.items()}
-        if level != chosen and 1 < len(set(names.values())) and _recurs(names, of) and _recurs(of, names):
+    count = len(set(at.values()))
+    for level in range(max(map(len, places.values()))):
+        names = {place: _at(place, path, level) for place, path in places.items()}
+        if level != chosen and 1 < len(set(names.values())) and _recurs(names, at) and _recurs(at, names):
             return f'folders of level {level + 1}'
-    beginnings = {name: _beginning(name) for name in folders}
-    several = count <= len(set(beginnings.values())) < len(folders)
-    return 'the beginnings of the names of files' if several and _recurs(beginnings, of) else ''
+    several = count <= _num_beginnings(list(of)) < len(of)
+    recur = several and _recurs({name: _beginning(name) for name in of}, of)
+    return 'the beginnings of the names of files' if recur else ''
 
 
-def _at(name: str, path: list[str], level: int) -> str:
+def _at(place: str, path: list[str], level: int) -> str:
     """The folder of a level; for files in fewer folders, the last one, or the file itself."""
-    return path[level] if level < len(path) else path[-1] if path else name
+    return path[level] if level < len(path) else path[-1] if path else place
 
 
-def _level(folders: dict[str, list[str]]) -> int | None:
+def _level(names: list[str], places: dict[str, list[str]]) -> int | None:
     """The level whose folders are speakers; None if there are not several folders."""
-    depth = max(map(len, folders.values()), default=0)
-    names = [{name: _at(name, path, level) for name, path in folders.items()} for level in range(depth)]
-    several = [level for level in range(depth) if len(set(names[level].values())) > 1]
+    depth = max(map(len, places.values()), default=0)
+    at = [{place: _at(place, path, level) for place, path in places.items()} for level in range(depth)]
+    several = [level for level in range(depth) if len(set(at[level].values())) > 1]
     for level in several:
-        if all(name.rpartition('/')[2].startswith(folder) for name, folder in names[level].items()):
+        if all(name.rpartition('/')[2].startswith(at[level][_place(name)]) for name in names):
             return level
     chosen = None
     for level in several:
-        if chosen is None or (len(set(names[level].values())) > len(set(names[chosen].values()))
-                              and _recurs(names[level], names[chosen])):
+        if chosen is None or (len(set(at[level].values())) > len(set(at[chosen].values()))
+                              and _recurs(at[level], at[chosen])):
             chosen = level
     return chosen
 

@@ -29,7 +29,7 @@ from jax_diffse.training.stopping import Stop
 
 # Keys that may change when a run is resumed.
 FREE_KEYS = ('train.steps', 'train.log_every', 'train.save_every', 'train.max_minutes', 'train.early_stop', 'parallel',
-             'log')
+             'log', 'data.check')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,8 +183,7 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, change_conf
 
 
 def _open_data(spec: TrainingSpec) -> tuple[Source, Source]:
-    train_source = data.open_source(spec.data, 'train')
-    validation_source = data.open_source(spec.data, 'validation')
+    train_source, validation_source = data.open_training(spec.data)
     if train_source.sample_rate != spec.system.sample_rate:
         raise UserError(f'the data are at {train_source.sample_rate} Hz (config.data.sample_rate), expected the '
                         f'{spec.system.sample_rate} Hz of the system')

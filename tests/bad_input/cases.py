@@ -22,6 +22,7 @@ from tests.bad_input.givens import (
     trained,
     zipped_payload,
 )
+from tests.bad_input.packing import PACKING
 from tests.bad_input.selections import SELECTIONS
 from tests.bad_input.world import Case, cut, data, empty_folder, fifo, link, pairs, sound, wav
 
@@ -352,5 +353,6 @@ ADDRESSES = [
 SECTIONS = {
     'enhance: the files': FILES, 'enhance: input that works': GOOD_FILES, 'enhance: outputs': OUTPUTS,
     'enhance: flags': FLAGS, 'enhance: runs and refiners': RUNS, 'evaluate': [*EVALUATIONS, *PREPARED],
-    'train': TRAININGS + SELECTIONS, 'convert': CONVERSIONS, 'Paths': ADDRESSES}
+    'train': TRAININGS + SELECTIONS, 'convert': CONVERSIONS, 'pack': PACKING,
+    'Paths': ADDRESSES}
 CASES = [case for cases in SECTIONS.values() for case in cases]

@@ -22,6 +22,7 @@ def bad_table(given: str, table: bytes, line: str) -> Case:
 
 SELECTIONS = [
     bad_key('a share of 0', 'share=0.0', 'data.share: expected a share of the utterances above 0 .* got 0'),
+    bad_key('a check of files that does not exist', 'check=some', 'data.check: expected one of full, header, none'),
     bad_key('folders beside a data set', 'name=voicebank_demand',
             "config.data.train.clean: would not be used, as config.data.name is 'voicebank_demand'"),
     bad_key('segments longer than every file', 'segments=True --config.train.crop_seconds=9',

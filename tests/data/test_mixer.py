@@ -14,7 +14,8 @@ from jax_diffse.data.config import Folders
 from jax_diffse.data.mixer import Mixer, MixerConfig, Recipe, TargetConfig
 from jax_diffse.data.mixing import Level
 from jax_diffse.data.pipeline import Process, train_batches
-from jax_diffse.data.scan import AudioFile, survey
+from jax_diffse.data.recordings import AudioFile
+from jax_diffse.data.scan import survey
 from jax_diffse.data.segments import Segments
 from jax_diffse.errors import UserError
 from jax_diffse.experiment import sections
@@ -51,7 +52,7 @@ def drawn(source, count=12, num_samples=4000):
 
 
 def files(folder, rate=RATE) -> list[AudioFile]:
-    return list(survey(str(folder), rate, 0.01)[0].values())
+    return list(survey(str(folder), rate, 0.01)[0])
 
 
 # ---------------------------------------------------------------------------------------------------- off by default

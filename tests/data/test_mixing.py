@@ -63,6 +63,7 @@ def test_short_noise_is_repeated_and_silent_places_are_avoided(tmp_path):
     sparse[12_000] = 0.5
     write(tmp_path / 'sparse.wav', sparse)
     found, _ = survey(str(tmp_path), RATE, 0.25)
+    found = {file.name: file for file in found}
     looped, start = mixing.crop(found['short'], 12_000, np.random.default_rng(0))
     expected = np.arange(start, start + 12_000) % 5000
     np.testing.assert_allclose(looped * 8000 - 1, expected, atol=0.3)
@@ -91,7 +92,7 @@ def test_conditions_are_filled_evenly(mix_folders):
     assert set(counts.values()) == {2} and len(counts) == 6
     speech, noise = [mixture.speech for mixture in source.mixtures], source.noise
     counts = collections.Counter((mixture.noise.folder, mixture.snr_db)
-                                 for mixture in mixtures.list_mixtures(speech, noise, source.levels, 20))
+                                 for mixture in mixtures.Mixtures(speech, noise, source.levels, 20))
     assert sorted(counts.values()) == [3, 3, 3, 3, 4, 4]
     twice = open_source(DataConfig(test=mix_folders, test_snr_db=(-10.0, 20.0, 20.0, 20.0, 20.0, 20.0)), 'test')
     assert [twice.info(i) for i in range(len(twice))] == [source.info(i) for i in range(len(source))]
@@ -143,7 +144,7 @@ def test_pairs_are_extended_as_they_are(pair_folders):
 
 def test_a_resampled_file_is_extended_after_resampling(pairs_at_other_rates):
     found, _ = survey(pairs_at_other_rates.clean, RATE, 0.25, resample=True)
-    for file in found.values():
+    for file in found:
         extended = file.extended(9000)
         assert extended.num_samples == 9000 and file.extended(100) == file
         np.testing.assert_array_equal(extended.read(), np.pad(file.read(), (0, 9000 - file.num_samples)))

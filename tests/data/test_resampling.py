@@ -106,7 +106,7 @@ def test_a_tone_has_its_frequency_whatever_the_rate_of_its_file(tmp_path):
     expected = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(RATE // 2) / RATE)
     found, bad = survey(str(tmp_path), RATE, 0.25, resample=True)
     assert len(found) == 2 and not bad
-    for file in found.values():
+    for file in found:
         np.testing.assert_allclose(file.read(2000, 6000), expected[2000:6000], atol=1e-3)
 
 

@@ -1,0 +1,136 @@
+"""Reads packed data sets: many recordings in a few ArrayRecord shards, which `jax-diffse pack` writes.
+
+A packed data set is a folder. `index.columns` names its recordings and says how long they are and where in the shards
+they lie, so that nothing else is read when it is opened. It is also a data set of TFDS (`tfds.builder_from_directory`).
+"""
+
+import functools
+import os
+import threading
+
+import numpy as np
+from array_record.python import array_record_module
+
+from jax_diffse import audio, audio_files
+from jax_diffse.data import columns, esc
+from jax_diffse.data.columns import Columns
+from jax_diffse.data.facts import SOUND, Facts, Rules
+from jax_diffse.data.recordings import AudioFiles
+from jax_diffse.data.scan import judge
+from jax_diffse.errors import UserError
+
+INDEX, METADATA, PLAN = 'index.columns', 'dataset_info.json', 'pack.json'  # the last one while it is unfinished
+KIND = 'packed recordings'
+SPLIT = 'train'  # TFDS's name for all recordings
+FULL_SCALE = 32_768  # int16 value of 1.0
+PARTS = {'speech': ('audio', 'clean'), 'clean': ('audio', 'clean'), 'noisy': ('audio', 'noisy'), 'noise': ('audio',)}
+_OPTIONS = 'readahead_buffer_size:0,max_parallelism:0'  # records are read in random order, by several threads
+_BUFFER = 1 << 16  # bytes that are read at once; records are this long or a little longer
+
+
+def shard_name(kind: str, shard: int, count: int) -> str:
+    """The name of the file of a shard, as TFDS names it."""
+    return f'{kind}-{SPLIT}.array_record-{shard:05d}-of-{count:05d}'
+
+
+class Index:
+    """What a packed data set holds: one row for each recording, or for each pair of recordings."""
+
+    def __init__(self, root: str, table: Columns, about: dict):
+        self.root, self._table, self.about = root, table, about
+        self.parts = tuple(about['parts'])  # ('audio',) or ('clean', 'noisy')
+        self._ends = np.cumsum(about['shard_lengths'])
+        self._readers: dict[int, array_record_module.ArrayRecordReader] = {}
+        self._lock = threading.Lock()
+
+    def names(self) -> list[str]:
+        """The names of the recordings, see `audio_files.name`."""
+        return [audio_files.stem(path) for path in self._table['paths']]
+
+    def clips(self) -> dict[str, esc.Clip] | None:
+        """The clips by name, if they are those of ESC, see `esc.clips`."""
+        if 'recording' not in self._table:
+            return None
+        known = zip(self._table['noise_class'], self._table['recording'], self._table['fold'].tolist(), strict=True)
+        return {name: esc.Clip(*clip) for name, clip in zip(self.names(), known, strict=True)}
+
+    def survey(self, role: str, rules: Rules) -> tuple[AudioFiles, dict[str, str]]:
+        """Divides the recordings into good and bad ones, as `scan.survey` does, without reading any.
+
+        Args:
+          role: 'speech', 'clean', 'noisy' or 'noise'; of pairs, speech is the clean part.
+          rules: which recordings can be used.
+
+        Raises:
+          UserError: the data set has no recordings for this role.
+        """
+        part = next((part for part in PARTS[role] if part in self.parts), None)
+        if part is None:
+            raise UserError(f'{self.root}: holds packed pairs, expected packed noise or a folder of noise')
+        facts = Facts.unknown(self._table.get(f'{part}_paths', self._table['paths']))
+        facts.num_samples, facts.sample_rate = self._table['num_samples'], self._table['sample_rate']
+        facts.num_channels[:], facts.content[:] = 1, SOUND
+        store = _Part(self, self._table[f'{part}_start'], self._table[f'{part}_size'])
+        return judge(AudioFiles(os.path.join(self.root, ''), facts, rules, np.arange(len(facts)), store), {})
+
+    def path(self, row: int) -> str:
+        """The path of a recording, as if the data set were the folder that was packed."""
+        return os.path.join(self.root, self._table['paths'][row])
+
+    def record(self, row: int) -> bytes:
+        """Reads the record of a row.
+
+        Raises:
+          UserError: its shard is missing or damaged.
+        """
+        shard = int(np.searchsorted(self._ends, row, side='right'))
+        path = os.path.join(self.root, shard_name(self.about['kind'], shard, len(self._ends)))
+        try:
+            with self._lock:
+                if shard not in self._readers:
+                    self._readers[shard] = array_record_module.ArrayRecordReader(
+                        path, _OPTIONS, file_reader_buffer_size=_BUFFER)
+            length = self.about['shard_lengths'][shard]
+            return self._readers[shard].read([row - int(self._ends[shard]) + length])[0]
+        except (RuntimeError, IndexError, ValueError) as error:
+            reason = 'no such file' if not os.path.exists(path) else str(error).partition('\n')[0]
+            raise UserError(f'{path}: cannot be read ({reason}); restore it, or pack the recordings again') from error
+
+
+class _Part:
+    """One part of every record, a `recordings.Store`."""
+
+    def __init__(self, index: Index, starts: np.ndarray, sizes: np.ndarray):
+        self._index, self._starts, self._sizes = index, starts, sizes
+
+    def read(self, row: int, start: int, stop: int | None) -> np.ndarray:
+        """Reads samples [start, stop) of the recording of a row, float32 `[N]`."""
+        begin = int(self._starts[row])
+        payload = self._index.record(row)[begin:begin + int(self._sizes[row])]
+        if self._index.about['encoding'] == 'int16':
+            return np.frombuffer(payload, '<i2')[start:stop].astype(np.float32) / FULL_SCALE
+        return audio.decode(payload, self._index.path(row), start, stop)
+
+
+def index(root: str) -> Index | None:
+    """The index of a packed data set; None if the folder is none.
+
+    Raises:
+      UserError: it is not finished, or its index is damaged.
+    """
+    path = os.path.join(root, INDEX)
+    if os.path.exists(os.path.join(root, PLAN)):
+        raise UserError(f'{root}: a packed data set that is not finished; run its jax-diffse pack command again')
+    if not os.path.exists(os.path.join(root, METADATA)) or not os.path.exists(path):
+        return None
+    return _read(root, path, os.stat(path).st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)  # train and validation read the same data set
+def _read(root: str, path: str, changed: int) -> Index:
+    del changed  # only part of the key
+    try:
+        return Index(root, *columns.read(path, KIND))
+    except (OSError, ValueError, KeyError) as error:
+        reason = getattr(error, 'strerror', None) or str(error).removeprefix(f'{path}: ')
+        raise UserError(f'{path}: cannot be read ({reason}); restore it, or pack the recordings again') from error
