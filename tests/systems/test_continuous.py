@@ -32,8 +32,8 @@ from tests.systems.continuous import Compiled, jit, system_of, training, variabl
 
 CASES = ('score', 'score_v2', 'score_t', 'score_edm', 'denoiser', 'denoiser_sigma', 'denoiser_edm', 'bridge',
          'bridge_l1', 'bridge_one', 'bridge_edm', 'bridge_sigma', 'flow', 'flow_mae')
-GRADIENTS = ('score', 'score_edm', 'denoiser_edm', 'bridge_l1', pytest.param('bridge_one', marks=pytest.mark.slow),
-             'flow')
+GRADIENTS = ('score', 'bridge_l1', 'flow', *(pytest.param(case, marks=pytest.mark.slow) for case in (
+    'score_edm', 'denoiser_edm', 'bridge_one')))
 
 
 @functools.cache

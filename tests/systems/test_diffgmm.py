@@ -138,7 +138,7 @@ def test_weight_of_the_likelihood_rises_with_the_examples_seen():
     assert int(state.batch_stats[GROUP]['examples']) == 20
 
 
-@pytest.mark.parametrize('options', [{'accumulate': 2}, {'devices': 2}])
+@pytest.mark.parametrize('options', [pytest.param({'accumulate': 2}, marks=pytest.mark.slow), {'devices': 2}])
 def test_parts_and_devices_count_examples_alike(options):
     state, _ = trained(TINY, 2, batch(4, 2048), **options)
     assert int(state.batch_stats[GROUP]['examples']) == 8
