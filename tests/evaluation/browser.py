@@ -72,7 +72,7 @@ def check_players(driver) -> dict[str, float]:
         # A looped player does not stop by itself. The promise is rejected if there is no sound.
         driver.execute_script('arguments[0].loop = true; return arguments[0].play()', player)
         start = player.get_property('currentTime')
-        WebDriverWait(driver, 30).until(lambda _: player.get_property('currentTime') != start)  # noqa: B023
+        WebDriverWait(driver, 120).until(lambda _: player.get_property('currentTime') != start)  # noqa: B023
         assert int(player.get_property('readyState')) >= 2, player.get_attribute('aria-label')  # HAVE_CURRENT_DATA
         assert not player.get_property('paused')
         assert earlier is None or earlier.get_property('paused')
