@@ -88,7 +88,11 @@ def start_all(root: str, given: dict[str, Any], number: int) -> list[dict]:
     env = os.environ | {'JAX_DIFFSE_CACHE': f'{root}/cache', 'TF_CPP_MIN_LOG_LEVEL': '2'}
     running = [subprocess.Popen([sys.executable, '-m', 'benchmarks.starts', json.dumps(given | {'index': index})],
                                 env=env, text=True, stdout=subprocess.PIPE) for index in range(number)]
-    return [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
+    said = [process.communicate()[0] for process in running]
+    failed = [process.returncode for process in running if process.returncode]
+    if failed:
+        raise RuntimeError(f'a process ended with status {failed[0]}')
+    return [json.loads(text.splitlines()[-1]) for text in said]
 
 
 def write_files(folder: str, written: int, count: int) -> None:

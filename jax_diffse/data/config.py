@@ -167,7 +167,10 @@ class DataConfig:
     def _describe_mixer(self, split: str) -> str:
         values = dict(self.mixer_of(split).changed)
         if self.folders_of(split)[1].rir:
-            values['target'] = self.target.reverb
+            early = f' {self.target.early_ms:g} ms' if self.target.reverb == 'early' else ''
+            values['target'] = self.target.reverb + early
+        if 'band_hz' in values:
+            values['target band'] = self.target.band
         return ''.join(f', {name} {" to ".join(map(str, value)) if isinstance(value, tuple) else value}'
                        for name, value in values.items())
 

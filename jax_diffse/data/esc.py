@@ -7,6 +7,7 @@ import csv
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from jax_diffse import audio_files
@@ -26,7 +27,7 @@ class Clip(NamedTuple):
     fold: int = 0  # of the cross-validation, from 1; 0: none
 
 
-def clips(root: str | os.PathLike) -> dict[str, Clip] | None:
+def clips(root: str | os.PathLike, names: Sequence[str]) -> dict[str, Clip] | None:
     """Returns the clips below a folder by name (`audio_files.name`), or None if it has another layout than ESC's.
 
     - ESC-50: `audio/FOLD-RECORDING-TAKE-CLASS.wav` and `meta/esc50.csv`; `root` is the folder of both, or `audio`.
@@ -34,10 +35,13 @@ def clips(root: str | os.PathLike) -> dict[str, Clip] | None:
 
     Classes are written as in ESC-50: 'Dog bark' is `dog_bark`. Audio files may have any format.
 
+    Args:
+      root: the folder.
+      names: of all audio files below it.
+
     Raises:
       UserError: `meta/esc50.csv` is missing, lacks a column or a file, or names files that are absent.
     """
-    names = [audio_files.stem(path) for path in audio_files.list_paths(root)]
     parents = {os.path.dirname(name) for name in names}
     if len(parents) == 1:
         audio = pathlib.Path(root, *parents)

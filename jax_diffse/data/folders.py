@@ -15,7 +15,7 @@ from jax_diffse.data.mixer import Mixer
 from jax_diffse.data.mixing import Levels, piece
 from jax_diffse.data.mixtures import MixSource, Mixtures
 from jax_diffse.data.recordings import AudioFile, AudioFiles
-from jax_diffse.data.scan import partners, report_bad_files, survey_by, survey_rirs
+from jax_diffse.data.scan import partners, report_bad_files, survey, survey_rirs
 from jax_diffse.data.share import choose_share, count
 from jax_diffse.data.speakers import Speakers, speakers
 from jax_diffse.errors import UserError
@@ -37,19 +37,28 @@ class PairSource:
 
     def info(self, i: int) -> dict:
         """`{'id', 'num_samples'}` of pair i."""
-        return {'id': self.noisy[i].name, 'num_samples': self.clean[i].num_samples}
+        clean, noisy = self._pair(i)
+        return {'id': noisy.name, 'num_samples': clean.num_samples}
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Reads the whole pair i: (clean `[N]`, noisy `[N]`)."""
-        return self.clean[i].read(), self.noisy[i].read()
+        clean, noisy = self._pair(i)
+        return clean.read(), noisy.read()
 
     def draw(self, i: int, num_samples: int, rng: np.random.Generator,
              start: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Reads at most `num_samples` of pair i, from `start` or a random place on."""
-        length = min(num_samples, self.clean[i].num_samples)
+        clean, noisy = self._pair(i)
+        length = min(num_samples, clean.num_samples)
         if start is None:
-            start = int(rng.integers(self.clean[i].num_samples - length + 1))
-        return self.clean[i].read(start, start + length), self.noisy[i].read(start, start + length)
+            start = int(rng.integers(clean.num_samples - length + 1))
+        return clean.read(start, start + length), noisy.read(start, start + length)
+
+    def _pair(self, i: int) -> tuple[AudioFile, AudioFile]:
+        clean, noisy = self.clean[i], self.noisy[i]
+        if clean.num_samples != noisy.num_samples:  # where nothing is known of files before they are read
+            raise UserError(f'{noisy.path}: {noisy.num_samples} samples, but {clean.num_samples} in {clean.path}')
+        return clean, noisy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +105,7 @@ def _survey(root, config, role) -> tuple[AudioFiles, dict[str, str]]:
     """The good and the bad recordings of a folder, or of a packed data set."""
     index = packed.index(root)
     rules = Rules(config.sample_rate, config.min_seconds, config.resample, config.check)
-    return index.survey(role, rules) if index else survey_by(rules, root)
+    return index.survey(role, rules) if index else survey(rules, root)
 
 
 def _open_pairs(config, split, folders, shared) -> PairSource:
@@ -118,7 +127,8 @@ def _open_mix(config, split, folders, shared) -> MixSource:
     chosen, used = _utterances(speech.names(), config, split, folders.speech, shared)
     speech = speech.take(chosen)
     names = noise.names()
-    labels, said = _noises(names, config, split, folders.noise, shared)
+    below = [audio_files.stem(path) for path in noise.facts.paths]
+    labels, said = _noises(names, below, config, split, folders.noise, shared)
     if said:
         print(said, flush=True)
     noise = noise.take([i for i, name in enumerate(names) if name in labels],
@@ -171,7 +181,7 @@ def _training_classes(config, noise) -> frozenset[str] | None:
             raise UserError('config.data.train.noise names no directory')
         index = packed.index(root)
         names = index.names() if index else [audio_files.stem(path) for path in audio_files.list_paths(root)]
-        classes = set(_noises(names, config, 'train', root, shared)[0].values())
+        classes = set(_noises(names, names, config, 'train', root, shared)[0].values())
         for where, those in ((root, classes), (config.test.noise, set(noise.labels))):
             if '' in those:
                 raise UserError(f'{where}: has files outside class folders')
@@ -205,15 +215,15 @@ def _utterances(names: list[str], config, split, root, shared) -> tuple[np.ndarr
     return chosen[[name in kept for name in among]], count(len(kept), len(among))
 
 
-def _noises(names, config, split, root, shared) -> tuple[dict[str, str], str]:
+def _noises(names, below, config, split, root, shared) -> tuple[dict[str, str], str]:
     """Selects the noises of a split: name -> class, '' for files outside class folders; and what to say of them.
 
     Whole recordings are held out for validation if it shares the training material. A recording is a file, unless
-    several clips of ESC were cut from it.
+    several clips of ESC were cut from it. `below` names all files of the folder, also the bad ones.
     """
     _check_enough(names, root)
     index = packed.index(root)
-    of_esc = index.clips() if index else esc.clips(root)
+    of_esc = index.clips() if index else esc.clips(root, below)
     known = of_esc or {name: esc.Clip(name.rpartition('/')[0].rpartition('/')[2], name) for name in names}
     clips = {name: known[name] for name in names}
     if of_esc and config.esc_test_fold:

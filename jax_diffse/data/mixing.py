@@ -6,6 +6,7 @@ import numpy as np
 
 from jax_diffse.data.recordings import AudioFile
 from jax_diffse.data.scan import is_silent
+from jax_diffse.errors import UserError
 
 _TRIES = 10  # random places that are tried before the loudest one of a file is used
 
@@ -35,18 +36,30 @@ def crop(file: AudioFile, num_samples: int, rng: np.random.Generator) -> tuple[n
 
     Returns:
       The samples `[num_samples]` and the sample of the file that they start at.
+
+    Raises:
+      UserError: the file is silent, or has NaN or infinite samples.
     """
     if file.num_samples < num_samples:
         start = int(rng.integers(file.num_samples))
-        return np.resize(np.roll(file.read(), -start), num_samples), start
+        return np.resize(np.roll(_sound(file), -start), num_samples), start
     for _ in range(_TRIES):
         start = int(rng.integers(file.num_samples - num_samples + 1))
         samples = file.read(start, start + num_samples)
-        if not is_silent(samples):
+        if np.isfinite(samples).all() and not is_silent(samples):
             return samples, start
-    samples = file.read()
+    samples = _sound(file)
     start = int(np.clip(np.abs(samples).argmax() - num_samples // 2, 0, len(samples) - num_samples))
     return samples[start:start + num_samples], start
+
+
+def _sound(file: AudioFile) -> np.ndarray:
+    """Reads a whole file `[N]`, which a check of all samples would have accepted."""
+    samples = file.read()
+    if not np.isfinite(samples).all() or is_silent(samples):
+        raise UserError(f'{file.path}: silent, or has NaN or infinite samples; remove it, or find all such files with '
+                        'config.data.check=full')
+    return samples
 
 
 def piece(file: AudioFile, num_samples: int, rng: np.random.Generator, start: int | None) -> tuple[np.ndarray, int]:

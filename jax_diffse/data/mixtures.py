@@ -53,7 +53,7 @@ class Mixture:
         """Makes the mixture: (clean `[num_samples]`, noisy `[num_samples]`)."""
         return self.mixer.make(self.recipe, self.read_speech(), self.read_noise()[0], self.level)
 
-    @functools.cached_property
+    @property
     def snr_db(self) -> float:
         """The SNR over all samples; with a factor of the amplitude, the files are read to measure it."""
         if not self.level.is_gain:
@@ -107,6 +107,7 @@ class Mixtures(Sequence[Mixture]):
                  pad: int = 0, mixer: Mixer = OFF):
         self._speech, self._noise, self._levels, self._mixer = speech, noise, levels, mixer
         self._count, self._clip, self._pad = count, clip, pad
+        self._measured: dict[int, float] = {}  # mixture -> SNR
 
     def __len__(self) -> int:
         return self._count
@@ -127,6 +128,12 @@ class Mixtures(Sequence[Mixture]):
     def utterance(self, k: int) -> AudioFile:
         """The whole utterance of mixture k."""
         return self._speech[k % len(self._speech)]
+
+    def measured_snr_db(self, k: int) -> float:
+        """The SNR of mixture k, for which files are read once."""
+        if k not in self._measured:
+            self._measured[k] = self[k].snr_db
+        return self._measured[k]
 
     @functools.cached_property
     def _conditions(self) -> list[tuple[AudioFiles, float | None]]:
@@ -173,7 +180,7 @@ class MixSource:
         'seen' in training, or 'unseen'.
         """
         mixture = self.mixtures[i]
-        snr_db = float(round(mixture.snr_db)) if mixture.level.is_gain else mixture.snr_db
+        snr_db = float(round(self.mixtures.measured_snr_db(i))) if mixture.level.is_gain else mixture.snr_db
         noise = mixture.noise.noise_class
         info = {'id': mixture.id, 'num_samples': mixture.num_samples, 'snr_db': snr_db, 'noise': noise}
         if self.seen is not None:

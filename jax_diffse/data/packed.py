@@ -19,7 +19,7 @@ from jax_diffse.data.recordings import AudioFiles
 from jax_diffse.data.scan import judge
 from jax_diffse.errors import UserError
 
-INDEX, METADATA, PLAN = 'index.columns', 'dataset_info.json', 'pack.json'  # the last one while it is unfinished
+INDEX, METADATA, PLAN = 'index.columns', 'dataset_info.json', 'unfinished_pack.json'  # the last one until it is whole
 KIND = 'packed recordings'
 SPLIT = 'train'  # TFDS's name for all recordings
 FULL_SCALE = 32_768  # int16 value of 1.0
@@ -62,8 +62,10 @@ class Index:
           rules: which recordings can be used.
 
         Raises:
-          UserError: the data set has no recordings for this role.
+          UserError: the data set has no recordings for this role. Packed speech may serve as noise (babble).
         """
+        if self.about['kind'] == 'noise' and role != 'noise':
+            raise UserError(f'{self.root}: holds packed noise, expected packed speech or pairs, or a folder of {role}')
         part = next((part for part in PARTS[role] if part in self.parts), None)
         if part is None:
             raise UserError(f'{self.root}: holds packed pairs, expected packed noise or a folder of noise')
@@ -119,9 +121,10 @@ def index(root: str) -> Index | None:
       UserError: it is not finished, or its index is damaged.
     """
     path = os.path.join(root, INDEX)
-    if os.path.exists(os.path.join(root, PLAN)):
+    there = [os.path.exists(os.path.join(root, name)) for name in (PLAN, INDEX, METADATA)]
+    if there[0] or there[1] and not there[2]:
         raise UserError(f'{root}: a packed data set that is not finished; run its jax-diffse pack command again')
-    if not os.path.exists(os.path.join(root, METADATA)) or not os.path.exists(path):
+    if not all(there[1:]):
         return None
     return _read(root, path, os.stat(path).st_mtime_ns)
 

@@ -115,7 +115,7 @@ def pack(folders: Folders, output: str, options: PackOptions) -> str:
             raise UserError(f'--output={output}: lies in --{name}={folder}; choose a folder outside of it')
     plan = _plan(kind, named, options)
     digest, count = plan.digest(), int(plan.shards[-1]) + 1
-    if _is_complete(root, digest):
+    if _is_complete(root, digest, [packed.shard_name(kind, shard, count) for shard in range(count)]):
         return f'{output}: is complete already, {len(plan.first)} {kind} in {count} shard(s)'
     try:
         files.write_text(root / packed.PLAN, json.dumps({'digest': digest}) + '\n')
@@ -134,11 +134,15 @@ def pack(folders: Folders, output: str, options: PackOptions) -> str:
 
 def _plan(kind: str, folders: dict[str, str], options: PackOptions) -> _Plan:
     rules = Rules(0, 0.0)
-    found, bad = zip(*(scan.survey_by(rules, folder, _listed(folder, options.listed) if name != 'noisy' else None)
-                       for name, folder in folders.items()))
+    paths: list[str] | None = None
+    surveys = []
+    for name, folder in folders.items():
+        paths = _partners(folder, paths) if name == 'noisy' and paths else _listed(folder, options.listed)
+        surveys.append(scan.survey(rules, folder, paths))
+    found, bad = zip(*surveys)
     total = sum(map(len, (*found, *bad)))
     if kind == 'pairs':
-        *found, problems = scan.partners(*found, bad, all_noisy=not options.listed)
+        *found, problems = scan.partners(*found, bad)
     else:
         problems, = bad
     scan.report_bad_files(problems, total, options.skip_bad, '--skip-bad')
@@ -151,11 +155,27 @@ def _plan(kind: str, folders: dict[str, str], options: PackOptions) -> _Plan:
     if kind != 'noise':
         groups = speakers(names, options.speaker_level, '--speaker-level')
         who = [groups.of[name] if groups.found else '' for name in names]
-    known = esc.clips(folders['noise']) if kind == 'noise' else None
+    known = _clips(folders['noise'], first, options) if kind == 'noise' else None
     ends = np.cumsum(first.num_samples())
     shards = np.unique((ends - 1) // SHARD_SAMPLES, return_inverse=True)[1]
     parts = dict(zip(folders, found)) if kind == 'pairs' else {'audio': first}
     return _Plan(kind, parts, options.encoding, who, [known[name] for name in names] if known else None, shards)
+
+
+def _clips(folder: str, found: AudioFiles, options: PackOptions) -> dict[str, esc.Clip] | None:
+    paths = audio_files.list_paths(folder) if options.listed else found.facts.paths
+    return esc.clips(folder, list(map(audio_files.stem, paths)))
+
+
+def _partners(folder: str, listed: list[str]) -> list[str]:
+    """The paths below `folder` that may be partners of the listed ones, by name or else by file id."""
+    paths, names = audio_files.list_paths(folder), set(map(audio_files.stem, listed))
+    ids = set(map(scan.file_id, names))
+    found = [path for path in paths if audio_files.stem(path) in names]
+    found = found or [path for path in paths if scan.file_id(audio_files.stem(path)) in ids]
+    if not found:
+        raise UserError(f'{folder}: has no partner of a listed file')
+    return found
 
 
 def _listed(folder: str, path: str) -> list[str] | None:
@@ -163,7 +183,7 @@ def _listed(folder: str, path: str) -> list[str] | None:
     if not path:
         return None
     try:
-        lines = pathlib.Path(path).read_text(encoding='utf-8').splitlines()
+        lines = pathlib.Path(path).read_text(encoding='utf-8-sig').split('\n')
     except (OSError, ValueError) as error:
         raise UserError(f'--list={path}: cannot be read ({getattr(error, "strerror", None) or error})') from error
     found = set()
@@ -181,8 +201,8 @@ def _listed(folder: str, path: str) -> list[str] | None:
     return sorted(found, key=lambda name: name.replace('/', '\0'))
 
 
-def _is_complete(root: pathlib.Path, digest: str) -> bool:
-    """Whether the data set is there already.
+def _is_complete(root: pathlib.Path, digest: str, shards: list[str]) -> bool:
+    """Whether the whole data set is there already.
 
     Raises:
       UserError: the folder holds something else.
@@ -202,7 +222,7 @@ def _is_complete(root: pathlib.Path, digest: str) -> bool:
     if earlier != digest:
         raise UserError(f'{root}: holds a data set of other files, or packed otherwise; remove it or choose another '
                         '--output')
-    return not plan.exists()
+    return not plan.exists() and all((root / name).exists() for name in (packed.METADATA, *shards))
 
 
 # ------------------------------------------------------------------------------------------------------------ writing
@@ -252,10 +272,11 @@ def _records(plan: _Plan, rows: list[int], features) -> Iterator[tuple[bytes, li
 def _record(plan: _Plan, i: int, features) -> tuple[bytes, list[bytes]]:
     recordings = {part: found[i] for part, found in plan.parts.items()}
     file = next(iter(recordings.values()))
-    payloads = {part: _encode(recording.path, plan.encoding) for part, recording in recordings.items()}
     row = plan.first.rows[i]
+    header = file.num_samples, int(plan.first.facts.sample_rate[row])
+    payloads = {part: _encode(recording.path, plan.encoding, header) for part, recording in recordings.items()}
     example = {'name': file.name, 'path': plan.first.facts.paths[row], 'speaker': plan.speakers[i],
-               'sample_rate': plan.first.facts.sample_rate[row], 'num_samples': file.num_samples}
+               'sample_rate': header[1], 'num_samples': header[0]}
     if plan.kind == 'noise':
         clip = plan.clips[i] if plan.clips else esc.Clip(folder_of(file.path), '')
         example |= {'noise_class': clip.noise_class, 'recording': clip.recording, 'fold': clip.fold}
@@ -264,9 +285,11 @@ def _record(plan: _Plan, i: int, features) -> tuple[bytes, list[bytes]]:
     return features.serialize_example(example | stored), list(payloads.values())
 
 
-def _encode(path: str, encoding: str) -> bytes:
-    """Reads a file and encodes its samples, clipped to full scale."""
+def _encode(path: str, encoding: str, header: tuple[int, int]) -> bytes:
+    """Reads a file of so many samples at so many Hz, and encodes its samples, clipped to full scale."""
     samples, rate = audio.read(path)
+    if (len(samples), rate) != header:
+        raise UserError(f'{path}: has changed since it was checked; run the command again')
     bits = 24 if encoding == 'flac' and audio.info(path).subtype in DEEP else 16
     scale = 1 << (bits - 1)
     whole = np.clip(np.rint(samples[:, 0].astype(np.float64) * scale), -scale, scale - 1).astype(np.int32)

@@ -37,17 +37,13 @@ def is_silent(samples: np.ndarray) -> bool:
     return float(np.dot(samples, samples)) <= SILENCE**2 * len(samples)
 
 
-def survey(root: str, sample_rate: int, min_seconds: float, resample: bool = False,
-           check: str = 'full') -> tuple[AudioFiles, dict[str, str]]:
+def survey(rules: Rules, root: str, paths: list[str] | None = None) -> tuple[AudioFiles, dict[str, str]]:
     """Finds the audio files below `root`, and looks at those that are new or have changed, in a pool of threads.
 
     Args:
+      rules: which files can be used, and how closely they are looked at.
       root: a directory.
-      sample_rate: of every file, in Hz.
-      min_seconds: the minimum duration.
-      resample: also accept files at another rate, and resample them whenever they are read.
-      check: 'full', every file is decoded once; 'header', only its header is read; 'none', no file is opened, and what
-        is known of a file counts even if the file has changed.
+      paths: of some of the files below it, in the order of `audio_files.list_paths`; default: all.
 
     Returns:
       The good files, in order, and the bad ones: path -> reason.
@@ -55,11 +51,6 @@ def survey(root: str, sample_rate: int, min_seconds: float, resample: bool = Fal
     Raises:
       UserError: there is no such directory, or it has no audio file.
     """
-    return survey_by(Rules(sample_rate, min_seconds, resample, check), root)
-
-
-def survey_by(rules: Rules, root: str, paths: list[str] | None = None) -> tuple[AudioFiles, dict[str, str]]:
-    """Does what `survey` does for some of the files: `paths` below the folder, in the order of `list_paths`."""
     return _once(_survey, root, rules) if paths is None else _survey(root, rules, paths)
 
 
@@ -208,14 +199,13 @@ def _examine_all(manifest: Manifest, prefix: str, facts: Facts, rows: list[int],
     return failures
 
 
-def partners(clean: AudioFiles, noisy: AudioFiles, bad: tuple[dict[str, str], dict[str, str]],
-             all_noisy: bool = True) -> tuple[AudioFiles, AudioFiles, dict[str, str]]:
+def partners(clean: AudioFiles, noisy: AudioFiles,
+             bad: tuple[dict[str, str], dict[str, str]]) -> tuple[AudioFiles, AudioFiles, dict[str, str]]:
     """Matches clean and noisy files by name, or by the file ids in their names if no names are equal.
 
     Args:
       clean, noisy: the good files of two folders.
       bad: the bad files of each: path -> reason.
-      all_noisy: whether a noisy file without a partner is a bad one.
 
     Returns:
       The partners, in the order of the clean files, and all bad files: those given, files whose id another file has,
@@ -227,15 +217,13 @@ def partners(clean: AudioFiles, noisy: AudioFiles, bad: tuple[dict[str, str], di
     names, others = clean.names(), noisy.names()
     partners = {name: k for k, name in enumerate(others)}
     if not any(name in partners for name in names):
-        shared, spoiled = 'name or file id', set(map(_file_id, spoiled))
+        shared, spoiled = 'name or file id', set(map(file_id, spoiled))
         (clean, names, repeated), (noisy, others, repeated_noisy) = map(_by_file_id, (clean, noisy))
         problems |= repeated | repeated_noisy
         partners = {name: k for k, name in enumerate(others)}
     places = np.array([partners.get(name, -1) for name in names], np.int64)
-    alone = [(clean, names, np.flatnonzero(places < 0), noisy)]
-    if all_noisy:
-        alone.append((noisy, others, np.setdiff1d(np.arange(len(noisy)), places), clean))
-    for files, keys, lone, opposite in alone:
+    for files, keys, lone, opposite in ((clean, names, np.flatnonzero(places < 0), noisy),
+                                        (noisy, others, np.setdiff1d(np.arange(len(noisy)), places), clean)):
         for i in lone.tolist():
             if keys[i] not in spoiled:
                 root = opposite.prefix.removesuffix('/') or '.'
@@ -253,7 +241,7 @@ def partners(clean: AudioFiles, noisy: AudioFiles, bad: tuple[dict[str, str], di
     return clean.take(kept), noisy.take(kept), problems
 
 
-def _file_id(name: str) -> str:
+def file_id(name: str) -> str:
     """The part of a name that partners share in the DNS challenge, 'fileid_5' of 'clean_fileid_5', or else the name."""
     folder, _, stem = name.rpartition('/')
     found = re.search(r'(?:^|_)(fileid_\d+)$', stem)
@@ -265,7 +253,7 @@ def _by_file_id(files: AudioFiles) -> tuple[AudioFiles, list[str], dict[str, str
     first: dict[str, int] = {}
     repeated = {}
     for i, name in enumerate(files.names()):
-        other = first.setdefault(_file_id(name), i)
+        other = first.setdefault(file_id(name), i)
         if other != i:
             repeated[files.path(files.rows[i])] = f'has the same file id as {files.path(files.rows[other])}'
     return files.take(list(first.values())), list(first), repeated

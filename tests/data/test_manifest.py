@@ -254,7 +254,7 @@ def test_train_and_validation_search_a_folder_once(mix_folders, tmp_path, monkey
     expected = [ids(open_source(config, split)) for split in ('train', 'validation')]
     searched.clear()
     assert [ids(source) for source in open_training(config)] == expected
-    assert all(searched.count(root) == 1 for root in (folders.speech, folders.rir))
+    assert sorted(searched) == sorted([folders.speech, folders.noise, folders.rir])
     for folder in ('new', 'newer'):  # outside of it, folders are searched at every call
         write(pathlib.Path(mix_folders.speech) / 'spk0' / f'{folder}.wav', wave(0))
         assert sum(map(len, open_training(config))) > sum(map(len, expected))
@@ -310,6 +310,26 @@ def test_no_file_is_opened_on_request_until_it_is_drawn(mix_folders, tmp_path, c
     with pytest.raises(UserError, match='z.wav: 8000 Hz, expected 16000 Hz'):
         for i in range(len(source)):
             source.draw(i, 3000, np.random.default_rng(i))
+
+
+@pytest.mark.parametrize('samples', [np.zeros(8000), np.full(8000, np.nan), np.zeros(1000)])
+@pytest.mark.parametrize('check', ['header', 'none'])
+def test_noise_that_no_check_found_ends_a_training_when_it_is_drawn(mix_folders, tmp_path, check, samples):
+    write(tmp_path / 'noise' / 'silent' / 'z.wav', samples, subtype='FLOAT')
+    source = start(mix_folders, check=check, min_seconds=0.01)
+    with pytest.raises(UserError, match='z.wav: silent, or has NaN or infinite samples'):
+        for i in range(200):
+            assert np.isfinite(source.draw(i % len(source), 3000, np.random.default_rng(i))).all()
+
+
+@pytest.mark.parametrize('samples', [7000, 9000])
+def test_pairs_of_unequal_length_that_no_check_found_are_one_line(pair_folders, tmp_path, samples):
+    write(tmp_path / 'noisy' / '0.flac', wave(0, samples / 16_000))
+    source = start(pair_folders, check='none')
+    for use in (source.info, source.read, lambda i: source.draw(i, 3000, np.random.default_rng(i))):
+        with pytest.raises(UserError, match=f'0.flac: {samples} samples, but 8000 in .*0.wav'):
+            for i in range(len(source)):
+                use(i)
 
 
 def test_without_a_check_the_manifest_counts_and_files_that_came_and_went_do_too(speech_folder, tmp_path, counts):

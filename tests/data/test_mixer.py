@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from jax_diffse.data import DataConfig, open_source
 from jax_diffse.data.config import Folders
+from jax_diffse.data.facts import Rules
 from jax_diffse.data.mixer import Mixer, MixerConfig, Recipe, TargetConfig
 from jax_diffse.data.mixing import Level
 from jax_diffse.data.pipeline import Process, train_batches
@@ -52,7 +53,7 @@ def drawn(source, count=12, num_samples=4000):
 
 
 def files(folder, rate=RATE) -> list[AudioFile]:
-    return list(survey(str(folder), rate, 0.01)[0])
+    return list(survey(Rules(rate, 0.01), str(folder))[0])
 
 
 # ---------------------------------------------------------------------------------------------------- off by default
@@ -410,8 +411,11 @@ def test_a_mixture_can_be_made_again_from_its_row(rooms, tmp_path):
 
 def test_reports_say_what_is_done_to_mixtures(rooms):
     config = DataConfig(train=rooms, test=rooms, test_mixer=MixerConfig(speed=(0.9, 1.1), max_noises=2))
-    assert config.describe('test').endswith(f'rir {rooms.rir}, speed 0.9 to 1.1, max_noises 2, target early')
+    assert config.describe('test').endswith(f'rir {rooms.rir}, speed 0.9 to 1.1, max_noises 2, target early 50 ms')
     assert 'speed' not in config.describe('train')
+    limited = DataConfig(test=dataclasses.replace(rooms, rir=''), test_mixer=MixerConfig(band_hz=(2000.0, 4000.0)),
+                         target=TargetConfig(band='limited'))
+    assert limited.describe('test').endswith('band_hz 2000.0 to 4000.0, target band limited')
 
 
 # --------------------------------------------------------------------------------------------------------------- errors

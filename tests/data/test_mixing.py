@@ -10,6 +10,7 @@ import soundfile
 
 from jax_diffse.data import DataConfig, mixing, mixtures, open_source
 from jax_diffse.data.config import Folders
+from jax_diffse.data.facts import Rules
 from jax_diffse.data.scan import survey
 from jax_diffse.errors import UserError
 from tests.data.corpora import RATE, wave, wave_snr, write
@@ -62,7 +63,7 @@ def test_short_noise_is_repeated_and_silent_places_are_avoided(tmp_path):
     sparse = np.zeros(RATE)
     sparse[12_000] = 0.5
     write(tmp_path / 'sparse.wav', sparse)
-    found, _ = survey(str(tmp_path), RATE, 0.25)
+    found, _ = survey(Rules(RATE, 0.25), str(tmp_path))
     found = {file.name: file for file in found}
     looped, start = mixing.crop(found['short'], 12_000, np.random.default_rng(0))
     expected = np.arange(start, start + 12_000) % 5000
@@ -143,7 +144,7 @@ def test_pairs_are_extended_as_they_are(pair_folders):
 
 
 def test_a_resampled_file_is_extended_after_resampling(pairs_at_other_rates):
-    found, _ = survey(pairs_at_other_rates.clean, RATE, 0.25, resample=True)
+    found, _ = survey(Rules(RATE, 0.25, resample=True), pairs_at_other_rates.clean)
     for file in found:
         extended = file.extended(9000)
         assert extended.num_samples == 9000 and file.extended(100) == file

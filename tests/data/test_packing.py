@@ -172,7 +172,7 @@ def test_esc_keeps_classes_recordings_and_folds(tmp_path):
     write(tmp_path / 'speech' / 'a.wav', wave(1))
     write(tmp_path / 'speech' / 'b.wav', wave(2))
     output = packed_to(tmp_path / 'packed', noise=str(root))
-    assert packed.index(output).clips() == esc.clips(root)
+    assert packed.index(output).clips() == esc.clips(root, packed.index(output).names())
     for split in ('train', 'validation', 'test'):
         found, loose = ([(file.name, file.noise_class) for file in open_source(
             DataConfig(train=Folders(speech=str(tmp_path / 'speech'), noise=noise), test=Folders(
@@ -293,6 +293,42 @@ def test_a_complete_data_set_is_left_as_it_is_and_another_one_is_refused(speech_
         packed_to(tmp_path / 'mine', speech=speech_folder.speech)
 
 
+@pytest.mark.parametrize('lost', ['dataset_info.json', 'noise-train.array_record-00000-of-00001'])
+def test_what_was_lost_is_made_again(mix_folders, tmp_path, lost):
+    output = packed_to(tmp_path / 'packed', noise=mix_folders.noise)
+    before = tree(tmp_path / 'packed')
+    (tmp_path / 'packed' / lost).unlink()
+    if lost == packed.METADATA:
+        with pytest.raises(UserError, match='packed: a packed data set that is not finished'):
+            packed.index(output)
+    packed_to(output, noise=mix_folders.noise)
+    assert tree(tmp_path / 'packed').keys() == before.keys()
+    source = open_source(DataConfig(train=Folders(speech=mix_folders.speech, noise=output)), 'train')
+    assert np.isfinite(source.draw(0, 3000, np.random.default_rng(0))).all()
+
+
+def test_a_file_that_changes_meanwhile_is_an_error(speech_folder, tmp_path, monkeypatch):
+    encode = packing._encode
+
+    def later(path, *given):
+        write(tmp_path / 'speech' / 'spk0' / '0.flac', wave(0, 0.3))
+        return encode(path, *given)
+
+    monkeypatch.setattr(packing, '_encode', later)
+    with pytest.raises(UserError, match='0.flac: has changed since it was checked; run the command again'):
+        packed_to(tmp_path / 'packed', speech=speech_folder.speech)
+    with pytest.raises(UserError, match='not finished'):
+        packed.index(str(tmp_path / 'packed'))
+
+
+def test_packed_noise_is_no_speech_but_packed_speech_may_be_noise(mix_folders, tmp_path):
+    noise = packed_to(tmp_path / 'noises', noise=mix_folders.noise)
+    speech = packed_to(tmp_path / 'voices', speech=mix_folders.speech)
+    with pytest.raises(UserError, match='noises: holds packed noise, expected packed speech or pairs, or a folder of'):
+        open_source(DataConfig(train=Folders(speech=noise)), 'train')
+    assert len(open_source(DataConfig(train=Folders(speech=speech, noise=speech)), 'train'))
+
+
 # ------------------------------------------------------------------------------------------------------------- choices
 
 
@@ -307,7 +343,8 @@ def test_a_list_chooses_files(speech_folder, tmp_path):
 
 def test_a_list_of_pairs_names_the_clean_files(pair_folders, tmp_path):
     path = tmp_path / 'list.txt'
-    path.write_text('3.wav\n1.wav\n')
+    path.write_text('\ufeff3.wav\r\n1.wav\r\n', newline='')  # as Windows writes it
+    write(tmp_path / 'noisy' / '2.flac', np.zeros(8000))  # not listed
     output = str(tmp_path / 'packed')
     pack(pair_folders, output, PackOptions(listed=str(path)))
     assert ids(open_source(DataConfig(test=Folders(clean=output, noisy=output)), 'test')) == ['1', '3']

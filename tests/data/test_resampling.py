@@ -8,6 +8,7 @@ import soundfile
 
 from jax_diffse import audio
 from jax_diffse.data import DataConfig, open_source
+from jax_diffse.data.facts import Rules
 from jax_diffse.data.resampling import MARGIN, Resampled, Resampling
 from jax_diffse.data.scan import survey
 from jax_diffse.errors import UserError
@@ -104,7 +105,7 @@ def test_a_tone_has_its_frequency_whatever_the_rate_of_its_file(tmp_path):
     for rate in (44_100, 48_000):
         write(tmp_path / f'{rate}.wav', 0.5 * np.sin(2 * np.pi * 1000 * np.arange(rate // 2) / rate), rate)
     expected = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(RATE // 2) / RATE)
-    found, bad = survey(str(tmp_path), RATE, 0.25, resample=True)
+    found, bad = survey(Rules(RATE, 0.25, resample=True), str(tmp_path))
     assert len(found) == 2 and not bad
     for file in found:
         np.testing.assert_allclose(file.read(2000, 6000), expected[2000:6000], atol=1e-3)

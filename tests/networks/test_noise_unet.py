@@ -15,6 +15,7 @@ from jax_diffse.networks.convolutions import upsampled_conv
 from jax_diffse.networks.folding import regrouped
 from jax_diffse.networks.noise_unet import NoiseUNet, NoiseUNetConfig
 from tests import reference
+from tests.numerics import precision
 
 jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 1})
 TINY = NoiseUNetConfig((2, 4, 8))
@@ -80,35 +81,29 @@ def layer_input(fixture):
     return ((level + 46) / 50)[..., None].astype(np.float32)
 
 
-@functools.cache
-def small_gradient(with_dropout):
-    def loss(params, x, target, keys):
-        out = NoiseUNet().apply({'params': params}, x, keys)
-        return jnp.mean(huber(out, target)), out
-
-    def run(params, x, target):
-        keys = jax.random.split(jax.random.key(0), 2) if with_dropout else None
-        return jax.value_and_grad(loss, has_aux=True)(params, x, target, keys)
-
-    return jit(run)
-
-
 @pytest.mark.parity
 @pytest.mark.parametrize('prefix', ['small', 'dropout'])
 def test_gradients(monkeypatch, prefix):
-    """At another size, with errors beyond 1, and with the recorded masks of the dropout."""
+    """At another size, with errors beyond 1, and with the recorded masks of the dropout.
+
+    In double precision, so that no processor's rounding decides on which side of a kink an entry lies.
+    """
     fixture = reference.load('noise_unet')
     masks = {128: fixture.inputs['keep_4'], 256: fixture.inputs['keep_5']}
-    monkeypatch.setattr(noise_unet, 'dropped',
-                        lambda x, keys, rate: x * from_keras(masks[x.shape[-1]]) / np.float32(1 - rate))
-    x, target = (jnp.asarray(from_keras(fixture.inputs[name])) for name in ('small_x', 'small_target'))
-    (loss, out), gradient = small_gradient(prefix == 'dropout')(released()['params'], x, target)
+    monkeypatch.setattr(noise_unet, 'dropped', lambda x, keys, rate: x * from_keras(masks[x.shape[-1]]) / (1 - rate))
+
+    def loss(params, x, target):
+        keys = jax.random.split(jax.random.key(0), 2) if prefix == 'dropout' else None
+        out = NoiseUNet().apply({'params': params}, x, keys)
+        return jnp.mean(huber(out, target)), out
+
+    inputs = released()['params'], *(from_keras(fixture.inputs[name]) for name in ('small_x', 'small_target'))
+    with precision.double():
+        (loss, out), gradient = jax.device_get(jit(jax.value_and_grad(loss, has_aux=True))(*precision.wide(inputs)))
     fixture.check(f'{prefix}/out', from_keras(out))
     expected = fixture[f'{prefix}/loss'].ravel()[0]
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
-    # With these masks, the processor's rounding decides on which side of a kink an entry lies: up to 4e-3 of a norm.
-    relative = 1e-2 if prefix == 'dropout' else reference.FLOOR
-    fixture.check_table(f'{prefix}/grad', in_keras_layout(jax.device_get(gradient)), relative=relative)
+    fixture.check_table(f'{prefix}/grad', in_keras_layout(gradient))
 
 
 def test_upsampled_convolution_is_that_of_the_repeated_array():
