@@ -86,6 +86,8 @@ def _find(config: str) -> tuple[pathlib.Path, str]:
     Raises:
       UserError: there is no such file or name.
     """
+    if files.is_address(config):
+        raise UserError(f'--config={config}: an address, expected the path of a file on this machine')
     name, _, variant = files.given(config).partition(':')
     is_path = os.sep in name or '/' in name or name.endswith('.py')
     if is_path and os.path.isfile(name):

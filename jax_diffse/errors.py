@@ -20,6 +20,10 @@ class NoRoomError(UserError):
     """There is no space for the files of a run, nor for logs that are still open."""
 
 
+class StoreError(OSError):
+    """Object storage refuses a request or cannot be reached: `filename` is the address, `strerror` the reason."""
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that raises a `UserError` for a mistake: one line, without the usage before it."""
 
@@ -47,6 +51,8 @@ def status(main: Callable[[], int | None]) -> int:
         _end(f'error: {error}')
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
+    except StoreError as error:
+        print(f'error: {error.filename}: {error.strerror}', file=sys.stderr)
     except OSError as error:
         if error.errno not in FULL:
             raise

@@ -60,3 +60,30 @@ def drawn_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, 'spectrogram', spectrogram)
         yield
+
+
+@pytest.fixture(scope='session')
+def store():
+    """An emulator of Google Cloud Storage, which all clients of this process and of its children use.
+
+    It serves the whole session, because TensorStore reads its address once.
+    """
+    from tests import gcs
+
+    store = gcs.Store()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in store.environment().items():
+            patch.setenv(name, value)
+        yield store
+    store.close()
+
+
+@pytest.fixture
+def bucket(store):
+    """The address of a new, empty bucket of `store`."""
+    name = f'bucket-{len(store.buckets)}'
+    store.buckets[name] = {}
+    store.refused = 0
+    yield f'gs://{name}'
+    store.refused = 0
+    store.fail_for(0)

@@ -14,6 +14,8 @@ ROOMS = ('terminal', 'interrupts', 'errors', 'files', 'launch', 'processes', 'co
 WITH_TENSORFLOW = ('data.pipeline', 'data.tf', 'data.tf_spectral', 'data.tfds_source', 'data.packing',
                    'data.builders')
 
+WITH_EXTRAS = ('files.s3',)  # needs a package that tests do without
+
 
 def modules() -> dict[str, pathlib.Path]:
     """Dotted name below the package -> file."""
@@ -62,7 +64,7 @@ def test_only_the_data_room_knows_tensorflow_and_only_conversion_knows_torch():
 
 def test_everything_else_loads_without_them():
     names = [f'jax_diffse.{name}' for name in modules()
-             if name and '__main__' not in name and not name.startswith(WITH_TENSORFLOW)]
+             if name and '__main__' not in name and not name.startswith((*WITH_TENSORFLOW, *WITH_EXTRAS))]
     check = ('import importlib, sys\n'
              f'for name in {names}: importlib.import_module(name)\n'
              "print(sorted({'tensorflow', 'tensorflow_datasets', 'torch'} & set(sys.modules)))")

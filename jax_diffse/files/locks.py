@@ -1,16 +1,17 @@
-"""Paths that users give, atomic writes, and file locks."""
+"""Locks that processes hold on files, on this machine and in object storage."""
 
 import contextlib
-import hashlib
 import os
 import pathlib
 import platform
-import re
 from collections.abc import Iterator
 from typing import TextIO
 
-from jax_diffse import interrupts
 from jax_diffse.errors import UserError
+from jax_diffse.files.paths import is_address
+from jax_diffse.files.paths import path as to_path
+from jax_diffse.files.store_lock import STALE_SECONDS, StoreLock
+from jax_diffse.files.writing import unwritable
 
 try:
     import fcntl
@@ -18,69 +19,11 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
-def given(path: str | os.PathLike) -> str:
-    """Expands `~` in a path that a user gave.
-
-    Raises:
-      UserError: it is an address, for example of object storage.
-    """
-    text = os.fspath(path)
-    if re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', text):
-        raise UserError(f'{text}: an address, expected a path on this machine; object storage is not supported yet: '
-                        'copy the data to a disk, or mount the bucket as a folder')
-    return os.path.expanduser(text)
-
-
-@contextlib.contextmanager
-def atomic_write(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yields a temporary path beside `path` to write to, and renames it to `path` at the end.
-
-    Missing folders above it are created. If anything is raised, the temporary file is removed and `path` does not
-    change.
-
-    Raises:
-      OSError: a folder cannot be created, or the file cannot be renamed.
-    """
-    path = pathlib.Path(path)
-    # A hash, because the name itself may be as long as the file system allows.
-    partial = path.with_name(f'.{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.{os.getpid()}.partial')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        partial.touch()  # raises the reason if it cannot be written; not every library does
-        with interrupts.on_leave(partial.unlink):
-            yield partial
-        os.replace(partial, path)
-    finally:
-        with contextlib.suppress(OSError):  # a full or lost disk must not hide the first error
-            partial.unlink()
-
-
-def unwritable(path: str | os.PathLike, error: Exception) -> str:
-    """The message that a file could not be written, and why."""
-    above = (folder for folder in pathlib.Path(path).parents if os.path.lexists(folder) and not folder.is_dir())
-    blocking = next(above, None)
-    reason = f'{blocking} is not a folder' if blocking else getattr(error, 'strerror', None) or error
-    if 'System error' in str(reason):  # of libsndfile, after the file itself was created
-        reason = 'System error, is the disk full?'
-    return f'{path}: cannot be written ({reason})'
-
-
-def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes a file atomically, and creates the folders above it.
-
-    Raises:
-      UserError: it cannot be written.
-    """
-    try:
-        with atomic_write(path) as partial:
-            partial.write_text(text, encoding='utf-8')
-    except OSError as error:
-        raise UserError(unwritable(path, error)) from error
-
-
 @contextlib.contextmanager
 def locked(path: str | os.PathLike, what: str) -> Iterator[None]:
     """Locks a file, which is created if necessary; the system releases the lock however this process ends.
+
+    In object storage, a process that ended without releasing the lock keeps it for half a minute, see `StoreLock`.
 
     Args:
       path: the file.
@@ -89,6 +32,10 @@ def locked(path: str | os.PathLike, what: str) -> Iterator[None]:
     Raises:
       UserError: another process holds the lock, or the file cannot be created.
     """
+    if is_address(path):
+        with _locked_in_store(to_path(path), what):
+            yield
+        return
     try:
         file = open(path, 'a+', encoding='utf-8')
     except OSError as error:
@@ -100,7 +47,7 @@ def locked(path: str | os.PathLike, what: str) -> Iterator[None]:
             except BlockingIOError as error:
                 file.seek(0)
                 holder = file.read().strip() or 'another process'
-                raise UserError(f'{what}: {holder} is using it; wait for that process or end it') from error
+                raise _in_use(what, holder) from error
             except OSError:  # storage that cannot lock
                 pass
         file.truncate(0)
@@ -119,6 +66,10 @@ def locked_in_turn(path: str | os.PathLike, waiting: str) -> Iterator[None]:
       path: the file.
       waiting: the line that is printed if another process holds the lock; the name of that process follows.
     """
+    if is_address(path):
+        with _in_turn_in_store(to_path(path), waiting):
+            yield
+        return
     file = _lock(pathlib.Path(path), waiting)
     try:
         yield
@@ -152,3 +103,32 @@ def _lock(path: pathlib.Path, waiting: str) -> TextIO | None:
                 return file
         file.close()
     return None
+
+
+@contextlib.contextmanager
+def _locked_in_store(path: pathlib.Path, what: str) -> Iterator[None]:
+    def wait(holder: str) -> None:
+        print(f'{what}: {holder} locked it; waiting up to {STALE_SECONDS:g} s to see whether that process still runs',
+              flush=True)
+
+    def renewed(holder: str) -> None:
+        raise _in_use(what, holder)
+
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(StoreLock(path, what, wait, renewed))
+        except OSError as error:
+            raise UserError(unwritable(path, error)) from error
+        yield
+
+
+@contextlib.contextmanager
+def _in_turn_in_store(path: pathlib.Path, waiting: str) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # no permission to write
+            stack.enter_context(StoreLock(path, str(path), lambda holder: print(f'{waiting} by {holder}', flush=True)))
+        yield
+
+
+def _in_use(what: str, holder: str) -> UserError:
+    return UserError(f'{what}: {holder} is using it; wait for that process or end it')

@@ -1,0 +1,44 @@
+"""The client of S3: s3fs, with conditional writes, and with errors that say what is wrong."""
+
+import errno
+
+import botocore.exceptions
+import s3fs
+from fsspec import asyn
+
+from jax_diffse.errors import StoreError
+
+
+class S3(s3fs.S3FileSystem):
+    """A file system of fsspec. It caches no listings, because other processes write to the same buckets.
+
+    Every failed request raises an `OSError`: FileNotFoundError for a missing object, FileExistsError for a condition
+    that does not hold, and `StoreError` for all else.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **{'use_listings_cache': False, **kwargs})
+
+    async def _call_s3(self, method, *arguments, **kwargs):
+        try:
+            return await super()._call_s3(method, *arguments, **kwargs)
+        except (FileNotFoundError, FileExistsError, StoreError):
+            raise
+        except (botocore.exceptions.BotoCoreError, OSError) as error:
+            address = '/'.join(['s3:/', *(str(kwargs[key]) for key in ('Bucket', 'Key') if key in kwargs)])
+            number = getattr(error, 'errno', None) or errno.EIO
+            raise StoreError(number, ' '.join(str(error).split()), address) from error
+
+    async def _write_if(self, path: str, data: bytes, version: str) -> str:
+        """Writes an object if its ETag is `version`, '' if it must not exist -> its new ETag."""
+        bucket, key, _ = self.split_path(path)
+        condition = {'IfMatch': version} if version else {'IfNoneMatch': '*'}
+        return (await self._call_s3('put_object', Bucket=bucket, Key=key, Body=data, **condition))['ETag']
+
+    async def _delete_if(self, path: str, version: str) -> None:
+        bucket, key, _ = self.split_path(path)
+        await self._call_s3('delete_object', Bucket=bucket, Key=key, IfMatch=version)
+
+    call_s3 = asyn.sync_wrapper(_call_s3)
+    write_if = asyn.sync_wrapper(_write_if)
+    delete_if = asyn.sync_wrapper(_delete_if)

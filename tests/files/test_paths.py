@@ -1,0 +1,55 @@
+"""Paths that users give: on this machine and in object storage."""
+
+import importlib.util
+import os
+import pathlib
+
+import pytest
+
+from jax_diffse import files
+from jax_diffse.errors import UserError
+from jax_diffse.files import paths
+
+
+def test_paths_of_this_machine_expand_the_home_folder(monkeypatch):
+    monkeypatch.setenv('HOME', '/home/ada')
+    assert files.path('~/runs/demo') == pathlib.Path('/home/ada/runs/demo')
+    assert files.path('runs/~demo') == pathlib.Path('runs/~demo')
+    assert files.given('~/runs/') == '/home/ada/runs/'
+    assert files.given('') == ''
+
+
+def test_addresses_keep_their_bucket():
+    folder = files.path('gs://bucket/runs/')
+    assert os.fspath(folder) == files.given('gs://bucket/runs/') == 'gs://bucket/runs'
+    assert os.fspath(folder / 'checkpoints') == 'gs://bucket/runs/checkpoints'
+    assert os.fspath(files.path(folder).parent) == 'gs://bucket'
+    assert files.is_address(folder) and files.is_address('s3://bucket') and not files.is_address('gs:/bucket')
+
+
+@pytest.mark.parametrize('address, message', [
+    ('http://host/runs', 'http://host/runs: an address of http://, expected a path on this machine or an address of '
+                         'gs:// or s3://; copy the data to a disk, or mount the bucket as a folder'),
+    ('gs:///runs', 'gs:///runs: an address without a bucket, expected gs://BUCKET/FOLDER'),
+    ('gs://', 'gs://: an address without a bucket, expected gs://BUCKET/FOLDER')])
+def test_other_addresses_are_mistakes(address, message):
+    for function in (files.path, files.given):
+        with pytest.raises(UserError) as raised:
+            function(address)
+        assert str(raised.value) == message
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    paths._prepared.cache_clear()
+    with pytest.raises(UserError, match=r"^gs://b/x: addresses of gs:// need gcsfs: pip install 'jax_diffse\[gcs\]'$"):
+        files.path('gs://b/x')
+    paths._prepared.cache_clear()
+
+
+def test_reasons_are_one_line(tmp_path):
+    with pytest.raises(OSError) as raised:
+        (tmp_path / 'no').read_bytes()
+    assert files.reason(raised.value) == 'No such file or directory'
+    assert files.reason(ValueError('first\nsecond')) == 'first'
+    assert files.reason(TimeoutError()) == 'TimeoutError'
