@@ -15,7 +15,7 @@ import soundfile
 import soxr
 
 from jax_diffse import containers, files
-from jax_diffse.errors import UserError
+from jax_diffse.errors import StoreError, UserError
 
 BLOCK = 2**20  # values that are read at a time
 UNCLIPPED = ('FLOAT', 'DOUBLE')  # encodings that can hold any level
@@ -28,6 +28,7 @@ DAMAGED = ('ALAC_20', 'ALAC_24', 'ALAC_32')  # libsndfile 1.2 loses frames of lo
 # Encodings, with those of FLAC, in which reading from the middle gives the same samples as reading from the start.
 SEEKABLE = ('PCM_S8', 'PCM_U8', 'PCM_16', 'PCM_24', 'PCM_32', 'FLOAT', 'DOUBLE', 'ULAW', 'ALAW')
 FORMATS_WITHOUT_SEEK = ('SDS', 'PAF')  # blocks of samples
+EMPTY = 'the file is empty'
 FRAME = 1152  # samples of an MP3's frame; the tag's count may be wrong by one frame
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class _Sound(NamedTuple):
     info: AudioInfo
     parts: tuple[containers.Part, ...]
     counts: tuple[int, ...]  # samples of each part
+    version: str  # of an object in object storage; '': a file on this machine
 
 
 def info(path: str | os.PathLike) -> AudioInfo:
@@ -126,6 +128,9 @@ def decode(data: bytes, path: str, start: int = 0, stop: int | None = None) -> n
 def _look(path) -> _Sound:
     with _errors(path):
         os.fspath(path).encode()  # reports and libsndfile need names in UTF-8
+        if files.is_address(path):
+            entry = files.entry(path)
+            return _looked_at(os.fspath(path), entry.size, entry.version)
         if not os.path.isfile(path):  # opening a pipe that nobody writes to would block
             raise OSError('not a file')
         status = os.stat(path)
@@ -133,12 +138,18 @@ def _look(path) -> _Sound:
 
 
 @functools.lru_cache(maxsize=4096)
-def _looked_at(path: str, size: int, changed: int) -> _Sound:
-    del changed  # identifies the content: only the system sets it, while programs can set st_mtime
+def _looked_at(path: str, size: int, changed: int | str) -> _Sound:
+    """Examines a file; `changed` identifies its content.
+
+    On this machine this is a time that only the system sets, while programs can set st_mtime; in object storage it is
+    the version.
+    """
     if not size:
-        raise ValueError('the file is empty')
-    parts = containers.parts(path)
-    headers = [_part_info(path, parts, part) for part in parts]
+        raise ValueError(EMPTY)
+    version = changed if isinstance(changed, str) else ''
+    content = _content(path, version)
+    parts = containers.parts(path, content)
+    headers = [_part_info(path, content, parts, part) for part in parts]
     first, count = headers[0], sum(header.num_samples for header in headers)
     if parts[-1].unfinished:
         log.warning('%s: the last page is missing, so the file may have been cut off; it has %d samples', path, count)
@@ -147,17 +158,27 @@ def _looked_at(path: str, size: int, changed: int) -> _Sound:
             raise UserError(f'{path}: several files joined end to end, of {first.sample_rate} Hz with '
                             f'{first.num_channels} channels and of {header.sample_rate} Hz with {header.num_channels}; '
                             'expected one rate and one number of channels: split the file')
-    return _Sound(first._replace(num_samples=count), parts, tuple(header.num_samples for header in headers))
+    return _Sound(first._replace(num_samples=count), parts, tuple(header.num_samples for header in headers), version)
 
 
-def _part_info(path, parts, part: containers.Part) -> AudioInfo:
-    with _decoder(path, parts, part) as file:
+def _content(path: str, version: str) -> bytes | None:
+    """The content of an object in object storage; None for a file on this machine."""
+    return _downloaded(path, version) if version else None
+
+
+@functools.lru_cache(maxsize=2)  # a file and what another enhancer made of it are examined and read in turn
+def _downloaded(path: str, version: str) -> bytes:
+    return files.read_bytes(path)
+
+
+def _part_info(path, content: bytes | None, parts, part: containers.Part) -> AudioInfo:
+    with _decoder(path, content, parts, part) as file:
         there = file.frames
         if file.subtype.startswith('MPEG') or there >= containers.UNSIZED // 2:
             there = _count(file)
         if part.claimed > part.there and file.subtype.startswith('ALAC'):  # which has a variable bit rate
             raise UserError(cut_off(path, part.there, part.claimed, 'bytes of sound'))
-        claimed = max(_claimed(part, file), _logged(path, file))
+        claimed = max(_claimed(part, file), _logged(path, content, file))
         if claimed > there:
             raise UserError(cut_off(path, there, claimed))
         return AudioInfo(file.samplerate, there, file.channels, file.format, file.subtype)
@@ -198,14 +219,14 @@ _CLAIMS = {
 _WIDTH = {'PCM_16': 2, 'PCM_24': 3, 'PCM_32': 4, 'FLOAT': 4, 'DOUBLE': 8}  # bytes; others: 1
 
 
-def _logged(path, file: soundfile.SoundFile) -> int:
+def _logged(path, content: bytes | None, file: soundfile.SoundFile) -> int:
     """Samples that the header of a rare container claims; 0 if it claims none."""
     if file.format not in _CLAIMS:
         return 0
     pattern, besides, in_bytes = _CLAIMS[file.format]
     text = file.extra_info
     if file.format == 'NIST':
-        with open(path, 'rb') as header:
+        with open(path, 'rb') if content is None else io.BytesIO(content) as header:
             text = header.read(1024).decode('latin-1')
     found = re.search(pattern, text, re.MULTILINE if pattern.startswith('^') else 0)
     if not found:
@@ -224,9 +245,11 @@ class _InOneGo(soundfile.SoundFile):
         return False
 
 
-def _decoder(path, parts, part: containers.Part) -> soundfile.SoundFile:
+def _decoder(path, content: bytes | None, parts, part: containers.Part) -> soundfile.SoundFile:
     plain = len(parts) == 1 and not part.patch and part.sized
-    return _InOneGo(os.fspath(path) if plain else containers.View(path, part))
+    if plain:
+        return _InOneGo(os.fspath(path) if content is None else io.BytesIO(content))
+    return _InOneGo(containers.View(path, part, content))
 
 
 def _count(file: soundfile.SoundFile) -> int:
@@ -244,8 +267,9 @@ def _blocks(path, sound: _Sound, start: int, stop: int, size: int | None = None)
     """
     size, place = size or max(BLOCK // sound.info.num_channels, 1), start
     with _errors(path):
+        content = _content(os.fspath(path), sound.version)
         for part, count in zip(sound.parts, sound.counts, strict=True):
-            with _decoder(path, sound.parts, part) as file:
+            with _decoder(path, content, sound.parts, part) as file:
                 if start:
                     file.seek(start)
                 end = min(stop, place - start + count)  # of the part; bytes behind it may not be sound
@@ -253,7 +277,7 @@ def _blocks(path, sound: _Sound, start: int, stop: int, size: int | None = None)
                     try:
                         block = file.read(min(size, end - place), dtype='float32', always_2d=True)
                     except soundfile.SoundFileError as error:
-                        raise _damaged(path, sound, error) from error
+                        raise _damaged(path, content, sound, error) from error
                     if not len(block):
                         break
                     place += len(block)
@@ -262,16 +286,16 @@ def _blocks(path, sound: _Sound, start: int, stop: int, size: int | None = None)
             raise UserError(cut_off(path, place, sound.info.num_samples))
 
 
-def _damaged(path, sound: _Sound, error: soundfile.SoundFileError) -> UserError:
+def _damaged(path, content: bytes | None, sound: _Sound, error: soundfile.SoundFileError) -> UserError:
     """The message about a file that the decoder cannot finish; it says how many samples can be read."""
     place = 0
     with contextlib.suppress(soundfile.SoundFileError):
         for part in sound.parts:
-            with _decoder(path, sound.parts, part) as file:
+            with _decoder(path, content, sound.parts, part) as file:
                 while got := len(file.read(1024, always_2d=True)):
                     place += got
-    reason = str(getattr(error, 'error_string', error)).strip().rstrip('.')
-    return UserError(f'{path}: cut off or damaged, {place} of {sound.info.num_samples} samples can be read ({reason}); '
+    return UserError(f'{path}: cut off or damaged, {place} of {sound.info.num_samples} samples can be read '
+                     f'({_words(error)}); '
                      'get the file again, or open it in a sound editor and save it')
 
 
@@ -287,6 +311,8 @@ def _errors(path) -> Iterator[None]:
 
 
 def _unreadable(path, error) -> str:
+    if files.is_address(path):
+        return _unreadable_object(path, error)
     try:
         os.stat(path)
     except PermissionError as denied:  # for a folder above it
@@ -300,13 +326,28 @@ def _unreadable(path, error) -> str:
     if not os.path.isfile(path):
         return f'{path}: not a file but a device or pipe, expected an audio file'
     if os.path.getsize(path) == 0:
-        return f'{path}: the file is empty'
+        return f'{path}: {EMPTY}'
     try:
         open(path, 'rb').close()
     except OSError as denied:
         return f'{path}: cannot be read ({denied.strerror})'
-    reason = str(getattr(error, 'error_string', error)).strip().rstrip('.')
-    return f'{path}: not readable as audio ({reason})'
+    return f'{path}: not readable as audio ({_words(error)})'
+
+
+def _unreadable_object(path, error) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f'{path}: no such file'
+    if isinstance(error, IsADirectoryError):
+        return f'{path}: a directory, expected an audio file'
+    if isinstance(error, StoreError):
+        return f'{path}: cannot be read ({files.reason(error)})'
+    if str(error) == EMPTY:
+        return f'{path}: {EMPTY}'
+    return f'{path}: not readable as audio ({_words(error)})'
+
+
+def _words(error) -> str:
+    return str(getattr(error, 'error_string', error)).strip().rstrip('.')
 
 
 def write(path: str | os.PathLike, samples: np.ndarray, sample_rate: int, *, format: str | None = None,
@@ -318,7 +359,7 @@ def write(path: str | os.PathLike, samples: np.ndarray, sample_rate: int, *, for
     Raises:
       UserError: the file cannot be written, or the format does not support the rate, channels or subtype.
     """
-    format = format or pathlib.Path(path).suffix.lstrip('.').upper()
+    format = format or os.path.splitext(path)[1].lstrip('.').upper()
     columns = samples if samples.ndim == 2 else samples[:, None]
     try:
         subtype = subtype or soundfile.default_subtype(format)

@@ -7,6 +7,7 @@ import pathlib
 import unicodedata
 from collections.abc import Callable, Iterator
 
+from jax_diffse import files
 from jax_diffse.errors import UserError
 
 # The formats that libsndfile reads, without headerless files and those of Matlab, which rarely hold sound.
@@ -22,7 +23,7 @@ def name(path: str | os.PathLike, root: str | os.PathLike) -> str:
     Names are in Unicode's normal form C, because file systems and programs store the same letters differently, and
     partners are found by name.
     """
-    return normal(pathlib.Path(path).relative_to(root).with_suffix('').as_posix())
+    return normal(files.path(path).relative_to(root).with_suffix('').as_posix())
 
 
 def stem(path: str) -> str:
@@ -37,7 +38,8 @@ def normal(text: str) -> str:
 
 def find(root: str | os.PathLike) -> list[pathlib.Path]:
     """Finds all audio files below a directory, see `list_paths`."""
-    return [pathlib.Path(root, path) for path in list_paths(root)]
+    folder = files.path(root)
+    return [folder / path for path in list_paths(root)]
 
 
 def list_paths(root: str | os.PathLike) -> list[str]:
@@ -53,13 +55,8 @@ def list_paths(root: str | os.PathLike) -> list[str]:
       UserError: there is no such directory.
     """
     root = os.fspath(root)
-    if not os.path.isdir(root):
-        raise UserError(f'{root}: no such directory')
-    if not os.access(root, os.R_OK | os.X_OK):
-        raise UserError(f'{root}: cannot be read (Permission denied)')
     found, left_out = [], collections.Counter()
-    for path, entry in _entries(root):
-        reason = _left_out(path, entry)
+    for path, reason in _objects(root) if files.is_address(root) else _local_files(root):
         if reason:
             left_out[reason] += 1
         else:
@@ -70,6 +67,29 @@ def list_paths(root: str | os.PathLike) -> list[str]:
                   + ', '.join(f'{count} {reason}' for reason, count in reasons))
     found.sort(key=lambda path: path.replace('/', '\0'))  # a folder comes before 'folder-2', as its parts do
     return found
+
+
+def _objects(root: str) -> Iterator[tuple[str, str]]:
+    """Yields all objects below an address, and why they are left out, or ''."""
+    try:
+        listed = files.listing(root)
+    except OSError as error:
+        raise UserError(f'{root}: cannot be read ({files.reason(error)})') from error
+    if not listed:
+        raise UserError(f'{root}: no such directory')
+    for address in listed:
+        path = address[len(root.rstrip('/')) + 1:]
+        yield path, _left_out_by_name(path)
+
+
+def _local_files(root: str) -> Iterator[tuple[str, str]]:
+    """Yields all files below a folder, and why they are left out, or ''."""
+    if not os.path.isdir(root):
+        raise UserError(f'{root}: no such directory')
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise UserError(f'{root}: cannot be read (Permission denied)')
+    for path, entry in _entries(root):
+        yield path, _left_out(path, entry)
 
 
 def _entries(root: str) -> Iterator[tuple[str, os.DirEntry | None]]:
@@ -107,14 +127,26 @@ def _is(ask: Callable[[], bool]) -> bool:
 
 def _left_out(path: str, entry: os.DirEntry | None) -> str:
     """Why a file is left out, or ''."""
-    if path.startswith('.') or '/.' in path:
-        return 'hidden'
     if entry is None:
-        return 'folders that cannot be read'
-    suffix = entry.name[entry.name.rfind('.'):].lower() if '.' in entry.name else ''
+        return 'hidden' if _is_hidden(path) else 'folders that cannot be read'
+    reason = _left_out_by_name(path)
+    if reason or _is(entry.is_file) or not os.path.exists(entry.path):
+        return reason
+    return 'not a file but a device or pipe'
+
+
+def _left_out_by_name(path: str) -> str:
+    if _is_hidden(path):
+        return 'hidden'
+    name = path.rpartition('/')[2]
+    suffix = name[name.rfind('.'):].lower() if '.' in name else ''
     if suffix in _EXTENSIONS:
-        return '' if _is(entry.is_file) or not os.path.exists(entry.path) else 'not a file but a device or pipe'
+        return ''
     return f'{suffix if len(suffix) > 1 else "without an extension"} (not an audio format)'
+
+
+def _is_hidden(path: str) -> bool:
+    return path.startswith('.') or '/.' in path
 
 
 @functools.lru_cache(maxsize=256)

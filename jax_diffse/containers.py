@@ -11,6 +11,7 @@ Sources: Microsoft RIFF, EBU Tech 3306 (RF64), Sony Wave64, Apple AIFF and CAF s
 (FLAC), ISO 11172-3 (MPEG audio) and the Xing and LAME tags.
 """
 
+import contextlib
 import io
 import mmap
 import os
@@ -18,6 +19,8 @@ import re
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
+
+Data = mmap.mmap | bytes
 
 # Sizes that programs write if they write to a pipe and do not know the size, give or take a header and a block.
 UNTOLD = (0x3FFFFFFF, 0x7F000000, 0x7FFF0000, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
@@ -64,28 +67,36 @@ _CHUNKS = {
 _AU = {b'.snd': '>', b'dns.': '<'}  # byte order
 
 
-def parts(path: str | os.PathLike) -> tuple[Part, ...]:
+def parts(path: str | os.PathLike, content: bytes | None = None) -> tuple[Part, ...]:
     """Finds the streams of a file, in order; one, unless files were joined end to end.
+
+    Args:
+      path: the file.
+      content: of the file, if it is not on this machine.
 
     Raises:
       OSError: the file cannot be read.
     """
-    size = os.path.getsize(path)
-    with open(path, 'rb') as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open(path, 'rb') if content is None else io.BytesIO(content))
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
         magic = file.read(4)
         if magic in _CHUNKS or magic in _AU:
             found = _find_au(file, _AU[magic]) if magic in _AU else _find_sound(file, magic, size)
             return (_corrected(found, size) if found else Part(0, size),)
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            start = _behind_tag(data, 0)
-            if data[start:start + 4] == b'fLaC':
-                return _split(size, (match.start() for match in re.finditer(rb'fLaC[\x00\x80]\x00\x00\x22', data)
-                                     if match.start() > start))
-            if magic == b'OggS':
-                *whole, last = _split(size, _ogg_streams(data))
-                return *whole, last._replace(unfinished=not _ends(data))
-            if _holds_frames(data, 0, size) or os.fspath(path).lower().endswith('.mp3'):
-                return tuple(_mp3_parts(data)) or (Part(0, size),)
+        data: Data | None = content
+        if data is None:
+            data = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        start = _behind_tag(data, 0)
+        if data[start:start + 4] == b'fLaC':
+            return _split(size, (match.start() for match in re.finditer(rb'fLaC[\x00\x80]\x00\x00\x22', data)
+                                 if match.start() > start))
+        if magic == b'OggS':
+            *whole, last = _split(size, _ogg_streams(data))
+            return *whole, last._replace(unfinished=not _ends(data))
+        if _holds_frames(data, 0, size) or os.fspath(path).lower().endswith('.mp3'):
+            return tuple(_mp3_parts(data)) or (Part(0, size),)
     return (Part(0, size),)
 
 
@@ -190,7 +201,7 @@ def _corrected(sound: _Sound, size: int) -> Part:
 
 
 # --------------------------------------------------------------------------------------------- Ogg, and MPEG audio
-def _ogg_streams(data: mmap.mmap) -> Iterator[int]:
+def _ogg_streams(data: Data) -> Iterator[int]:
     """Yields where chained streams begin: at a page that begins a stream and does not directly follow such a page."""
     end = None
     for match in re.finditer(rb'OggS\x00[\x02\x06]', data):
@@ -199,18 +210,18 @@ def _ogg_streams(data: mmap.mmap) -> Iterator[int]:
         end = _page_end(data, match.start())
 
 
-def _page_end(data: mmap.mmap, at: int) -> int:
+def _page_end(data: Data, at: int) -> int:
     segments = data[at + 27:at + 27 + sum(data[at + 26:at + 27])]
     return at + 27 + len(segments) + sum(segments)
 
 
-def _ends(data: mmap.mmap) -> bool:
+def _ends(data: Data) -> bool:
     """Whether an Ogg file has its last page complete, and that page is marked as the last one."""
     at = data.rfind(b'OggS')
     return bool(sum(data[at + 5:at + 6]) & 4) and _page_end(data, at) <= len(data)
 
 
-def _behind_tag(data: mmap.mmap, at: int) -> int:
+def _behind_tag(data: Data, at: int) -> int:
     """The byte after ID3v2 tags that begin at `at`."""
     while data[at:at + 3] == b'ID3' and at + 10 <= len(data):
         high, *rest = data[at + 6:at + 10]
@@ -242,7 +253,7 @@ class _Tag(NamedTuple):
     field: int  # byte of the size in the file
 
 
-def _mp3_tags(data: mmap.mmap) -> Iterator[_Tag]:
+def _mp3_tags(data: Data) -> Iterator[_Tag]:
     for match in re.finditer(rb'Xing|Info', data):
         at = match.start()
         for side in (9, 17, 32):  # bytes of side information between the header of the frame and the tag
@@ -259,7 +270,7 @@ def _mp3_tags(data: mmap.mmap) -> Iterator[_Tag]:
                 yield _Tag(start, frames, size, 1152 if first else 576, at + 8 + 4 * (flags & 1))
 
 
-def _mp3_parts(data: mmap.mmap) -> Iterator[Part]:
+def _mp3_parts(data: Data) -> Iterator[Part]:
     """Yields streams with a tag, and the streams between them."""
     tags = list(_mp3_tags(data))
     edges = [tag.start for tag in tags] + [len(data)]
@@ -275,7 +286,7 @@ def _mp3_parts(data: mmap.mmap) -> Iterator[Part]:
             yield _tagged(data, tag, stop)
 
 
-def _tagged(data: mmap.mmap, tag: _Tag, stop: int) -> Part:
+def _tagged(data: Data, tag: _Tag, stop: int) -> Part:
     """The part of a tag. libsndfile sees the tag only if it is correct, because it reads no more than a tag states."""
     frames, behind, end = _frames(data, tag.start, stop)
     if not behind:
@@ -288,7 +299,7 @@ def _tagged(data: mmap.mmap, tag: _Tag, stop: int) -> Part:
     return Part(behind, end, claimed_samples=tag.frames * tag.per_frame if cut_off else 0, sized=False)
 
 
-def _frames(data: mmap.mmap, start: int, stop: int) -> tuple[int, int, int]:
+def _frames(data: Data, start: int, stop: int) -> tuple[int, int, int]:
     """Counts the frames of layer III after the one at `start` -> count, where the first begins, where the last ends.
 
     For free formats it returns (0, 0, 0).
@@ -305,14 +316,14 @@ def _frames(data: mmap.mmap, start: int, stop: int) -> tuple[int, int, int]:
     return count, behind, min(at, stop)
 
 
-def _first_frame(data: mmap.mmap, stop: int) -> int | None:
+def _first_frame(data: Data, stop: int) -> int | None:
     """The byte of the first frame before `stop`, or of ID3 tags before it; other bytes are skipped."""
     if _holds_frames(data, 0, stop):
         return 0
     return next((at for at in range(min(SEARCHED, stop)) if data[at] == 0xFF and _frames(data, at, stop)[0] > 1), None)
 
 
-def _holds_frames(data: mmap.mmap, start: int, stop: int) -> bool:
+def _holds_frames(data: Data, start: int, stop: int) -> bool:
     """Whether MPEG audio begins at `start`, or after ID3 tags there."""
     start = _behind_tag(data, start)
     return start < stop and _is_mpeg(data[start:start + 4])
@@ -322,8 +333,9 @@ def _holds_frames(data: mmap.mmap, start: int, stop: int) -> bool:
 class View(io.RawIOBase):
     """A part of a file that reads like a file of its own."""
 
-    def __init__(self, path: str | os.PathLike, part: Part):
-        self._file, self._part, self._at = open(path, 'rb', buffering=0), part, 0
+    def __init__(self, path: str | os.PathLike, part: Part, content: bytes | None = None):
+        self._file = open(path, 'rb', buffering=0) if content is None else io.BytesIO(content)
+        self._part, self._at = part, 0
         self._seeking_end = False
 
     def readable(self) -> bool:

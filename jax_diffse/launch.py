@@ -39,11 +39,11 @@ def cache() -> pathlib.Path:
 
     Raises:
       OSError: the user has no home folder.
-      UserError: $JAX_DIFFSE_CACHE is an address.
+      UserError: $JAX_DIFFSE_CACHE is an address of an unknown kind.
     """
     named = os.environ.get('JAX_DIFFSE_CACHE', 'off')
     if named not in OFF:
-        return pathlib.Path(files.given(named)).absolute()
+        return files.absolute(named)
     try:
         named = os.environ.get('XDG_CACHE_HOME', '')  # the XDG specification ignores relative paths
         return pathlib.Path(named if os.path.isabs(named) else pathlib.Path.home() / '.cache', 'jax_diffse')
@@ -55,19 +55,21 @@ def _keep_programs() -> None:
     """Makes JAX cache compiled programs in `cache()`, so that later starts skip compilation.
 
     A folder that the user set (`JAX_COMPILATION_CACHE_DIR`) is not changed. JAX can bound the size of its cache itself,
-    but only if another package is installed, and then no process may be interrupted while it writes.
+    but only if another package is installed, and then no process may be interrupted while it writes. The size of a
+    cache in object storage is the bucket's matter: a lifecycle rule can delete old objects.
     """
     if 'JAX_COMPILATION_CACHE_DIR' in os.environ or os.environ.get('JAX_DIFFSE_CACHE') in OFF:
         return
     try:
         folder = cache() / 'programs'
         folder.mkdir(parents=True, exist_ok=True)
-        discard_oldest(folder, PROGRAMS_SIZE)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(0, 'not writable')
+        if not files.is_address(folder):
+            discard_oldest(folder, PROGRAMS_SIZE)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(0, 'not writable')
     except OSError as error:
-        print(f'compiled programs are not cached: {error.filename or cache()}: {error.strerror}; set JAX_DIFFSE_CACHE '
-              'to another folder, or to off', file=sys.stderr)
+        print(f'compiled programs are not cached: {error.filename or cache()}: {files.reason(error)}; set '
+              'JAX_DIFFSE_CACHE to another folder, or to off', file=sys.stderr)
         return
     os.environ['JAX_COMPILATION_CACHE_DIR'] = str(folder)
     # Seconds. By default JAX leaves out programs that compile in less than one second, and a training has many of them.

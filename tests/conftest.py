@@ -85,5 +85,5 @@ def bucket(store):
     store.buckets[name] = {}
     store.refused = 0
     yield f'gs://{name}'
-    store.refused = 0
+    store.refused, store.refused_part = 0, ''
     store.fail_for(0)

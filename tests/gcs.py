@@ -30,6 +30,7 @@ class Request(NamedTuple):
     path: str  # decoded, with the query
     sent: int  # bytes, to the store
     received: int  # bytes, from the store
+    written: str  # name of the object that it wrote, or ''
 
 
 class Refusal(Exception):
@@ -45,13 +46,14 @@ class Store:
       url: of the service.
       buckets: bucket -> name -> object.
       requests: all requests so far.
-      refused: status that all requests get, for example 403, or 0.
+      refused: status that requests get, for example 403, or 0.
+      refused_part: what the paths of refused requests contain.
     """
 
     def __init__(self, port: int = 0):
         self.buckets: dict[str, dict[str, Object]] = {}
         self.requests: list[Request] = []
-        self.refused, self.lock = 0, threading.RLock()
+        self.refused, self.refused_part, self.lock = 0, '', threading.RLock()
         self._uploads: dict[str, tuple[str, str, dict, bytearray]] = {}
         self._generation, self._until = time.time_ns() // 1000, 0.0
         handler = type('Handler', (_Handler,), {'store': self})
@@ -76,17 +78,17 @@ class Store:
             return sorted(name for name in self.buckets[bucket] if name.startswith(start))
 
     def uploads(self, start: str) -> list[Request]:
-        """The requests so far that wrote objects to addresses of this store, by parts of their paths."""
-        return [request for request in self.requests if request.method in ('POST', 'PUT') and start in request.path]
+        """The requests so far that wrote objects whose names begin with `start`."""
+        return [request for request in self.requests if request.written and request.written.startswith(start)]
 
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
 
-    def check_available(self) -> None:
+    def check_available(self, path: str) -> None:
         if time.monotonic() < self._until:
             raise Refusal(503, 'Backend Error')
-        if self.refused:
+        if self.refused and self.refused_part in path:
             raise Refusal(self.refused, 'the account does not have storage.objects.create access')
 
     def bucket(self, name: str) -> dict[str, Object]:
@@ -209,19 +211,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def _handle(self):
-        body = self._body()
+        body, written = self._body(), ''
         url = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True))
         try:
-            self.store.check_available()
+            self.store.check_available(urllib.parse.unquote(self.path))
             status, headers, answer = self._answer(url.path, query, body)
         except Refusal as refusal:
             status, headers = refusal.status, {}
             answer = b'' if status == 304 else json.dumps(
                 {'error': {'code': status, 'message': refusal.message, 'errors': []}}).encode()
         if isinstance(answer, dict):
+            if answer.get('kind') == 'storage#object' and self.command in ('POST', 'PUT'):
+                written = answer['name']
             headers, answer = {'Content-Type': 'application/json', **headers}, json.dumps(answer).encode()
-        self.store.requests.append(Request(self.command, urllib.parse.unquote(self.path), len(body), len(answer)))
+        self.store.requests.append(Request(self.command, urllib.parse.unquote(self.path), len(body), len(answer),
+                                           written))
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

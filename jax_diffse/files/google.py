@@ -18,6 +18,7 @@ from fsspec import asyn
 from jax_diffse.errors import StoreError
 
 logging.getLogger('gcsfs').setLevel(logging.CRITICAL)  # it raises its errors and also logs them, with tracebacks
+logging.getLogger('google.auth').setLevel(logging.ERROR)  # missing credentials are an error of the first request
 
 
 class GoogleStorage(gcsfs.core.GCSFileSystem):

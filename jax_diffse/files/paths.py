@@ -26,7 +26,7 @@ def path(text: str | os.PathLike) -> pathlib.Path:
     the same methods. `pathlib.Path(address)` is wrong in all cases: it names a folder `gs:` on this machine.
 
     Raises:
-      UserError: an address of an unknown kind or without a bucket, or the package that it needs is missing.
+      UserError: an address of an unknown kind or without the name of a bucket, or the package that it needs is missing.
     """
     text = os.fspath(text)
     scheme = _scheme(text)
@@ -35,8 +35,9 @@ def path(text: str | os.PathLike) -> pathlib.Path:
     if scheme not in PACKAGES:
         raise UserError(f'{text}: an address of {scheme}://, expected a path on this machine or an address of gs:// or '
                         's3://; copy the data to a disk, or mount the bucket as a folder')
-    if not re.match(r'[a-z0-9]+://[^/]', text):
-        raise UserError(f'{text}: an address without a bucket, expected {scheme}://BUCKET/FOLDER')
+    if not re.fullmatch(r'[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]', text.partition('://')[2].partition('/')[0]):
+        raise UserError(f'{text}: an address without the name of a bucket, expected {scheme}://BUCKET/FOLDER; names of '
+                        'buckets have at least 3 characters, which are a-z, 0-9, ., _ and -')
     if not _prepared(scheme):
         raise UserError(f'{text}: addresses of {scheme}:// need {PACKAGES[scheme]}: '
                         f"pip install 'jax_diffse[{EXTRAS[scheme]}]'")
@@ -58,6 +59,12 @@ def given(text: str | os.PathLike) -> str:
 def is_address(text: str | os.PathLike) -> bool:
     """Whether this is an address, not a path on this machine."""
     return bool(_scheme(os.fspath(text)))
+
+
+def absolute(text: str | os.PathLike) -> pathlib.Path:
+    """The same path without regard to the working directory; etils would put an address below it."""
+    found = path(text)
+    return found if is_address(found) else found.absolute()
 
 
 def is_file(text: str | os.PathLike) -> bool:

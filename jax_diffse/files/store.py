@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import errno
 import os
 import pathlib
 import shutil
@@ -37,9 +38,22 @@ def listing(folder: str | os.PathLike) -> dict[str, Entry]:
     Raises:
       OSError: the bucket does not exist or cannot be read.
     """
-    scheme = os.fspath(folder).partition('://')[0]
-    found = file_system(folder).find(os.fspath(folder), detail=True)
-    return {f'{scheme}://{name}': _entry(found[name]) for name in sorted(found) if not name.endswith('/')}
+    scheme, below = os.fspath(folder).partition('://')[0], os.fspath(path(folder)) + '/'
+    found = {f'{scheme}://{name}': info for name, info in file_system(folder).find(below, detail=True).items()}
+    return {name: _entry(found[name]) for name in sorted(found) if name.startswith(below) and not name.endswith('/')}
+
+
+def entry(address: str | os.PathLike) -> Entry:
+    """What the store says of an object.
+
+    Raises:
+      FileNotFoundError, IsADirectoryError: there is no such object, or it is a folder.
+      OSError: it cannot be read.
+    """
+    info = file_system(address).info(os.fspath(address))
+    if info['type'] == 'directory':
+        raise IsADirectoryError(errno.EISDIR, 'Is a directory', os.fspath(address))
+    return _entry(info)
 
 
 def read_bytes(address: str | os.PathLike, start: int | None = None, end: int | None = None) -> bytes:

@@ -2,8 +2,8 @@
 
 `WORKDIR/checkpoints/STEP/` holds four items: `variables`, `ema` (averaged weights of the trained groups, if any),
 `optimizer` (state that only training needs) and `meta` (JSON: resolved config, software versions, sample rate,
-history). Orbax writes each step under a temporary name and renames it when it is complete; a file of checksums reveals
-later damage.
+history). Orbax writes each step under a temporary name and renames it when it is complete; in object storage, which
+cannot rename folders, it adds `commit_success.txt` instead. A file of checksums reveals later damage.
 """
 
 import math
@@ -19,7 +19,7 @@ import ml_collections
 import orbax.checkpoint as ocp
 
 from jax_diffse import files, systems
-from jax_diffse.errors import UserError
+from jax_diffse.errors import StoreError, UserError
 from jax_diffse.runs.history import versions
 
 absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax raises its errors and also logs them at length
@@ -30,12 +30,12 @@ RENAMED = {'jitter': 'noise_scale', 'deviation': 'sigma_hat'}  # keys of config.
 
 def directory(workdir: str | os.PathLike) -> pathlib.Path:
     """The folder of a run's checkpoints."""
-    return pathlib.Path(files.given(workdir)).absolute() / 'checkpoints'
+    return files.absolute(workdir) / 'checkpoints'
 
 
 def steps(checkpoints: pathlib.Path) -> list[int]:
     """The finished steps in a folder of checkpoints, the latest first."""
-    found = checkpoints.glob('*') if checkpoints.is_dir() else ()
+    found = checkpoints.iterdir() if checkpoints.is_dir() else ()
     return sorted((int(path.name) for path in found if path.name.isdecimal() and
                    ocp.utils.is_checkpoint_finalized(path)), reverse=True)
 
@@ -57,8 +57,10 @@ def this_process_only() -> ocp.options.MultiprocessingOptions:
 
 def reason(error: Exception) -> str:
     """The first line of an error; for nested TensorStore errors, the message of the operating system."""
+    if isinstance(error, StoreError):
+        return files.reason(error)
     line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(':')
-    cause, *codes = re.split(r' \[(?:os_error_code|tensorstore_spec)=', line)
+    cause, *codes = re.split(r' \[(?:os_error_code|tensorstore_spec|http_response_code|http_response_body)=', line)
     return cause.rpartition(': ')[2] if codes else line
 
 

@@ -47,7 +47,7 @@ def save(workdir: str | os.PathLike, config: ml_collections.ConfigDict, variable
     try:
         layout.directory(workdir).mkdir(parents=True, exist_ok=True)  # an interrupted call may have created it
     except OSError as error:
-        raise UserError(f'{workdir}: cannot create the folder of the run ({error.strerror})') from error
+        raise UserError(f'{workdir}: cannot create the folder of the run ({files.reason(error)})') from error
     options = ocp.CheckpointManagerOptions(cleanup_tmp_directories=True)
     meta = layout.new_meta(config, system.sample_rate, {})
     with ocp.CheckpointManager(layout.directory(workdir), options=options) as manager:
@@ -68,7 +68,7 @@ def load(workdir: str | os.PathLike, *, step: int | str = 'best', model: Mapping
       UserError: no such run or step, or a checkpoint that this version cannot read.
     """
     directory = layout.directory(workdir)
-    if not os.path.isdir(directory):
+    if not directory.is_dir():
         raise UserError(f'{workdir}: not a run (it has no checkpoints folder); train and convert create runs')
     candidates = _candidates(directory, step, workdir)
     for number in candidates:
@@ -104,7 +104,7 @@ def _load(path: pathlib.Path, workdir: str | os.PathLike, model: Mapping[str, An
     override(config.model, model)
     system = systems.build(config.system, config.model)
     variables = _restore_variables(path, system)
-    return Run(system, variables, config.lock(), int(path.name), _hash(variables), pathlib.Path(files.given(workdir)),
+    return Run(system, variables, config.lock(), int(path.name), _hash(variables), files.path(workdir),
                meta['history'])
 
 

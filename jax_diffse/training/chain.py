@@ -1,7 +1,6 @@
 """Trains a config: one run, or a chain of stages that build on each other."""
 
 import os
-import pathlib
 
 from jax_diffse import files
 from jax_diffse.config import stage_config
@@ -39,7 +38,7 @@ def _train_chain(config, workdir, change_config: bool, profile: Window | None) -
     the last stage is `workdir`, those of the others are `workdir/STAGE`. A stage that is interrupted or reaches its
     time limit ends the call; the next call resumes there.
     """
-    workdir, results = pathlib.Path(files.given(workdir)), {}
+    workdir, results = files.path(workdir), {}
     configs = {name: stage_config(config, name) for name in config.chain}  # finds mistakes in late stages early
     for stage in configs.values() if profile else ():
         profile.check(stage.train.steps)

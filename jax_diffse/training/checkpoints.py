@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import pathlib
 import sys
 import time
@@ -15,6 +14,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from jax_diffse import files
 from jax_diffse.errors import NoRoomError, UserError
 from jax_diffse.runs import checksums, layout
 
@@ -32,7 +32,7 @@ class Checkpoints:
 
     def __init__(self, workdir, config: ml_collections.ConfigDict, sample_rate: int):
         self._config, self._sample_rate = config, sample_rate
-        self._workdir, self._saving = pathlib.Path(workdir), None
+        self._workdir, self._saving = files.path(workdir), None
         self._unraisablehook, sys.unraisablehook = sys.unraisablehook, _pass_over_late_callbacks(sys.unraisablehook)
         if jax.process_index() == 0:
             _set_damaged_aside(self._workdir)
@@ -115,20 +115,29 @@ class Checkpoints:
         sys.unraisablehook = self._unraisablehook
 
     def _finished(self) -> None:
-        """Adds the checksums; Orbax calls this after writing all items, before it renames the folder."""
+        """Adds the checksums; Orbax calls this after writing all items, before it marks the checkpoint as complete."""
         if jax.process_index() == 0:
-            written, = layout.directory(self._workdir).glob(f'{self._saving}.*')
-            checksums.write(written)
+            directory = layout.directory(self._workdir)
+            if files.is_address(directory):
+                checksums.write(directory / str(self._saving))
+            else:
+                written, = directory.glob(f'{self._saving}.*')  # is renamed later
+                checksums.write(written)
 
     @contextlib.contextmanager
     def _writing(self):
         try:
             yield
         except (ValueError, OSError) as error:
-            kept = layout.steps(layout.directory(self._workdir))
-            last = f'that of step {kept[0]} is kept' if kept else 'there is no earlier one'
             raise NoRoomError(f'{self._workdir}: the checkpoint of step {self._saving} cannot be written '
-                              f'({layout.reason(error)}); {last}, rerun the command to resume') from error
+                              f'({layout.reason(error)}); {self._kept()}, rerun the command to resume') from error
+
+    def _kept(self) -> str:
+        try:
+            kept = layout.steps(layout.directory(self._workdir))
+        except OSError:  # the store cannot be reached
+            return 'earlier ones are kept'
+        return f'that of step {kept[0]} is kept' if kept else 'there is no earlier one'
 
 
 def _set_damaged_aside(workdir: pathlib.Path) -> None:
@@ -141,7 +150,7 @@ def _set_damaged_aside(workdir: pathlib.Path) -> None:
     for step, reason in damaged.items():
         aside = workdir / 'damaged' / f'{step}-{time.time_ns()}'
         aside.parent.mkdir(exist_ok=True)
-        os.rename(directory / str(step), aside)
+        files.move_folder(directory / str(step), aside)
         log.warning('%s: the checkpoint of step %d is damaged (%s) and was moved to %s; using another one', workdir,
                     step, reason, aside)
 

@@ -1,18 +1,26 @@
 """Logs a run to the terminal, TensorBoard, `log.jsonl` and, on request, Weights & Biases."""
 
+import contextlib
 import json
+import os
 import pathlib
 import sys
+import tempfile
+import time
 
 import numpy as np
 import rich.console
 import rich.progress
 
+from jax_diffse import files
+from jax_diffse.files import appended
+
 
 class Logger:
     """Writes scalars, audio and spectrograms of a run; only the first process writes.
 
-    Scalars also go to `WORKDIR/log.jsonl`, so that curves can be read without TensorBoard.
+    Scalars also go to `WORKDIR/log.jsonl`, so that curves can be read without TensorBoard. In object storage, which
+    cannot append, logs are new files every `PART_SECONDS` seconds; TensorBoard reads them in order.
     """
 
     def __init__(self, workdir, config, *, total_steps: int, first_step: int = 0, enabled: bool = True,
@@ -20,11 +28,9 @@ class Logger:
         self._enabled = enabled
         if not enabled:
             return
-        from tensorboardX import SummaryWriter
-
-        workdir = pathlib.Path(workdir)
-        self._board = SummaryWriter(str(workdir / 'tensorboard'))
-        self._lines = (workdir / 'log.jsonl').open('a', encoding='utf-8')
+        workdir = files.path(workdir)
+        self._board = _Board(workdir / 'tensorboard')
+        self._lines = files.AppendedFile(workdir / 'log.jsonl')
         self._wandb = self._start_wandb(wandb_project, workdir, config)
         self._bar = None
         if sys.stdout.isatty():
@@ -40,7 +46,8 @@ class Logger:
             return None
         import wandb  # an optional dependency
 
-        return wandb.init(project=project, dir=str(workdir), config=config.to_dict(), resume='allow')
+        folder = None if files.is_address(workdir) else str(workdir)
+        return wandb.init(project=project, dir=folder, config=config.to_dict(), resume='allow')
 
     def progress(self, step: int) -> None:
         if self._enabled and self._bar:
@@ -50,10 +57,10 @@ class Logger:
         """Logs scalars and shows `text`."""
         if not self._enabled:
             return
+        writer = self._board.writer()
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            writer.add_scalar(name, value, step)
         self._lines.write(json.dumps({'step': step, **values}) + '\n')
-        self._lines.flush()
         if self._wandb:
             self._wandb.log(values, step=step)
         self.message(f'step {step}: {text}')
@@ -71,8 +78,9 @@ class Logger:
         if not self._enabled:
             return
         peak = max(float(np.max(np.abs(waveform), initial=0.0)), 1e-9)
-        self._board.add_audio(name, waveform / max(peak, 1.0), step, sample_rate)
-        self._board.add_image(f'{name}_spectrogram', spectrogram_image(waveform), step, dataformats='HWC')
+        writer = self._board.writer()
+        writer.add_audio(name, waveform / max(peak, 1.0), step, sample_rate)
+        writer.add_image(f'{name}_spectrogram', spectrogram_image(waveform), step, dataformats='HWC')
 
     def free_terminal(self) -> None:
         """Ends the progress bar, which hides the cursor."""
@@ -87,6 +95,47 @@ class Logger:
         self._lines.close()
         if self._wandb:
             self._wandb.finish()
+
+
+class _Board:
+    """Event files of TensorBoard. For an address they are written on this machine and uploaded once, when complete.
+
+    The writer itself would keep all events in memory, and upload all of them anew at each flush.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self._folder, self._begun, self._writer, self._count = folder, time.monotonic(), None, 0
+        self._exits = contextlib.ExitStack()
+        self._local = os.fspath(folder)
+        if files.is_address(folder):
+            self._local = self._exits.enter_context(tempfile.TemporaryDirectory(prefix='jax_diffse_'))
+        self.writer()
+
+    def writer(self):
+        """The writer for the next events."""
+        if files.is_address(self._folder) and time.monotonic() - self._begun >= appended.PART_SECONDS:
+            self._finish_file()
+        if self._writer is None:
+            from tensorboardX import SummaryWriter
+
+            # Otherwise, files of the same second would have one name.
+            self._writer = SummaryWriter(self._local, filename_suffix=f'.{self._count}')
+            self._count += 1
+        return self._writer
+
+    def close(self) -> None:
+        self._finish_file()
+        self._exits.close()
+
+    def _finish_file(self) -> None:
+        if self._writer is None:
+            return
+        self._writer.close()
+        self._writer, self._begun = None, time.monotonic()
+        if files.is_address(self._folder):
+            for file in pathlib.Path(self._local).iterdir():
+                files.upload(file, self._folder / file.name)
+                file.unlink()
 
 
 def spectrogram_image(waveform: np.ndarray, n_fft: int = 512, floor_db: float = -80.0) -> np.ndarray:

@@ -1,7 +1,6 @@
 """The training loop, which depends on nothing that is specific to a system."""
 
 import contextlib
-import pathlib
 
 from jax_diffse import files
 from jax_diffse.training.profile import Window
@@ -31,7 +30,7 @@ def train(config, workdir, *, change_config: bool = False, profile: Window | Non
         stopped being finite.
     """
     with contextlib.ExitStack() as stack:
-        training = set_up(config, pathlib.Path(files.given(workdir)), change_config, profile, stack)
+        training = set_up(config, files.path(workdir), change_config, profile, stack)
         return _loop(training)
 
 

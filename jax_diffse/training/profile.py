@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from jax_diffse import interrupts
+from jax_diffse import files, interrupts
 from jax_diffse.errors import UserError
 
 
@@ -98,11 +98,16 @@ class Profiler:
 @contextlib.contextmanager
 def _traced(board: pathlib.Path) -> Iterator[None]:
     """Traces what is done in this context, and then moves the whole trace to `board/plugins/profile`."""
-    with (tempfile.TemporaryDirectory(prefix='.trace-', dir=board) as folder,
+    beside = None if files.is_address(board) else board
+    with (tempfile.TemporaryDirectory(prefix='.trace-', dir=beside) as folder,
           interrupts.on_leave(lambda: shutil.rmtree(folder))):
         with jax.profiler.trace(folder):
             yield
         target = board / 'plugins' / 'profile'
         target.mkdir(parents=True, exist_ok=True)
         for session in pathlib.Path(folder, 'plugins', 'profile').iterdir():
-            os.replace(session, target / session.name)
+            if beside:
+                os.replace(session, target / session.name)
+            else:
+                for file in session.iterdir():
+                    files.upload(file, target / session.name / file.name)

@@ -230,7 +230,7 @@ def _make_workdir(workdir: pathlib.Path) -> None:
     try:
         (workdir / 'checkpoints').mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f'{workdir}: cannot be created ({error.strerror})') from error
+        raise UserError(f'{workdir}: cannot be created ({files.reason(error)})') from error
 
 
 def _changes(saved: dict, given: dict) -> str:

@@ -24,14 +24,17 @@ def test_addresses_keep_their_bucket():
     assert os.fspath(folder) == files.given('gs://bucket/runs/') == 'gs://bucket/runs'
     assert os.fspath(folder / 'checkpoints') == 'gs://bucket/runs/checkpoints'
     assert os.fspath(files.path(folder).parent) == 'gs://bucket'
+    assert files.absolute(folder) == folder and files.absolute('x') == pathlib.Path.cwd() / 'x'
     assert files.is_address(folder) and files.is_address('s3://bucket') and not files.is_address('gs:/bucket')
 
 
 @pytest.mark.parametrize('address, message', [
     ('http://host/runs', 'http://host/runs: an address of http://, expected a path on this machine or an address of '
                          'gs:// or s3://; copy the data to a disk, or mount the bucket as a folder'),
-    ('gs:///runs', 'gs:///runs: an address without a bucket, expected gs://BUCKET/FOLDER'),
-    ('gs://', 'gs://: an address without a bucket, expected gs://BUCKET/FOLDER')])
+    ('gs:///runs', 'gs:///runs: an address without the name of a bucket, expected gs://BUCKET/FOLDER; names of buckets '
+                   'have at least 3 characters, which are a-z, 0-9, ., _ and -'),
+    ('gs://Our/x', 'gs://Our/x: an address without the name of a bucket, expected gs://BUCKET/FOLDER; names of buckets '
+                   'have at least 3 characters, which are a-z, 0-9, ., _ and -')])
 def test_other_addresses_are_mistakes(address, message):
     for function in (files.path, files.given):
         with pytest.raises(UserError) as raised:
@@ -42,8 +45,8 @@ def test_other_addresses_are_mistakes(address, message):
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     paths._prepared.cache_clear()
-    with pytest.raises(UserError, match=r"^gs://b/x: addresses of gs:// need gcsfs: pip install 'jax_diffse\[gcs\]'$"):
-        files.path('gs://b/x')
+    with pytest.raises(UserError, match=r"gs://our/x: addresses of gs:// need gcsfs: pip install 'jax_diffse\[gcs\]'$"):
+        files.path('gs://our/x')
     paths._prepared.cache_clear()
 
 
