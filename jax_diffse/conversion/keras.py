@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from jax_diffse import files
 from jax_diffse.errors import UserError
 
 SIGNATURE = b'\x89HDF\r\n\x1a\n'
@@ -17,7 +18,7 @@ LARGEST = 1 << 30  # bytes of one array; a small file may claim a huge one
 def is_hdf5(path: str | os.PathLike) -> bool:
     """Whether a file is one of HDF5."""
     try:
-        with open(path, 'rb') as file:
+        with files.path(path).open('rb') as file:
             return file.read(len(SIGNATURE)) == SIGNATURE
     except OSError:
         return False
@@ -37,7 +38,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
       UserError: the file is damaged, has no weights, or has links to other files.
     """
     try:
-        with h5py.File(path, 'r') as file:
+        with files.local_copy(path) as copy, h5py.File(copy, 'r') as file:
             layers = list(_named(file, path) if 'layer_names' in _root(file).attrs else _numbered(file, path))
     except UserError:
         raise

@@ -2,10 +2,10 @@
 
 import hashlib
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from jax_diffse import files
 from jax_diffse.conversion import layouts
 from jax_diffse.conversion.layouts import Entry, Path
 from jax_diffse.errors import UserError
@@ -27,9 +27,9 @@ def identify(path: str | os.PathLike) -> str:
       UserError: the file cannot be read, or is not one of the released files.
     """
     try:
-        found = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+        found = hashlib.sha256(files.path(path).read_bytes()).hexdigest()
     except OSError as error:
-        raise UserError(f'{path}: cannot be read ({error.strerror})') from error
+        raise UserError(f'{path}: cannot be read ({files.reason(error)})') from error
     if found not in KNOWN:
         expected = ', '.join(f'{FILES[model]} {known}' for known, model in KNOWN.items())
         raise UserError(f'{path}: has the SHA-256 {found}, expected {expected}; perhaps the download is damaged')

@@ -1,6 +1,7 @@
 """Reads PyTorch files without executing code in them."""
 
 import os
+import pathlib
 import pickle
 import re
 import warnings
@@ -8,6 +9,7 @@ import zipfile
 from collections.abc import Sequence
 from typing import Any
 
+from jax_diffse import files
 from jax_diffse.errors import UserError
 
 
@@ -27,11 +29,17 @@ def load(path: str | os.PathLike, stand_ins: Sequence[str] = ()) -> Any:
     except ImportError as error:
         raise UserError('reading PyTorch files needs torch: pip install torch') from error
     check_file(path)
-    _check_members(path)
+    with files.local_copy(path) as copy:
+        return _loaded(torch, path, copy, stand_ins)
+
+
+def _loaded(torch, path: str | os.PathLike, copy: pathlib.Path, stand_ins: Sequence[str]) -> Any:
+    """The content of `copy`, which messages call `path`."""
+    _check_members(copy)
     try:
         with warnings.catch_warnings(action='ignore'), torch.serialization.safe_globals(
                 [(type('StandIn', (), {}), name) for name in stand_ins]):
-            return torch.load(path, map_location='cpu', weights_only=True)
+            return torch.load(copy, map_location='cpu', weights_only=True)
     except MemoryError as error:
         raise UserError(f'{path}: damaged, or larger than the memory of this machine') from error
     except pickle.UnpicklingError as error:
@@ -46,11 +54,14 @@ def load(path: str | os.PathLike, stand_ins: Sequence[str] = ()) -> Any:
 def check_file(path: str | os.PathLike) -> None:
     """Raises a `UserError` where the path is no file that can be read."""
     try:
+        if files.is_address(path):
+            files.entry(path)
+            return
         if not os.path.isfile(path) and os.path.exists(path):  # opening a pipe without a writer would block
             raise IsADirectoryError(0, 'not a file')
         open(path, 'rb').close()
     except OSError as error:
-        raise UserError(f'{path}: cannot be read ({error.strerror or error})') from error
+        raise UserError(f'{path}: cannot be read ({files.reason(error)})') from error
 
 
 def _check_members(path) -> None:

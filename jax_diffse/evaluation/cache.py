@@ -40,11 +40,23 @@ class ResultCache:
 
     def __init__(self, folder: str | os.PathLike, setting: Mapping):
         described = json.dumps(setting, sort_keys=True, indent=2)
-        self._folder = pathlib.Path(folder, hashlib.sha256(described.encode()).hexdigest()[:16])
+        self._folder = files.path(folder) / hashlib.sha256(described.encode()).hexdigest()[:16]
         files.write_text(self._folder / 'setting.json', described + '\n')
+        self.list_again()
+
+    def list_again(self) -> None:
+        """Lists the folder, if it is in object storage, where asking for each file would take a request.
+
+        Records of other processes appear then.
+        """
+        self._listed: set[str] | None = None  # on this machine: the files are asked for
+        if files.is_address(self._folder):
+            self._listed = set(files.listing(self._folder))
 
     def read(self, key: str) -> Record | None:
         """The record of the file with this key; None if it is missing or damaged."""
+        if not self._has(self._path(key)):
+            return None
         try:
             found = json.loads(self._path(key).read_text(encoding='utf-8'))
             scores = {row: Scores({name: math.nan if value is None else value for name, value in values.items()},
@@ -65,6 +77,8 @@ class ResultCache:
         known = before.scores if before else {}
         scores = {row: _joined(known.get(row, Scores({}, {})), found) for row, found in record.scores.items()}
         files.write_text(self._path(key), json.dumps({**record._asdict(), 'scores': scores}, allow_nan=False) + '\n')
+        if self._listed is not None:
+            self._listed |= {str(self._path(key)), *(str(self._audio(key, stage)) for stage in waveforms)}
 
     def waveform(self, key: str, stage: str) -> np.ndarray:
         """The output of a stage for a file, `[N]`, to 16 bits.
@@ -76,7 +90,10 @@ class ResultCache:
 
     def has_audio(self, key: str, stage: str) -> bool:
         """Whether the cache has the output of a stage for a file."""
-        return self._audio(key, stage).exists()
+        return self._has(self._audio(key, stage))
+
+    def _has(self, path: pathlib.Path) -> bool:
+        return path.exists() if self._listed is None else str(path) in self._listed
 
     def _path(self, key):
         return self._folder / f'{key[:32]}.json'

@@ -58,7 +58,7 @@ def evaluate(setting: Setting, data: EvaluationSet, output: str | os.PathLike,
     check(run, source, options.metrics)
     setting.check(options.processed is not None)
     metrics = scoring.choose(options.metrics)
-    output, started = pathlib.Path(files.given(output)), time.perf_counter()
+    output, started = files.path(output), time.perf_counter()
     if options.save_audio and options.processed is not None:
         check_apart(output, options.processed)
     seconds: dict[str, float] = {}
@@ -119,10 +119,14 @@ def check_apart(output: str | os.PathLike, folder: str | os.PathLike) -> None:
     Raises:
       UserError: it does.
     """
-    saved, given = pathlib.Path(output, AUDIO).resolve(), pathlib.Path(folder).resolve()
+    saved, given = _resolved(files.path(output) / AUDIO), _resolved(files.path(folder))
     if saved in (given, *given.parents):
-        raise UserError(f'{folder}: lies in {pathlib.Path(output, AUDIO)}, where --save-audio may overwrite it; choose '
+        raise UserError(f'{folder}: lies in {files.path(output) / AUDIO}, where --save-audio may overwrite it; choose '
                         'another --output')
+
+
+def _resolved(path: pathlib.Path) -> pathlib.Path:
+    return path if files.is_address(path) else path.resolve()
 
 
 def _summarise(setting: Setting, measured: Measured, evaluator: Evaluator, seconds: dict[str, float]) -> dict:
@@ -213,7 +217,7 @@ def make_folder(path: pathlib.Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f'{path}: cannot create the report folder ({error.strerror})') from error
+        raise UserError(f'{path}: cannot create the report folder ({files.reason(error)})') from error
 
 
 @contextlib.contextmanager

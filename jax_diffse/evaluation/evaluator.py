@@ -5,7 +5,6 @@ With n processes, each takes every n-th file and reads the results of the others
 
 import dataclasses
 import os
-import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -60,7 +59,7 @@ class Evaluator:
     def __init__(self, utterances: Sequence[Utterance], sample_rate: int, metrics: Sequence[str],
                  cache: str | os.PathLike, pool: Pool):
         self.utterances, self.sample_rate, self.metrics = utterances, sample_rate, tuple(metrics)
-        self._cache, self._pool = pathlib.Path(cache), pool
+        self._cache, self._pool = cache, pool
         self._inputs: dict[str, list[Scores]] | None = None
 
     def measure(self, setting: Setting, label: str = 'enhancing') -> Measured:
@@ -151,6 +150,7 @@ class Evaluator:
             print(f'{label}: waiting for {len(missing)} files of the other processes', flush=True)
         while missing:
             time.sleep(POLL_SECONDS)
+            cache.list_again()
             for i in missing:
                 records[i] = self._stored(cache, self.utterances[i], rows)
             missing = [i for i in missing if records[i] is None]

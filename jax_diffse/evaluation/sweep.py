@@ -9,7 +9,6 @@ import datetime
 import itertools
 import json
 import os
-import pathlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -142,7 +141,7 @@ def sweep(variants: Sequence[Variant], data: EvaluationSet, output: str | os.Pat
     for variant in variants:
         check(variant.run, data.source, options.metrics)
     points = _points(variants)
-    output, started, metrics = pathlib.Path(output), time.perf_counter(), scoring.choose(options.metrics)
+    output, started, metrics = files.path(output), time.perf_counter(), scoring.choose(options.metrics)
     utterances = read_all(data.source, options.processed, data.limit, data.skip_bad)
     make_folder(output)
     data.write_manifest(output)

@@ -87,7 +87,7 @@ def _partners(source: Source, folder, skip_bad: bool) -> dict[int, pathlib.Path 
         lengths = {info['num_samples'], source.unpadded(i)} if isinstance(source, Padded) else {info['num_samples']}
         wrong = _mismatch(path, source.sample_rate, lengths) if path else 'no such file, of any extension'
         if wrong:
-            bad[str(path or pathlib.Path(folder, name))] = wrong
+            bad[str(path or os.path.join(folder, name))] = wrong
         else:
             partners[i] = path
     report_bad_files(bad, len(source), skip_bad)

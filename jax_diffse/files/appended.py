@@ -58,7 +58,7 @@ def part_name(name: str) -> str:
 
 
 def read_appended(file: str | os.PathLike) -> str:
-    """The text of an `AppendedFile`, of all its parts in object storage.
+    """The text of an `AppendedFile`, of all its parts in object storage; damaged characters are replaced.
 
     Raises:
       FileNotFoundError: there is none.
@@ -66,14 +66,14 @@ def read_appended(file: str | os.PathLike) -> str:
     """
     file = path(file)
     if not is_address(file):
-        return file.read_text(encoding='utf-8')
+        return file.read_text(encoding='utf-8', errors='replace')
     stem, dot, extension = file.name.rpartition('.')
     start, end = (f'{stem}-', dot + extension) if stem else (f'{file.name}-', '')
     parts = sorted(part for part in _siblings(file) if part.name.startswith(start) and part.name.endswith(end))
     if not parts:
         raise FileNotFoundError(2, 'No such file or directory', os.fspath(file))
     texts = file_system(file).cat([os.fspath(part) for part in parts])
-    return ''.join(texts[name].decode() for name in sorted(texts))
+    return ''.join(texts[name].decode(errors='replace') for name in sorted(texts))
 
 
 def _siblings(file: pathlib.Path) -> list[pathlib.Path]:

@@ -1,5 +1,6 @@
 """Enhances files and folders with a run; implements `jax-diffse enhance`."""
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -9,7 +10,7 @@ from typing import Any
 import jax
 from rich import markup, progress
 
-from jax_diffse import audio, audio_files, launch, runs
+from jax_diffse import audio, audio_files, files, launch, runs
 from jax_diffse.errors import FULL, UserError
 from jax_diffse.inference.enhancer import CHUNK_SECONDS, Enhancer
 from jax_diffse.inference.jobs import Job, plan_jobs
@@ -87,20 +88,21 @@ def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], out
     setting, noise = Setting(enhancer.run, options.steps, preceding=enhancer.preceding), options.noise
     if options.name_by_setting:
         name = setting.folder_name(options.model) + (f'_strength={options.strength:g}' if options.strength < 1 else '')
-        output, noise = os.path.join(output, name), noise and os.path.join(noise, name)
+        output, noise = files.path(output) / name, noise and files.path(noise) / name
     jobs = plan_jobs(inputs or [options.noisy], output, noise, options.processed)
-    failures = _unsuitable(jobs)  # before any work is spent
     journal = Journal(output, setting.record() | {'strength': options.strength, 'chunk_seconds': options.chunk_seconds,
                                          'stream': options.stream})
-    suitable = [job for job in jobs if job not in failures]
-    todo = [job for job in suitable if not journal.has(job.name, job.inputs, job.outputs)]
-    if len(todo) < len(suitable):
-        print(f'{len(suitable) - len(todo)} of {len(jobs)} files were enhanced before (delete a result to redo it)',
+    new = [job for job in jobs if not journal.has(job.name, job.inputs, job.outputs)]
+    failures = _unsuitable(new)  # before any work is spent
+    todo = [job for job in new if job not in failures]
+    if len(new) < len(jobs):
+        print(f'{len(jobs) - len(new)} of {len(jobs)} files were enhanced before (delete a result to redo it)',
               flush=True)
     if options.stream and todo:
         _print_timing(enhancer)
     seconds, spent = 0.0, 0.0
-    with progress.Progress(disable=not sys.stdout.isatty(), transient=True) as bar:
+    with (contextlib.closing(journal),
+          progress.Progress(disable=not sys.stdout.isatty(), transient=True) as bar):
         for job in todo:
             try:
                 if options.processed is not None and job.processed is None:
@@ -163,7 +165,7 @@ def _failure(error: Exception, job: Job, stream: bool) -> str:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
-        return f'{error.filename or job.path}: {error.strerror}'
+        return f'{error.filename or job.path}: {files.reason(error)}'
     advice = '' if stream else '; a smaller --chunk-seconds needs less memory'  # the likely cause is memory
     return f'{job.path}: {str(error).splitlines()[0]}{advice}'
 

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
@@ -96,7 +95,7 @@ def opened(path: str | os.PathLike) -> Iterator[BinaryIO]:
     Raises:
       UserError: the file cannot be written.
     """
-    if pathlib.Path(path).is_dir():
+    if files.path(path).is_dir():
         raise UserError(f'{path}: is a folder, expected the name of a file')
     try:
         with files.atomic_write(path) as partial, open(partial, 'wb') as file:

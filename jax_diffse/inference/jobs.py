@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from jax_diffse import audio_files
+from jax_diffse import audio_files, files
 from jax_diffse.errors import UserError
 
 
@@ -44,12 +44,12 @@ def plan_jobs(inputs: Sequence[str | os.PathLike], output: str | os.PathLike, no
       UserError: a folder without audio, two results of the same name, a result that would overwrite an input or lie
         among the inputs, or two possible partners of one name.
     """
-    results = [pathlib.Path(folder) for folder in (output, noise) if folder]
-    jobs = [Job(path, name, pathlib.Path(output, name), pathlib.Path(noise, name) if noise else None)
-            for given in map(pathlib.Path, inputs) for path, name in _files(given, results)]
+    results = [files.path(folder) for folder in (output, noise) if folder]
+    jobs = [Job(path, name, results[0] / name, results[1] / name if noise else None)
+            for given in map(files.path, inputs) for path, name in _files(given, results)]
     used: Iterable[pathlib.Path] = ()
     if processed:
-        partners = _partners(pathlib.Path(inputs[0]), pathlib.Path(processed), results)
+        partners = _partners(files.path(inputs[0]), files.path(processed), results)
         jobs, used = [job._replace(processed=partners.get(job.path)) for job in jobs], partners.values()
     _check_results(jobs, used)
     return jobs
@@ -57,9 +57,9 @@ def plan_jobs(inputs: Sequence[str | os.PathLike], output: str | os.PathLike, no
 
 def _partners(noisy: pathlib.Path, processed: pathlib.Path, results) -> dict[pathlib.Path, pathlib.Path]:
     """Noisy file -> its partner in `processed`, if any; prints how many files there have no noisy file."""
-    if not os.path.isdir(noisy) and not os.path.isdir(processed):
+    if not noisy.is_dir() and not processed.is_dir():
         return {noisy: processed}
-    if os.path.isfile(noisy) or os.path.isfile(processed):
+    if files.is_file(noisy) or files.is_file(processed):
         raise UserError(f'--noisy {noisy} and --processed {processed}: expected two folders, or two files')
     _check_outside(processed, results)
     ours, theirs = audio_files.by_name(noisy), audio_files.by_name(processed)
@@ -76,30 +76,38 @@ def _partners(noisy: pathlib.Path, processed: pathlib.Path, results) -> dict[pat
 def _check_results(jobs: Sequence[Job], partners: Iterable[pathlib.Path]) -> None:
     """Checks that no result overwrites an input, one of the inputs' partners, or another result."""
     taken: dict[str, pathlib.Path] = {}
-    originals = {_identity(path): path for path in (*(job.path for job in jobs), *partners)
-                 if os.path.exists(path)}
+    originals = {identity: path for path in (*(job.path for job in jobs), *partners) if (identity := _identity(path))}
     for job in jobs:
         for result in job.outputs:
-            if os.path.isdir(result):
+            if not files.is_address(result) and os.path.isdir(result):
                 raise UserError(f'{result}: is a folder, expected the place of a file; choose another output folder')
-            if os.path.exists(result) and _identity(result) in originals:
+            if _identity(result) in originals:
                 raise UserError(f'{result}: would overwrite the input {originals[_identity(result)]}; choose another '
                                 'output folder')
-            where = os.path.realpath(result)
+            where = _real(result)
             if where in taken:
                 raise UserError(f'{result}: both {taken[where]} and {job.path} would be written here; use a '
                                 'different output folder for each')
             taken[where] = job.path
 
 
-def _identity(path: pathlib.Path) -> tuple[int, int]:
-    """A key that is equal for all links, symbolic and hard, to one file."""
+def _identity(path: pathlib.Path) -> str | tuple[int, int] | None:
+    """A key that is equal for all links, symbolic and hard, to one file; None if there is no such file."""
+    if files.is_address(path):
+        return str(path)
+    if not os.path.exists(path):
+        return None
     status = path.stat()
     return status.st_dev, status.st_ino
 
 
+def _real(path: pathlib.Path) -> str:
+    """The path without links, of which object storage has none; `resolve` fails at a loop of them."""
+    return str(path) if files.is_address(path) else os.path.realpath(path)
+
+
 def _files(given: pathlib.Path, results) -> list[tuple[pathlib.Path, str]]:
-    if not os.path.isdir(given):
+    if not given.is_dir():
         return [(given, given.name)]
     _check_outside(given, results)
     found = _without_results(audio_files.find(given), results)
@@ -110,10 +118,10 @@ def _files(given: pathlib.Path, results) -> list[tuple[pathlib.Path, str]]:
 
 def _without_results(found: Sequence[pathlib.Path], results: Sequence[pathlib.Path]) -> list[pathlib.Path]:
     """The files without results of an earlier call, to which links may lead."""
-    places = {os.path.realpath(result) for result in results}
+    places = {_real(result) for result in results}
 
     def among_results(folder):
-        where = pathlib.Path(os.path.realpath(folder))
+        where = files.path(_real(folder))
         return bool(places & {str(place) for place in (where, *where.parents)})
 
     left_out = {folder for folder in {path.parent for path in found} if among_results(folder)}
@@ -122,7 +130,7 @@ def _without_results(found: Sequence[pathlib.Path], results: Sequence[pathlib.Pa
 
 def _check_outside(given: pathlib.Path, results: Sequence[pathlib.Path]) -> None:
     for result in results:
-        where = pathlib.Path(os.path.realpath(result))  # resolve() fails at a loop of links
-        if given.resolve() in (where, *where.parents):
+        where = files.path(_real(result))
+        if files.path(_real(given)) in (where, *where.parents):
             raise UserError(f'{result}: is or lies in the input folder {given}, where a second call would enhance '
                             'results again; choose a folder outside it')

@@ -51,7 +51,13 @@ def cached(model: str) -> pathlib.Path:
 
 def is_available(model: str) -> bool:
     """Whether converted weights of a model are in the cache folder."""
-    return cached(model).is_file()
+    path = cached(model)
+    return _in_store(path) if files.is_address(path) else path.is_file()
+
+
+@functools.cache  # it is asked for each file
+def _in_store(path: pathlib.Path) -> bool:
+    return files.is_file(path)
 
 
 def how_to_get(model: str) -> str:
@@ -71,8 +77,9 @@ def save(model: str, variables: Mapping[str, Any]) -> pathlib.Path:
         with files.atomic_write(path) as partial, open(partial, 'wb') as file:
             np.savez(file, **traverse_util.flatten_dict(variables, sep='/'))
     except OSError as error:
-        raise UserError(f'{path}: cannot be written ({error.strerror}); $JAX_DIFFSE_CACHE names another folder') \
+        raise UserError(f'{path}: cannot be written ({files.reason(error)}); $JAX_DIFFSE_CACHE names another folder') \
             from error
+    _in_store.cache_clear()
     return path
 
 
@@ -90,9 +97,9 @@ def load(model: str) -> dict[str, Any]:
     """
     path = cached(model)
     try:
-        changed = path.stat().st_mtime_ns
+        changed = files.entry(path).version if files.is_address(path) else path.stat().st_mtime_ns
     except OSError as error:
-        raise UserError(f'{path}: cannot be read ({error.strerror}); {how_to_get(model)}') from error
+        raise UserError(f'{path}: cannot be read ({files.reason(error)}); {how_to_get(model)}') from error
     return _read(model, path, changed)
 
 
@@ -100,7 +107,7 @@ def load(model: str) -> dict[str, Any]:
 def _read(model, path, changed):
     del changed  # only part of the cache key
     try:
-        with np.load(path) as file:
+        with files.local_copy(path) as copy, np.load(copy) as file:
             flat = {name: file[name] for name in file.files}
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(_damaged(path, model)) from error

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jax_diffse import files
 from jax_diffse.evaluation.evaluator import NOISY
 from jax_diffse.evaluation.results import heading
 from jax_diffse.evaluation.sweep_results import Point, SweepResults
@@ -73,7 +74,9 @@ def _draw(results: SweepResults, axis: _Axis, folder: pathlib.Path) -> Figure:
                    frameon=False)
     path = folder / f'{axis.name.replace("/", "_")}.png'
     for file in (path, path.with_suffix('.pdf')):
-        drawing.savefig(file, dpi=150, metadata={'CreationDate': None} if file.suffix == '.pdf' else None)
+        with files.atomic_write(file) as partial:
+            drawing.savefig(partial, format=file.suffix[1:], dpi=150,
+                            metadata={'CreationDate': None} if file.suffix == '.pdf' else None)
     return Figure(f'against {axis.label}', path)
 
 
