@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 from jax_diffse import audio, audio_files, errors, files, runs
 from jax_diffse.errors import UserError
 from jax_diffse.inference.enhance import EnhanceOptions, enhance
+from jax_diffse.inference.export import opened
 from jax_diffse.inference.jobs import plan_jobs
 from tests import toys
 
@@ -131,6 +132,15 @@ def test_a_store_that_refuses_results_is_reported_per_file(upload, bucket, store
     store.refused, store.refused_part = 403, '/upload/'
     assert enhance('run', [f'{bucket}/in'], f'{bucket}/out') == 2
     assert f'not enhanced: {bucket}/out/a.wav: cannot be written (no permission' in capsys.readouterr().err
+
+
+def test_exports_are_objects(bucket, store):
+    with opened(f'{bucket}/models/run.export') as file:
+        file.write(b'exported')
+        assert store.names(bucket.removeprefix('gs://')) == []
+    assert files.read_bytes(f'{bucket}/models/run.export') == b'exported'
+    with pytest.raises(UserError, match='is a folder, expected the name of a file'), opened(f'{bucket}/models'):
+        pass
 
 
 def test_a_missing_bucket_is_one_line(bucket, capsys):
