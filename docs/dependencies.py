@@ -38,9 +38,9 @@ installs the newest versions that the bounds allow). The lower ends of `requirem
 tests on Python 3.11, with the oldest versions that the bounds allow and the newest of all other packages. Eight
 bounds were raised because tests failed, and the tests were run again.
 
-Commands use the network only in three cases: if TensorFlow Datasets has to download a data set
+Commands use the network only in four cases: if TensorFlow Datasets has to download a data set
 (`config.data.name='voicebank_demand'`, for example), if `config.log.wandb_project` names a project of Weights & Biases,
-and to connect the processes of `--distributed`. A test runs a training, an evaluation and an enhancement and checks
+if a path is an address of object storage, and to connect the processes of `--distributed`. A test runs a training, an evaluation and an enhancement and checks
 this.
 
 ## Licences

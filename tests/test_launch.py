@@ -106,16 +106,27 @@ def test_an_unwritable_cache_is_reported_and_the_command_continues(tmp_path):
     assert done.stdout == 'on\n' and done.stderr.count('\n') == 1 and 'JAX_DIFFSE_CACHE' in done.stderr
 
 
-def test_another_process_finds_compiled_programs(tmp_path):
+def test_a_cache_in_a_missing_bucket_is_reported_and_the_command_continues(store):
+    script = "from jax_diffse import launch\nlaunch.tune()\nprint('on')"
+    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, text=True, capture_output=True,
+                          env={**os.environ, 'GLIBC_TUNABLES': '', 'JAX_DIFFSE_CACHE': 'gs://no-such-bucket/cache'})
+    assert done.stdout == 'on\n'
+    assert done.stderr == ('compiled programs are not cached: gs://no-such-bucket: there is no such bucket; set '
+                           'JAX_DIFFSE_CACHE to another folder, or to off\n')
+
+
+def test_another_process_finds_compiled_programs(tmp_path, bucket, store):
     script = ('from jax_diffse import launch\nlaunch.tune()\nimport jax, jax.numpy as jnp\n'
               "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)\n"
               "hits = []\njax.monitoring.register_event_listener(lambda name, **_: hits.append(name))\n"
               'jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((8, 8))).block_until_ready()\n'
               "print(sum(name.endswith('cache_hits') for name in hits) > 0)")
-    env = {**os.environ, 'GLIBC_TUNABLES': '', 'JAX_DIFFSE_CACHE': str(tmp_path)}
-    found = [subprocess.run([sys.executable, '-c', script], cwd=ROOT, env=env, text=True, capture_output=True).stdout
-             for _ in range(2)]
-    assert found == ['False\n', 'True\n']
+    for cache in (str(tmp_path), f'{bucket}/cache'):
+        env = {**os.environ, 'GLIBC_TUNABLES': '', 'JAX_DIFFSE_CACHE': cache}
+        found = [subprocess.run([sys.executable, '-c', script], cwd=ROOT, env=env, text=True, capture_output=True)
+                 for _ in range(2)]
+        assert [done.stdout for done in found] == ['False\n', 'True\n'], found
+    assert store.names(bucket.removeprefix('gs://'), 'cache/programs/')
 
 
 def test_the_least_recently_used_programs_are_deleted_first(tmp_path):

@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 
 from jax_diffse import files, systems
 from jax_diffse.errors import StoreError, UserError
+from jax_diffse.runs import checksums
 from jax_diffse.runs.history import versions
 
 absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax raises its errors and also logs them at length
@@ -37,7 +38,19 @@ def steps(checkpoints: pathlib.Path) -> list[int]:
     """The finished steps in a folder of checkpoints, the latest first."""
     found = checkpoints.iterdir() if checkpoints.is_dir() else ()
     return sorted((int(path.name) for path in found if path.name.isdecimal() and
-                   ocp.utils.is_checkpoint_finalized(path)), reverse=True)
+                   (ocp.utils.is_checkpoint_finalized(path) or _was_copied(path))), reverse=True)
+
+
+def mark_copies(checkpoints: pathlib.Path) -> None:
+    """Marks the checkpoints that were copied from a disk into object storage as complete, for Orbax."""
+    for step in steps(checkpoints) if files.is_address(checkpoints) else ():
+        if not ocp.utils.is_checkpoint_finalized(checkpoints / str(step)):
+            (checkpoints / str(step) / checksums.COMMIT).write_text('')
+
+
+def _was_copied(path: pathlib.Path) -> bool:
+    """Whether an unmarked checkpoint in object storage comes from a disk, where only complete ones have this name."""
+    return files.is_address(path) and (path / checksums.SUMS).exists()
 
 
 def read_json(path: pathlib.Path, item: str) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class Checkpoints:
         self._unraisablehook, sys.unraisablehook = sys.unraisablehook, _pass_over_late_callbacks(sys.unraisablehook)
         if jax.process_index() == 0:
             _set_damaged_aside(self._workdir)
+            layout.mark_copies(layout.directory(workdir))
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices('checkpoints')
         keep = preservation_policy.AnyPreservationPolicy([

@@ -23,6 +23,8 @@ def main() -> int:
     parser.add_argument('--write', action='store_true', help='put the table into docs/faults.md')
     args = parser.parse_args()
 
+    from tests import gcs
+    from tests.faults.buckets import BucketDrill
     from tests.faults.drill import Drill, can_mount, table
 
     with tempfile.TemporaryDirectory(prefix='jax_diffse_faults_') as name:
@@ -30,13 +32,17 @@ def main() -> int:
         os.environ['JAX_DIFFSE_CACHE'] = str(folder / 'cache')
         (folder / 'drill').mkdir()
         drill = Drill(folder / 'drill', steps=96, seed=args.seed)
+        store = gcs.Store()
+        os.environ.update(store.environment())
+        buckets = BucketDrill(drill, store)
         faults = [lambda: drill.kills(args.kills), lambda: drill.kills_of_segan(max(args.kills // 4, 1)),
                   lambda: drill.terminations(5), lambda: drill.interruptions(5),
                   drill.interrupted_compilation, lambda: drill.truncations(5), lambda: drill.no_room(mount=False),
                   drill.second_process, drill.other_config, lambda: drill.killed_evaluations(5),
                   lambda: drill.killed_enhancements(5), drill.together, drill.compiled_late, drill.moved,
                   drill.terminated_together,
-                  lambda: drill.killed_together(1), lambda: drill.killed_together(0), drill.evaluated_together]
+                  lambda: drill.killed_together(1), lambda: drill.killed_together(0), drill.evaluated_together,
+                  lambda: buckets.kills(5), buckets.unavailable, buckets.together, buckets.evaluated, buckets.enhanced]
         if can_mount(folder):
             faults.insert(7, lambda: drill.no_room(mount=True))
         outcomes = []

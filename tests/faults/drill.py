@@ -76,15 +76,15 @@ class Drill:
         words = ['train.py', '--config', 'segan:folders,quick', '--config.log.audio_examples=0',
                  f'--config.data.train.clean={self.folder / "clean"}',
                  f'--config.data.train.noisy={self.folder / "noisy"}', '--config.train.save_every=3']
-        self._expect(0, call([*words, '--workdir', self._new('segan')]))
-        whole, started = self._new('segan'), time.monotonic()
+        self._expect(0, call([*words, '--workdir', self.new('segan')]))
+        whole, started = self.new('segan'), time.monotonic()
         self._expect(0, call([*words, '--workdir', whole]))
         return self._interrupted('SIGKILL while training SEGAN', count, words, whole, time.monotonic() - started)
 
     def _interrupted(self, fault, count, words, whole, seconds) -> Outcome:
         expected, injected, survived, runs = contents(whole), 0, 0, 0
         while injected < count:
-            workdir, since = self._new('killed'), injected
+            workdir, since = self.new('killed'), injected
             while True:
                 process = start([*words, '--workdir', workdir])
                 try:
@@ -105,7 +105,7 @@ class Drill:
         survived, slowest = 0, 0.0
         steps = lines(self.whole / 'log.jsonl')
         for _ in range(count):
-            workdir = self._new('terminated')
+            workdir = self.new('terminated')
             process = start([*self.train, '--workdir', workdir])
             wait_for_lines(workdir / 'log.jsonl', self.random.randrange(1, steps // 2), process)
             started = time.monotonic()
@@ -123,7 +123,7 @@ class Drill:
         """Ctrl-C at random steps: one line, status 130, nothing half-written, and the same end."""
         survived, slowest, steps = 0, 0.0, lines(self.whole / 'log.jsonl')
         for _ in range(count):
-            workdir = self._new('interrupted')
+            workdir = self.new('interrupted')
             process = start([*self.train, '--workdir', workdir])
             wait_for_lines(workdir / 'log.jsonl', self.random.randrange(1, steps // 2), process)
             sound, seconds = self._interrupt(process, workdir)
@@ -135,7 +135,7 @@ class Drill:
 
     def interrupted_compilation(self) -> Outcome:
         """Ctrl-C while a step compiles, for longer than anybody waits: one line, status 130."""
-        workdir, sign = self._new('interrupted'), self._new('compiling')
+        workdir, sign = self.new('interrupted'), self.new('compiling')
         process = start([*self.train, '--workdir', workdir, '--config.model.width=5'], compile_seconds=2 * TIMEOUT,
                         COMPILING=str(sign))
         wait_for_files(self.folder, sign.name, 1, process)
@@ -176,7 +176,7 @@ class Drill:
         """
         # Wide, so that checkpoints are the largest files.
         words = [*self.train, '--config.model.width=2000', '--config.train.steps=6']
-        whole, workdir = self._new('wide'), self._new('full')
+        whole, workdir = self.new('wide'), self.new('full')
         self._expect(0, call([*words, '--workdir', whole]))
         if mount:
             workdir.mkdir()
@@ -203,7 +203,7 @@ class Drill:
 
     def second_process(self) -> Outcome:
         """A second training in the workdir of a running one: refused, and the first is not affected."""
-        workdir = self._new('shared')
+        workdir = self.new('shared')
         first = start([*self.train, '--workdir', workdir])
         wait_for_lines(workdir / 'log.jsonl', 1, first)
         first.send_signal(signal.SIGSTOP)  # must not finish before the second one starts
@@ -225,11 +225,11 @@ class Drill:
         """SIGKILL during an evaluation: finished files are not measured again, and the report is the same."""
         words = ['evaluate.py', '--workdir', self.whole, '--clean', self.folder / 'clean', '--noisy',
                  self.folder / 'noisy', '--workers', '0', '--metrics', 'stoi,si_sdr', '--output']
-        whole, survived, kept = self._new('report'), 0, 0
+        whole, survived, kept = self.new('report'), 0, 0
         self._expect(0, call([*words, whole]))
         files = len(list((self.folder / 'clean').iterdir()))
         for _ in range(count):
-            output = self._new('report')
+            output = self.new('report')
             process = start([*words, output])
             wait_for_files(output, 'cache/*/[!s]*.json', self.random.randrange(1, 2 * files), process)
             process.kill()
@@ -251,10 +251,10 @@ class Drill:
             path.parent.mkdir(exist_ok=True)
             soundfile.write(path, np.random.default_rng(i).uniform(-0.1, 0.1, 16_000 * 60), 16_000)
         words = ['enhance.py', '--workdir', self.whole, inputs, '--output']
-        whole, survived, kept = self._new('enhanced'), 0, 0
+        whole, survived, kept = self.new('enhanced'), 0, 0
         self._expect(0, call([*words, whole]))
         for _ in range(count):
-            output = self._new('enhanced')
+            output = self.new('enhanced')
             process = start([*words, output])
             wait_for_lines(output / '.enhanced.jsonl', self.random.randrange(1, 7), process)
             process.kill()
@@ -276,7 +276,7 @@ class Drill:
 
         They start with one mapper and go on with the other.
         """
-        two, four = self._new('two'), self._new('four')
+        two, four = self.new('two'), self.new('four')
         for others in (['--config.parallel.mapper=pmap', '--config.train.steps=6'], []):
             ended = [finish(process) for process in start_together([*self.train, '--workdir', two, *others])]
             for status in ended:
@@ -295,7 +295,7 @@ class Drill:
 
         On CPUs only the first finds them. `seconds` are more than the 30 s that processes wait when they first meet.
         """
-        workdirs = self._new('first'), self._new('second')
+        workdirs = self.new('first'), self.new('second')
         for process in start_together([*self.train, '--workdir', workdirs[0]]):
             self._expect(0, finish(process))
         ended = [finish(process) for process in start_together(
@@ -308,7 +308,7 @@ class Drill:
 
     def moved(self) -> Outcome:
         """A checkpoint from four devices resumes on one and on two, with the same losses up to rounding."""
-        half, last = self._new('half'), losses(self.whole)[-1]
+        half, last = self.new('half'), losses(self.whole)[-1]
         self._expect(0, call([*self.train, '--workdir', half, '--config.train.steps=6'], devices=4))
         found = []
         for devices in (1, 2):
@@ -320,7 +320,7 @@ class Drill:
 
     def terminated_together(self) -> Outcome:
         """SIGTERM to one of two processes: both save the same step and end with status 0; one process resumes."""
-        workdir = self._new('two')
+        workdir = self.new('two')
         processes = start_together([*self.train, '--workdir', workdir, '--config.train.steps=100000',
                                     '--config.train.eval_every=100000'])
         wait_for_lines(workdir / 'log.jsonl', 5, processes[0])
@@ -336,7 +336,7 @@ class Drill:
 
     def killed_together(self, victim: int) -> Outcome:
         """SIGKILL of one of two processes: the other ends within a minute with a reason."""
-        workdir = self._new('two')
+        workdir = self.new('two')
         processes = start_together([*self.train, '--workdir', workdir, '--config.train.steps=100000',
                                     '--config.train.eval_every=100000'])
         wait_for_lines(workdir / 'log.jsonl', 5, processes[0])
@@ -356,7 +356,7 @@ class Drill:
         """Two processes evaluate as one does."""
         words = ['evaluate.py', '--workdir', self.whole, '--clean', self.folder / 'clean', '--noisy',
                  self.folder / 'noisy', '--workers', '0', '--metrics', 'stoi,si_sdr', '--output']
-        one, two = self._new('report'), self._new('report')
+        one, two = self.new('report'), self.new('report')
         self._expect(0, call([*words, one]))
         ended = [finish(process) for process in start_together([*words, two])]
         same = (one / 'scores.csv').read_text() == (two / 'scores.csv').read_text()
@@ -365,12 +365,13 @@ class Drill:
         return Outcome('an evaluation by two processes', 1, int(survived), 'half the files each, the scores of one')
 
     # ------------------------------------------------------------------------------------------------------ helpers
-    def _new(self, name: str) -> pathlib.Path:
+    def new(self, name: str) -> pathlib.Path:
+        """A path in the folder that nothing has yet."""
         self._count += 1
         return self.folder / f'{name}_{self._count}'
 
     def _copy(self, workdir: pathlib.Path) -> pathlib.Path:
-        return pathlib.Path(shutil.copytree(workdir, self._new('copy')))
+        return pathlib.Path(shutil.copytree(workdir, self.new('copy')))
 
     @staticmethod
     def _expect(status: int, ended: tuple[int, str, str]) -> None:

@@ -88,15 +88,16 @@ def start_together(words: Sequence[str], count: int = 2, devices: int = 2,
 
 def wait_for_lines(path: pathlib.Path, count: int, process: Process) -> None:
     """Waits until a process has written this many lines to a file."""
-    _wait_until(lambda: lines(path) >= count, process)
+    wait_until(lambda: lines(path) >= count, process)
 
 
 def wait_for_files(folder: pathlib.Path, pattern: str, count: int, process: Process) -> None:
     """Waits until a process has created this many files."""
-    _wait_until(lambda: len(list(folder.glob(pattern))) >= count, process)
+    wait_until(lambda: len(list(folder.glob(pattern))) >= count, process)
 
 
-def _wait_until(condition: Callable[[], bool], process: Process) -> None:
+def wait_until(condition: Callable[[], object], process: Process) -> None:
+    """Waits until a condition holds while a process runs."""
     deadline = time.monotonic() + TIMEOUT
     while not condition():
         if process.poll() is not None or time.monotonic() > deadline:

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from tests.faults.__main__ import HEADING, PAGE, with_table
+from tests.faults.buckets import BucketDrill
 from tests.faults.drill import Drill, Outcome, table
 
 pytestmark = [pytest.mark.slow,
@@ -29,6 +30,14 @@ def drill(tmp_path_factory) -> Drill:
         'kill of one of two', 'evaluation together'])
 def test_faults_are_survived(drill, fault):
     outcome = fault(drill)
+    assert outcome.injected > 0 and outcome.survived == outcome.injected, outcome
+
+
+@pytest.mark.parametrize('fault', [
+    lambda drill: drill.kills(1), BucketDrill.unavailable, BucketDrill.together, BucketDrill.evaluated,
+    BucketDrill.enhanced], ids=['kill', 'unavailable', 'together', 'evaluation', 'enhancement'])
+def test_faults_are_survived_in_object_storage(drill, store, fault):
+    outcome = fault(BucketDrill(drill, store))
     assert outcome.injected > 0 and outcome.survived == outcome.injected, outcome
 
 

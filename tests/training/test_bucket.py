@@ -72,14 +72,19 @@ def test_an_unfinished_checkpoint_is_passed_over_and_removed(local_run, corpus, 
     assert store.names(name, 'toy/checkpoints/5') == []
 
 
-def test_runs_move_between_disks_and_object_storage(local_run, bucket, tmp_path, store):
+def test_runs_move_between_disks_and_object_storage(local_run, corpus, bucket, tmp_path, store):
     workdir, name = f'{bucket}/copy', bucket.removeprefix('gs://')
     for path in local_run[0].rglob('*'):
         if path.is_file():
             files.upload(path, f'{workdir}/{path.relative_to(local_run[0])}')
-    for step in (3, 6):  # which a disk does not need, and Orbax demands of object storage
-        store.put(name, f'copy/checkpoints/{step}/commit_success.txt', b'', {}, {})
     assert_same(weights(workdir, 6), weights(local_run[0], 6))
+    assert train(make_config(corpus), workdir)['step'] == 6  # Orbax deletes what has not this mark
+    assert {f'copy/checkpoints/{step}/commit_success.txt' for step in (3, 6)} <= set(store.names(name))
+    for path in store.names(name, 'copy/'):
+        back = tmp_path / path
+        back.parent.mkdir(parents=True, exist_ok=True)
+        back.write_bytes(store.buckets[name][path].data)
+    assert_same(weights(tmp_path / 'copy', 6), weights(local_run[0], 6))
     path, = store.names(name, 'copy/checkpoints/6/variables/d/')
     store.put(name, path, b'cut', {}, {})
     with pytest.raises(UserError, match='does not match its checksum'):
