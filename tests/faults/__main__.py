@@ -42,7 +42,8 @@ def main() -> int:
                   lambda: drill.killed_enhancements(5), drill.together, drill.compiled_late, drill.moved,
                   drill.terminated_together,
                   lambda: drill.killed_together(1), lambda: drill.killed_together(0), drill.evaluated_together,
-                  lambda: buckets.kills(5), buckets.unavailable, buckets.together, buckets.evaluated, buckets.enhanced]
+                  lambda: buckets.kills(3), buckets.unavailable, buckets.refused, buckets.together, buckets.evaluated,
+                  buckets.enhanced]
         if can_mount(folder):
             faults.insert(7, lambda: drill.no_room(mount=True))
         outcomes = []

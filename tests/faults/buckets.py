@@ -50,6 +50,21 @@ class BucketDrill:
         return Outcome(f'a bucket that is unavailable for {seconds:g} s while training', 1, int(survived),
                        'the training waited; the bits of the undisturbed run on a disk')
 
+    def refused(self) -> Outcome:
+        """The account loses its permission while training: one line, status 2; with it the same end."""
+        workdir = self._new('refused')
+        process = start([*self.drill.train, '--workdir', self._address(workdir)])
+        self._wait_for(f'{workdir}/checkpoints/4/commit_success.txt', process)
+        self.store.refused = 403
+        status, _, error = finish(process)
+        self.store.refused = 0
+        told = error.strip().splitlines()[-1:]
+        one_line = bool(told) and 'storage.objects.create access' in told[0] and 'Traceback' not in error
+        again = call([*self.drill.train, '--workdir', self._address(workdir)])[0]
+        return Outcome('a bucket that refuses requests while training', 1,
+                       int(status == 2 and one_line and again == 0 and self._same(workdir)),
+                       'one line, status 2; with permission the bits of the undisturbed run on a disk')
+
     def together(self) -> Outcome:
         """Two processes with two devices each, both killed, resume with the bits of the same training on a disk."""
         local, there = self.drill.new('two'), self._new('two')
