@@ -23,7 +23,7 @@ def _names(text: str) -> list[str]:
 
 
 def _folder(text: str) -> pathlib.Path:
-    return pathlib.Path(files.given(text))
+    return files.path(text)
 
 
 def _counts(text: str) -> list[int]:

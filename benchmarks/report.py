@@ -46,7 +46,7 @@ def load(path: str) -> Report:
       UserError: it cannot be read, or is another kind of file.
     """
     try:
-        report = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+        report = json.loads(files.path(path).read_text(encoding='utf-8'))
         if report['format'] != FORMAT:
             raise ValueError(f'format {report["format"]!r}, this version reads {FORMAT}')
         numbers = [report['calibration']['value'], *(x['value'] for x in report['figures'])]
@@ -54,7 +54,7 @@ def load(path: str) -> Report:
         if not all(isinstance(x, (int, float)) for x in numbers) or numbers[0] <= 0:
             raise ValueError('values that are not numbers')
     except OSError as error:
-        raise UserError(f'--against={path}: cannot be read ({error.strerror})') from error
+        raise UserError(f'--against={path}: cannot be read ({files.reason(error)})') from error
     except (ValueError, KeyError, TypeError) as error:
         reason = f'{error} is missing' if isinstance(error, KeyError) else error
         raise UserError(f'--against={path}: not a complete benchmarks.json ({reason}); give one that an earlier '

@@ -40,8 +40,8 @@ bounds were raised because tests failed, and the tests were run again.
 
 Commands use the network only in four cases: if TensorFlow Datasets has to download a data set
 (`config.data.name='voicebank_demand'`, for example), if `config.log.wandb_project` names a project of Weights & Biases,
-if a path is an address of object storage, and to connect the processes of `--distributed`. A test runs a training, an evaluation and an enhancement and checks
-this.
+if a path is an address of object storage, and to connect the processes of `--distributed`. A test runs a training, an
+evaluation and an enhancement and checks this.
 
 ## Licences
 
