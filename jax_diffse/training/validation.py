@@ -1,6 +1,5 @@
 """Validation during training: the loss that selects the best checkpoint, and audio examples."""
 
-import operator
 from collections.abc import Iterable, Mapping
 
 import jax
@@ -23,7 +22,7 @@ class Validation:
     def __init__(self, training: Training):
         spec = training.spec
         self._training, self._system, self._mapping = training, spec.system, spec.mapping
-        self._averaged = jax.jit(operator.attrgetter('averaged'))
+        self._averaged = jax.jit(lambda state: state.averaged)
         self._eval_step = spec.mapping.map(state_lib.make_eval_step(spec.system, spec.train.seed))
         self._listen = jax.jit(_generator(spec.system) if isinstance(spec.system, Refiner) else _enhancer(spec.system))
         self._primary = jax.process_index() == 0
