@@ -1,9 +1,10 @@
 """Convolutions that several networks share. Arrays are channels last: `[B, T, F, C]` or `[B, T, C]`.
 
-On CPUs XLA's kernel gradients and transposed convolutions are several times slower than matrix products over shifted
-copies, so CPU programs use products. The forms of `conv` and `conv_same` for CPUs and for accelerators differ in their
-gradients only, so a program for several platforms, which is an export and contains no gradients, uses XLA's. Programs
-for TPUs alone use forms that fill their registers, see `folding` and `conv_same`.
+On CPUs XLA's transposed convolutions, and its kernel gradients of few examples or with a stride, are up to several
+times slower than matrix products over shifted copies, so CPU programs use products there. The forms of `conv` and
+`conv_same` for CPUs and for accelerators differ in their gradients only, so a program for several platforms, which is
+an export and contains no gradients, uses XLA's. Programs for TPUs alone use forms that fill their registers, see
+`folding` and `conv_same`.
 """
 
 import functools
@@ -16,6 +17,7 @@ from jax_diffse.networks.folding import LANES, Fold, Folds, over_rows
 from jax_diffse.networks.layers import product
 
 PRODUCT_ROWS = 1024  # of the products that make up a kernel's gradient
+MANY = 4  # examples from which on XLA's own gradient of a kernel is faster on CPUs, and compiled sooner
 SUBLANES = 8  # rows of a TPU's register
 _AXES = ('NHWC', 'HWIO', 'NHWC')
 
@@ -227,6 +229,8 @@ def _same_backward(stride, saved, gradient):
         (0, 0, 0), (0, frames - stride * (rows - 1) - 1, stride - 1),
         (0, bins - stride * (columns - 1) - 1, stride - 1), (0, 0, 0)))
     to_x = _native_same(spread, kernel[::-1, ::-1].swapaxes(2, 3), 1)
+    if stride == 1 and len(x) >= MANY:
+        return to_x, jax.vjp(lambda kernel: _native_same(x, kernel, 1), kernel)[1](gradient)[0]
     x = jnp.pad(x, ((0, 0), (kernel.shape[0] // 2,) * 2, (kernel.shape[1] // 2,) * 2, (0, 0)))
     return to_x, _sum_of_products(x, gradient, kernel.shape, (stride, stride))
 

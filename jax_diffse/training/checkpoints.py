@@ -17,6 +17,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from jax_diffse import files
 from jax_diffse.errors import NoRoomError, UserError
 from jax_diffse.runs import checksums, layout
+from jax_diffse.training.vector import to_trees, to_vectors
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class Checkpoints:
         Raises:
           NoRoomError: this checkpoint or the previous one cannot be written.
         """
-        step = int(state.step)
+        step, state = int(state.step), jax.jit(to_trees)(state)
         meta = layout.new_meta(self._config, self._sample_rate, history or {})
         items = {'variables': ocp.args.StandardSave(state.variables), 'meta': ocp.args.JsonSave(meta),
                  'optimizer': ocp.args.StandardSave(_optimizer_item(state))}
@@ -90,16 +91,18 @@ class Checkpoints:
         Raises:
           UserError: its structure differs.
         """
-        items = {'variables': ocp.args.StandardRestore(state.variables),
-                 'optimizer': ocp.args.StandardRestore(_optimizer_item(state))}
+        trees = to_trees(state)
+        items = {'variables': ocp.args.StandardRestore(trees.variables),
+                 'optimizer': ocp.args.StandardRestore(_optimizer_item(trees))}
         if state.ema:
-            items['ema'] = ocp.args.StandardRestore(state.ema)
+            items['ema'] = ocp.args.StandardRestore(trees.ema)
         try:
             restored = self._manager.restore(self.latest_step, args=ocp.args.Composite(**items))
         except (ValueError, KeyError) as error:
             raise layout.does_not_fit(self._workdir, self.latest_step, error) from error
-        return state.replace(**restored['variables'], **restored['optimizer'],
-                             ema=restored['ema'] if state.ema else state.ema)
+        found = state.replace(**restored['variables'], **restored['optimizer'],
+                              ema=restored['ema'] if state.ema else state.ema)
+        return to_vectors(found, state)
 
     def meta(self) -> dict[str, Any]:
         """The metadata of the latest checkpoint, with 'config' and the 'history' of the training."""

@@ -13,6 +13,7 @@ import optax
 from jax_diffse.errors import UserError
 from jax_diffse.systems.base import System, Variables
 from jax_diffse.training.parallel import AXIS
+from jax_diffse.training.vector import Vector, to_trees, to_vectors
 
 DECAYS = ('plateau', 'cosine', 'constant')
 SMALLEST_FALL = 1e-8  # the plateau rule ignores smaller reductions of the learning rate (torch's `eps`)
@@ -49,11 +50,11 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """Returns the optimiser without the learning rate, which the train step applies."""
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     adam = _scale_by_keras_adam() if config.keras else optax.scale_by_adam()
-    return optax.chain(*clip, _coupled_l2(config.l2), adam)
+    return optax.chain(*clip, _coupled_l2(config.l2) if config.l2 else optax.identity(), adam)
 
 
 def _coupled_l2(l2: float) -> optax.GradientTransformation:
-    """Adds l2 * parameter to every gradient that is not all zero.
+    """Adds l2 * parameter to the gradient of every array that is not all zero.
 
     A parameter that the loss does not depend on has a zero gradient; torch's Adam skips it, while Adam would turn the
     smallest decay into full steps.
@@ -61,7 +62,8 @@ def _coupled_l2(l2: float) -> optax.GradientTransformation:
     def decayed(gradient, parameter):
         return gradient + jnp.where(jnp.max(jnp.abs(gradient)) > 0, l2, 0.0) * parameter
 
-    return optax.stateless(lambda updates, params: jax.tree.map(decayed, updates, params))
+    return optax.stateless(
+        lambda gradient, params: to_vectors(jax.tree.map(decayed, to_trees(gradient), to_trees(params)), gradient))
 
 
 def _scale_by_keras_adam(b1: float = 0.9, b2: float = 0.999, epsilon: float = 1e-7) -> optax.GradientTransformation:
@@ -114,32 +116,34 @@ class TrainState(flax.struct.PyTreeNode):
     """The state that a run resumes from, besides its config."""
 
     step: jax.Array
-    params: Any  # {group: tree}
+    params: Any  # {group: `Vector` if it is trained, else a tree}
     batch_stats: Any  # {group: tree}
-    opt_state: Any  # {trained group: state}
-    ema: Any  # {trained group: tree}, or {} without averaging
+    opt_state: Any  # {trained group: state, with vectors}
+    ema: Any  # {trained group: `Vector`}, or {} without averaging
     plateau: Any
     best: jax.Array  # lowest validation loss so far
     stale: jax.Array  # validations since then
 
     @property
     def variables(self):
-        return {'params': self.params, 'batch_stats': self.batch_stats}
+        """The system's variables, as trees."""
+        return {'params': to_trees(self.params), 'batch_stats': self.batch_stats}
 
     @property
     def averaged(self):
         """The variables with averaged weights, if averaging is on."""
-        return {**self.variables, 'params': {**self.params, **self.ema}}
+        return {'params': to_trees({**self.params, **self.ema}), 'batch_stats': self.batch_stats}
 
 
 def create(system: System, config: OptimizerConfig, ema_decay: float, variables: Variables) -> TrainState:
     """The state of a run before its first step, from the system's initial variables."""
-    params = variables['params']
     optimizer = make_optimizer(config)
+    trained = {group: Vector.of(variables['params'][group]) for group in system.losses}
+    params = {**variables['params'], **trained}
     return TrainState(
         step=jnp.int32(0), params=params, batch_stats=variables.get('batch_stats', {}),
-        opt_state={group: optimizer.init(params[group]) for group in system.losses},
-        ema=jax.tree.map(jnp.copy, {group: params[group] for group in system.losses}) if ema_decay else {},
+        opt_state={group: optimizer.init(vector) for group, vector in trained.items()},
+        ema=jax.tree.map(jnp.copy, trained) if ema_decay else {},
         plateau=optax.contrib.reduce_on_plateau().init({'scale': jnp.float32(1)}),
         best=jnp.float32(jnp.inf), stale=jnp.int32(0))
 
@@ -198,7 +202,7 @@ def group_gradient(loss_fn, group, variables, batch, keys, accumulate):
         those of the parts.
 
     Returns:
-      gradient, batch statistics, {'loss': mean, ...}; equal on all replicas.
+      gradient as a `Vector`, batch statistics, {'loss': mean, ...}; equal on all replicas.
     """
     params = variables['params']
 
@@ -210,7 +214,7 @@ def group_gradient(loss_fn, group, variables, batch, keys, accumulate):
     def part(batch_stats, inputs):
         (_, (batch_stats, sums, weight)), gradient = jax.value_and_grad(objective, has_aux=True)(
             params[group], batch_stats, *inputs)
-        return batch_stats, (gradient, sums, weight)
+        return batch_stats, (Vector.of(gradient), sums, weight)
 
     if accumulate == 1:
         batch_stats, totals = part(variables['batch_stats'], (batch, keys))

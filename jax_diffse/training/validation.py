@@ -22,6 +22,7 @@ class Validation:
     def __init__(self, training: Training):
         spec = training.spec
         self._training, self._system, self._mapping = training, spec.system, spec.mapping
+        self._averaged = jax.jit(lambda state: state.averaged)
         self._eval_step = spec.mapping.map(state_lib.make_eval_step(spec.system, spec.train.seed))
         self._listen = jax.jit(_generator(spec.system) if isinstance(spec.system, Refiner) else _enhancer(spec.system))
         self._primary = jax.process_index() == 0
@@ -33,7 +34,7 @@ class Validation:
           The state, with the best loss and the learning-rate plateau updated, and the loss; None instead of the loss if
           the run must stop immediately.
         """
-        training, variables = self._training, state.averaged
+        training, variables = self._training, self._averaged(state)
         means = evaluate(self._eval_step, variables, training.validation_batches(), self._mapping)
         if training.stop.immediate:
             return state, None

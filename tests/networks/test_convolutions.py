@@ -93,11 +93,11 @@ def test_conv_transpose_equals_torch(form, kernel, padding, extra):
 
 
 @pytest.mark.parametrize('form', SAME_FORMS)
-@pytest.mark.parametrize(('size', 'stride', 'frames', 'bins'), [
-    (3, 1, 5, 8), (3, 2, 6, 8), (3, 2, 7, 5), (5, 2, 7, 6),
-    (3, 1, 11, 512), (3, 2, 13, 1024)])  # the kernel's gradient: parts of two frames, one left over
-def test_conv_same_equals_torch(form, size, stride, frames, bins):
-    x, kernel = random(2, frames, bins, 3), random(size, size, 3, 4)
+@pytest.mark.parametrize(('batch', 'size', 'stride', 'frames', 'bins'), [
+    (2, 3, 1, 5, 8), (2, 3, 2, 6, 8), (2, 3, 2, 7, 5), (2, 5, 2, 7, 6), (convolutions.MANY, 3, 1, 5, 8),
+    (2, 3, 1, 11, 512), (2, 3, 2, 13, 1024)])  # the kernel's gradient: parts of two frames, one left over
+def test_conv_same_equals_torch(form, batch, size, stride, frames, bins):
+    x, kernel = random(batch, frames, bins, 3), random(size, size, 3, 4)
     expected = torch_with_gradients(
         lambda x, k: torch.nn.functional.conv2d(x, k, stride=stride, padding=size // 2), x, kernel, (3, 2, 0, 1))
     assert_all_close(with_gradients(lambda x, k: SAME_FORMS[form](x, k, stride), x, kernel), expected)

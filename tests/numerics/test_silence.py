@@ -25,6 +25,7 @@ from jax_diffse.systems.segan import Segan
 from jax_diffse.systems.sgmse import Sgmse
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.parallel import Parallel
+from jax_diffse.training.vector import to_trees
 from tests.numerics.precision import LOSSES
 from tests.reference import random_variables
 
@@ -84,8 +85,8 @@ def gradients(name):
             batch = batch | {f'{kind}_spec': front_end.analyze(batch[kind] * gain, batch['num_samples'])
                              for kind in ('clean', 'noisy')}
         keys = jax.random.split(jax.random.key(0), len(batch['clean']))
-        return {group: state_lib.group_gradient(loss, group, variables, batch, keys, 1)
-                for group, loss in system.losses.items()}
+        return to_trees({group: state_lib.group_gradient(loss, group, variables, batch, keys, 1)
+                         for group, loss in system.losses.items()})
 
     return Parallel(devices=jax.devices()[:1]).map(step), random_variables(shapes(system))
 

@@ -112,8 +112,8 @@ def test_released_steps_of_adam_and_of_the_averages():
         batch = {'factor': np.float32([given['gradient_scale'] * factor]), 'num_samples': np.ones(1, np.int32)}
         state, _ = step(state, parallel.shard(batch))
     entries = conversion.entries(system.network, system.front_end.num_bins)
-    for key, tree in (('step/update', state.params), ('step/ema', state.ema)):
-        change = jax.tree.map(np.subtract, jax.device_get(tree[GROUP]), params)
+    for key, variables in (('step/update', state.variables), ('step/ema', state.averaged)):
+        change = jax.tree.map(np.subtract, jax.device_get(variables['params'][GROUP]), params)
         found = layouts.to_torch(entries, {'params': change})
         np.testing.assert_array_equal(found[conversion.FROZEN], 0)  # averages too, to the last bit
         fixture.check_table(key, {name: found[name] for name in fixture.names(key)}, of_largest=1e-5)

@@ -17,6 +17,7 @@ from jax_diffse.conversion import layouts
 from jax_diffse.diffusion import ddpm
 from jax_diffse.systems.dr_diffuse import TRAINING, DrDiffuse
 from jax_diffse.training import state as training
+from jax_diffse.training.vector import to_trees
 from tests import reference
 from tests.numerics.precision import double, wide
 
@@ -93,7 +94,7 @@ def gradient_step(system: DrDiffuse, variables, batch, random):
         return training.group_gradient(loss_of(system, random), group, variables, batch, keys, accumulate=1)
 
     result = jax.vmap(replica, axis_name=training.AXIS)(*jax.tree.map(lambda x: x[None], (batch, random)))
-    return jax.tree.map(lambda x: x[0], result)
+    return to_trees(jax.tree.map(lambda x: x[0], result))
 
 
 def take_step(system: DrDiffuse, variables, batch, random: tuple = ()) -> Step:

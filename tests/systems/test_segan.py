@@ -165,12 +165,13 @@ def test_the_generator_meets_the_discriminator_that_was_just_updated():
     state, metrics = step(state, mapping.shard(batch | {'index': np.arange(4)}))  # over four devices
     assert float(metrics['discriminator/loss']) == pytest.approx(float(d_loss), rel=1e-5)
     assert float(metrics['generator/loss']) == pytest.approx(float(g_loss), rel=1e-4)
+    params = state.variables['params']
     for i in range(2):  # biases in front of a normalisation: Adam makes full steps of gradients that are rounding
-        for tree in (state.params['discriminator'], discriminator):
+        for tree in (params['discriminator'], discriminator):
             tree[f'conv_{i}'].pop('bias')
         for tree in (state.batch_stats['discriminator'], stats['discriminator']):
             tree[f'norm_{i}'].pop('mean')
-    for found, expected in ((state.params['discriminator'], discriminator), (state.params['generator'], generator),
+    for found, expected in ((params['discriminator'], discriminator), (params['generator'], generator),
                             (state.batch_stats['discriminator'], stats['discriminator'])):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), found, expected)
     assert {'discriminator/real', 'discriminator/fake', 'discriminator/accuracy', 'discriminator/gradient_norm',

@@ -16,6 +16,7 @@ from jax_diffse.systems.dr_diffuse import DrDiffuse
 from jax_diffse.training import state as state_lib
 from jax_diffse.training.parallel import AXIS, MAPPERS, Parallel
 from jax_diffse.training.state import OptimizerConfig
+from jax_diffse.training.vector import Vector
 from tests import reference
 from tests.reference import random_variables
 from tests.toys import Toy, Trainable
@@ -110,7 +111,7 @@ def test_devices_give_the_same_loss_and_statistics_of_a_real_system(system):
 
 def test_gradient_is_that_of_the_weighted_mean_loss():
     """Against a finite difference of the mean over all real frames of the batch, through the batch statistics."""
-    batch, params = make_batch(), create(SYSTEM, OptimizerConfig(), 0.0, seed=1).params
+    batch, params = make_batch(), SYSTEM.init(jax.random.key(1))['params']
     stats = SYSTEM.init(jax.random.key(1))['batch_stats']
     direction = jax.tree.map(
         lambda p: np.random.default_rng(p.size).standard_normal(p.shape).astype(np.float32), params)
@@ -136,7 +137,7 @@ def test_gradient_is_that_of_the_weighted_mean_loss():
 
     assert means['loss'] == pytest.approx(float(loss(0.0)), rel=1e-5)
     numeric = (float(loss(1e-3)) - float(loss(-1e-3))) / 2e-3
-    assert optax.tree.vdot(found, direction['toy']) == pytest.approx(numeric, rel=2e-2)
+    assert optax.tree.vdot(found.tree(), direction['toy']) == pytest.approx(numeric, rel=2e-2)
 
 
 def test_accumulation_averages_the_gradients_of_its_parts():
@@ -195,8 +196,8 @@ def test_weights_and_averages_of_torch_adam_and_torch_ema(key, first):
     for i in range(3):
         batch = {'gradient': fixture.inputs[f'adam/grad{i}'][None], 'num_samples': np.ones(1, np.int32)}
         state, _ = step(state, parallel.shard(batch))
-        params.append(np.asarray(state.params['toy']['w']))
-        averages.append(np.asarray(state.ema['toy']['w']))
+        params.append(np.asarray(state.variables['params']['toy']['w']))
+        averages.append(np.asarray(state.averaged['params']['toy']['w']))
     fixture.check('adam/params', params)
     fixture.check(key, averages)
 
@@ -309,10 +310,10 @@ def test_frozen_groups_stay_as_they_are_and_have_no_optimiser_or_average():
 
 def test_l2_leaves_parameters_without_gradient_alone():
     """As in torch's Adam, which skips such a parameter; Adam would turn the decay into full steps."""
-    params = {'used': jnp.array([1.0, 2.0]), 'unused': jnp.array([3.0, 4.0])}
+    params = Vector.of({'used': jnp.array([1.0, 2.0]), 'unused': jnp.array([3.0, 4.0])})
     optimizer = state_lib.make_optimizer(OptimizerConfig(l2=1e-7))
-    gradient = {'used': jnp.array([0.0, 1e-3]), 'unused': jnp.zeros(2)}
-    update, _ = optimizer.update(gradient, optimizer.init(params), params)
+    gradient = Vector.of({'used': jnp.array([0.0, 1e-3]), 'unused': jnp.zeros(2)})
+    update = optimizer.update(gradient, optimizer.init(params), params)[0].tree()
     np.testing.assert_array_equal(update['unused'], 0)
     # l2 * 1 / (l2 * 1 + eps), with eps 1e-8: one entry of a used parameter may well have no gradient.
     np.testing.assert_allclose(update['used'][0], 1e-7 / (1e-7 + 1e-8), rtol=1e-4)
