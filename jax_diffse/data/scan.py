@@ -51,7 +51,7 @@ def survey(rules: Rules, root: str, paths: list[str] | None = None) -> tuple[Aud
     Raises:
       UserError: there is no such directory, or it has no audio file.
     """
-    return _once(_survey, root, rules) if paths is None else _survey(root, rules, paths)
+    return once(_survey, root, rules) if paths is None else _survey(root, rules, paths)
 
 
 def survey_rirs(root: str, sample_rate: int) -> tuple[list[AudioFile], dict[str, str]]:
@@ -60,20 +60,21 @@ def survey_rirs(root: str, sample_rate: int) -> tuple[list[AudioFile], dict[str,
     They may have any rate and number of channels, and at most `LONGEST_RIR` seconds. The first channel counts, and is
     resampled when it is read.
     """
-    return _once(_survey_rirs, root, sample_rate)
+    return once(_survey_rirs, root, sample_rate)
 
 
 @contextlib.contextmanager
 def folders_once() -> Iterator[None]:
     """Within it, a folder is searched once, however often `survey` or `survey_rirs` is called."""
-    token = _surveys.set({})
+    token = _surveys.set(_surveys.get() or {})
     try:
         yield
     finally:
         _surveys.reset(token)
 
 
-def _once(look: Callable, *given):
+def once(look: Callable, *given):
+    """Calls a function that looks at a folder, once within `folders_once`."""
     surveys = _surveys.get()
     if surveys is None:
         return look(*given)
