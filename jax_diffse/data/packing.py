@@ -25,7 +25,7 @@ from jax_diffse.data.config import Folders
 from jax_diffse.data.facts import Rules
 from jax_diffse.data.recordings import AudioFiles, folder_of
 from jax_diffse.data.speakers import speakers
-from jax_diffse.errors import UserError
+from jax_diffse.errors import StoreError, UserError
 
 ENCODINGS = ('flac', 'int16')
 SHARD_SAMPLES = 1 << 27  # of a shard; 2.3 hours at 16 kHz
@@ -235,6 +235,8 @@ def _is_complete(root: pathlib.Path, digest: str, shards: list[str]) -> bool:
             raise UserError(f'{root}: exists and is not a packed data set; choose another --output')
         else:
             return False
+    except StoreError as error:
+        raise UserError(f'{root}: cannot be read ({files.reason(error)})') from error
     except (OSError, ValueError, AttributeError):
         earlier = None
     if earlier != digest:
