@@ -73,6 +73,7 @@ def open_tfds(name: str, split: str, data_dir: str = '') -> TfdsSource:
     Raises:
       UserError: there is no such builder, config or split, or the data set cannot be prepared.
     """
+    files.given(data_dir or os.environ.get('TFDS_DATA_DIR', ''))  # prepares the client that TFDS uses for addresses
     if data_dir.startswith('s3://'):
         raise UserError(f'config.data.data_dir={data_dir}: TensorFlow Datasets reads no s3://, expected a folder of '
                         'this machine or an address of gs://')
