@@ -73,10 +73,10 @@ def open_tfds(name: str, split: str, data_dir: str = '') -> TfdsSource:
     Raises:
       UserError: there is no such builder, config or split, or the data set cannot be prepared.
     """
-    files.given(data_dir or os.environ.get('TFDS_DATA_DIR', ''))  # prepares the client that TFDS uses for addresses
     if data_dir.startswith('s3://'):
         raise UserError(f'config.data.data_dir={data_dir}: TensorFlow Datasets reads no s3://, expected a folder of '
                         'this machine or an address of gs://')
+    files.given(data_dir or os.environ.get('TFDS_DATA_DIR', ''))  # prepares the client that TFDS uses for addresses
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     try:
@@ -98,7 +98,7 @@ def open_tfds(name: str, split: str, data_dir: str = '') -> TfdsSource:
 def _reason(error: BaseException) -> str:
     """Why a preparation failed; TFDS raises errors of object storage anew, with pages of text."""
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, StoreError):
+    while cause and not (isinstance(cause, StoreError) and cause.strerror):
         cause = cause.__cause__ or cause.__context__
     return files.reason(cause) if cause else ' '.join(str(error).split())
 
