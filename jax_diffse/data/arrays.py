@@ -104,6 +104,11 @@ class ArraySource:
 
     used = ''  # `share.take_share` takes shares
 
+    @property
+    def in_store(self) -> bool:
+        """Whether samples come from object storage."""
+        return isinstance(self.samples, StoredArray)
+
     def __len__(self) -> int:
         return len(self.places)
 

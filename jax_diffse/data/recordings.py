@@ -132,6 +132,11 @@ class AudioFiles(Sequence[AudioFile]):
         """
         return self.store.source(row, block) if isinstance(self.store, Objects) else self.path(row)
 
+    @property
+    def in_store(self) -> bool:
+        """Whether they are in object storage."""
+        return files.is_address(self.prefix)
+
     def path(self, row: int) -> str:
         """The path of the file of a row of the facts."""
         return self.prefix + self.facts.paths[row]

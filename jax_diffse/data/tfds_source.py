@@ -30,6 +30,7 @@ class TfdsSource:
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
         self.sample_rate = builder.info.metadata['sample_rate']  # Hz
+        self.in_store = files.is_address(builder.data_dir)
         self._records = builder.as_data_source(split)
 
     def __len__(self) -> int:

@@ -186,6 +186,13 @@ def test_missing_buckets_and_folders_are_one_line(bucket, store, upload, tmp_pat
     assert '\n' not in str(error.value)
 
 
+def test_more_threads_wait_for_objects_than_for_files(mix_folders, pair_folders, upload):
+    for folders in (mix_folders, pair_folders, Folders(speech=mix_folders.speech)):
+        remote = uploaded(upload, folders)
+        for split in ('train', 'validation', 'test'):
+            assert opened(remote, split, pad_seconds=3.0).in_store and not opened(folders, split).in_store
+
+
 def test_an_object_that_vanishes_ends_a_training_in_one_line(mix_folders, upload, store, bucket):
     source = opened(uploaded(upload, mix_folders))
     batches = pipeline.train_batches(source, None, batch_size=2, num_samples=3000, seed=0)
