@@ -5,6 +5,7 @@ After https://cloud.google.com/storage/docs/json_api/v1. `Store` can be told to 
 
 import base64
 import datetime
+import functools
 import hashlib
 import http.server
 import json
@@ -169,6 +170,12 @@ class Store:
                 items.append(described(bucket, name, objects[name]))
             last = entry
         return {'kind': 'storage#objects', 'items': items, 'prefixes': prefixes}
+
+
+@functools.cache
+def shared() -> Store:
+    """The store of this process: clients read its address once."""
+    return Store()
 
 
 def described(bucket: str, name: str, found: Object) -> dict:

@@ -24,6 +24,7 @@ from tests.bad_input.givens import (
 )
 from tests.bad_input.packing import PACKING
 from tests.bad_input.selections import SELECTIONS
+from tests.bad_input.stored import STORED
 from tests.bad_input.world import Case, cut, data, empty_folder, fifo, link, pairs, sound, wav
 
 # ------------------------------------------------------------------------------------------------------ evaluate
@@ -322,26 +323,29 @@ CONVERSIONS = [
          2, 'config.model.depth'),
     Case('NISQA from another file', f'{CONVERT} nisqa x.pt', (segan_file('x.pt'),), 2, 'x.pt: has the SHA-256'),
 ]
-GS, PAIRS = 'gs://bucket/x', '--config.data.train.clean=clean --config.data.train.noisy=noisy'
+GS, PAIRS = 'http://host/x', '--config.data.train.clean=clean --config.data.train.noisy=noisy'
 ADDRESSES = [
-    *(Case(f'an address for {flag}', command, (pairs(), A), 2, '^error: (s3|gs)://bucket/x: an address, expected a')
+    *(Case(f'an address for {flag}', command, (pairs(), A), 2, 'http://host/x: an address of http://, expected a path')
       for flag, command in (
         ('--workdir of enhance', f'jax-diffse enhance --workdir {GS} --output out in'),
         ('--output of enhance', f'jax-diffse enhance --workdir runs/half --output {GS} in'),
-        ('a file', f'{ENHANCE} s3://bucket/x'), ('--noise', f'{ENHANCE} --noise {GS} in'),
+        ('a file', f'{ENHANCE} {GS}'), ('--noise', f'{ENHANCE} --noise {GS} in'),
         ('--processed', f'{REFINE} --noisy in --processed {GS}'), ('--preceding', f'{REFINE} --preceding {GS} in'),
         ('--workdir of evaluate', EVALUATE.replace('runs/half', GS)),
         ('--output of evaluate', EVALUATE.replace('report', GS)), ('--cache', f'{EVALUATE} --cache {GS}'),
         ('--clean', f'{BARE} --clean {GS} --noisy noisy'), ('--noise', f'{BARE} --speech clean --noise {GS}'),
         ('--compare', EVALUATE.replace('--workdir runs/half', f'--compare runs/half {GS}@steps=1')),
         ('--workdir of train', f'jax-diffse train --config toy.py --workdir {GS} {PAIRS}'),
-        ('--config', f'jax-diffse train --config {GS} --workdir runs/new'),
         ('a folder of data', f'jax-diffse train --config toy.py --workdir runs/new --config.data.train.speech={GS}'),
         ('config.data.data_dir', f'jax-diffse train --config toy.py --workdir runs/new --config.data.data_dir={GS}'),
         ('config.init_from', f'jax-diffse train --config toy.py --workdir runs/new --config.init_from={GS} {PAIRS}'),
         ('a checkpoint to convert', f'jax-diffse convert segan={GS} --workdir run'),
         ('--workdir of convert', f'jax-diffse convert segan=x.pt --workdir {GS}'),
         ('a file of NISQA', f'jax-diffse convert nisqa {GS}'))),
+    Case('an address for --config', f'jax-diffse train --config {GS} --workdir runs/new', (), 2,
+         '^error: --config=http://host/x: an address, expected the path of a file on this machine'),
+    Case('an address without a bucket', f'{ENHANCE} gs:///x', (), 2,
+         '^error: gs:///x: an address without the name of a bucket, expected gs://BUCKET/FOLDER'),
     Case('~ in paths', 'jax-diffse enhance --workdir=~/runs/half --output=~/out ~/in', (A, at_home), 0,
          'enhanced: it is the home folder', lambda: kept('in/a.wav', 'out/a.wav')),
     Case('~ in a key of the config', 'jax-diffse train --config ~/toy.py --workdir=~/runs/new '
@@ -354,5 +358,5 @@ SECTIONS = {
     'enhance: the files': FILES, 'enhance: input that works': GOOD_FILES, 'enhance: outputs': OUTPUTS,
     'enhance: flags': FLAGS, 'enhance: runs and refiners': RUNS, 'evaluate': [*EVALUATIONS, *PREPARED],
     'train': TRAININGS + SELECTIONS, 'convert': CONVERSIONS, 'pack': PACKING,
-    'Paths': ADDRESSES}
+    'Paths': ADDRESSES, 'Data in object storage': STORED}
 CASES = [case for cases in SECTIONS.values() for case in cases]

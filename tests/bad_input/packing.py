@@ -8,7 +8,7 @@ from tests.bad_input.world import Case, cut, data, pairs, sound, wav
 
 PACK = 'jax-diffse pack --speech clean --output packed'
 DATA = '--config.data.train.speech=packed'
-GS = 'gs://bucket/x'
+GS = 'http://host/x'
 
 
 def made(count: int):
@@ -44,9 +44,9 @@ PACKING = [
          'packed: exists and is not a packed data set'),
     Case('an output in the folder', f'{PACK}'.replace('packed', 'clean/packed'), (FOUR,), 2,
          '--output=clean/packed: lies in --speech=clean'),
-    Case('an unfinished data set of other files', PACK,
-         (FOUR, data('packed/unfinished_pack.json', b'{"digest": "x"}')), 2, 'packed: holds a data set of other files'),
-    Case('an address', PACK.replace('clean', GS), (), 2, 'gs://bucket/x: an address, expected a path'),
+    Case('an unfinished data set of other files', PACK, (FOUR, data('packed/unfinished_pack.json', b'{"digest": "x"}')),
+         2, 'packed: holds a data set of other files'),
+    Case('an address', PACK.replace('clean', GS), (), 2, 'http://host/x: an address of http://, expected a path'),
     Case('training on an unfinished data set', f'{TRAIN} {DATA}', (data('packed/unfinished_pack.json', b'{}'),), 2,
          'packed: a packed data set that is not finished; run its jax-diffse pack command again'),
     Case('training on a damaged data set', f'{TRAIN} {DATA}',
