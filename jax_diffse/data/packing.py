@@ -7,7 +7,6 @@ import io
 import json
 import os
 import pathlib
-import posixpath
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from array_record.python import array_record_module
 
 import jax_diffse.data.tf  # noqa: F401  hides accelerators before TFDS uses TensorFlow
 from jax_diffse import audio, audio_files, files
-from jax_diffse.data import columns, esc, packed, riegeli, scan
+from jax_diffse.data import columns, esc, lists, packed, riegeli, scan
 from jax_diffse.data.columns import Names
 from jax_diffse.data.config import Folders
 from jax_diffse.data.facts import Rules
@@ -145,7 +144,7 @@ def _plan(kind: str, folders: dict[str, str], options: PackOptions) -> _Plan:
     paths: list[str] | None = None
     surveys = []
     for name, folder in folders.items():
-        paths = _partners(folder, paths) if name == 'noisy' and paths else _listed(folder, options.listed)
+        paths = lists.partners(folder, paths) if name == 'noisy' and paths else lists.read(folder, options.listed)
         surveys.append(scan.survey(rules, folder, paths))
     found, bad = zip(*surveys)
     total = sum(map(len, (*found, *bad)))
@@ -173,50 +172,6 @@ def _plan(kind: str, folders: dict[str, str], options: PackOptions) -> _Plan:
 def _clips(folder: str, found: AudioFiles, options: PackOptions) -> dict[str, esc.Clip] | None:
     paths = audio_files.list_paths(folder) if options.listed else found.facts.paths
     return esc.clips(folder, list(map(audio_files.stem, paths)))
-
-
-def _partners(folder: str, listed: list[str]) -> list[str]:
-    """The paths below `folder` that may be partners of the listed ones, by name or else by file id."""
-    paths, names = audio_files.list_paths(folder), set(map(audio_files.stem, listed))
-    ids = set(map(scan.file_id, names))
-    found = [path for path in paths if audio_files.stem(path) in names]
-    found = found or [path for path in paths if scan.file_id(audio_files.stem(path)) in ids]
-    if not found:
-        raise UserError(f'{folder}: has no partner of a listed file')
-    return found
-
-
-def _listed(folder: str, path: str) -> list[str] | None:
-    """The paths that a file lists, below the folder, in the order of `audio_files.list_paths`; None without a file."""
-    if not path:
-        return None
-    try:
-        lines = files.path(path).read_text(encoding='utf-8-sig').split('\n')
-    except (OSError, ValueError) as error:
-        raise UserError(f'--list={path}: cannot be read ({files.reason(error)})') from error
-    found = set()
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        below = _below(folder, line)
-        if below.startswith('../'):
-            raise UserError(f'--list={path}: line {number}: {line} does not lie in {folder}')
-        if os.path.splitext(below)[1].lower() not in audio_files.EXTENSIONS:
-            raise UserError(f'--list={path}: line {number}: {line} is not an audio file by its extension')
-        found.add(below)
-    if not found:
-        raise UserError(f'--list={path}: lists no files, expected one path a line')
-    return sorted(found, key=lambda name: name.replace('/', '\0'))
-
-
-def _below(folder: str, line: str) -> str:
-    """The path below a folder, '../' and more if it is not there, of a path that may begin with the folder."""
-    if files.is_address(line):
-        above = f'{folder}/'
-        return posixpath.normpath(line.removeprefix(above)) if line.startswith(above) else f'../{line}'
-    if files.is_address(folder):
-        return posixpath.normpath(line)
-    return os.path.relpath(os.path.join(folder, line), folder).replace(os.sep, '/')
 
 
 def _is_complete(root: pathlib.Path, digest: str, shards: list[str]) -> bool:

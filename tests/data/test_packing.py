@@ -311,7 +311,8 @@ def test_a_file_that_changes_meanwhile_is_an_error(speech_folder, tmp_path, monk
     encode = packing._encode
 
     def later(path, *given):
-        write(tmp_path / 'speech' / 'spk0' / '0.flac', wave(0, 0.3))
+        if path.endswith('spk0/0.flac'):
+            write(tmp_path / 'speech' / 'spk0' / '0.flac', wave(0, 0.3))
         return encode(path, *given)
 
     monkeypatch.setattr(packing, '_encode', later)
