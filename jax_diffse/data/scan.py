@@ -66,7 +66,8 @@ def survey_rirs(root: str, sample_rate: int) -> tuple[list[AudioFile], dict[str,
 @contextlib.contextmanager
 def folders_once() -> Iterator[None]:
     """Within it, a folder is searched once, however often `survey` or `survey_rirs` is called."""
-    token = _surveys.set(_surveys.get() or {})
+    outer = _surveys.get()
+    token = _surveys.set({} if outer is None else outer)
     try:
         yield
     finally:

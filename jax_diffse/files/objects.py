@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+from typing import Any
 
 from jax_diffse.errors import StoreError
 from jax_diffse.files import store
@@ -101,7 +102,7 @@ class _Reader(io.RawIOBase):
     def tell(self) -> int:
         return self._at
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         data = self._source.read(self._at, self._at + len(buffer))
         buffer[:len(data)] = data
         self._at += len(data)

@@ -1,16 +1,18 @@
 """Data in object storage: what is read from there is what the same folders give on this machine."""
 
 import dataclasses
+import gc
 import os
 import pathlib
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from jax_diffse import audio, cli, files
-from jax_diffse.data import DataConfig, manifest, open_source, packed, packing, pipeline, riegeli
+from jax_diffse.data import DataConfig, manifest, open_source, packed, packing, pipeline, riegeli, scan
 from jax_diffse.data.config import Folders
 from jax_diffse.data.packing import PackOptions, pack
 from jax_diffse.errors import UserError
@@ -96,6 +98,22 @@ def test_every_object_is_read_once_and_then_never_again(mix_folders, upload, buc
     store.requests.clear()
     again.draw(0, 3000, np.random.default_rng(0))
     assert len(store.requests) == 2  # of the speech and of the noise
+
+
+def test_an_object_takes_at_most_300_bytes(bucket, monkeypatch):
+    """Simulated: 20 000 names."""
+    entry = files.Entry(10_000, 0.0, '17', '')
+    monkeypatch.setattr(files, 'listing', lambda root: {f'{root}/g{k // 200:04d}/{k:07d}.flac': entry
+                                                        for k in range(20_000)})
+    monkeypatch.setattr(scan, '_examine', lambda source, rules: scan.Finding(RATE, 8000, 1, scan.SOUND))
+    opened(Folders(speech=f'{bucket}/a'), 'test')  # loads modules
+    gc.collect()
+    tracemalloc.start()
+    source = opened(Folders(speech=f'{bucket}/b'), 'test')
+    gc.collect()
+    size = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(source) == 20_000 and size < 300 * 20_000
 
 
 def test_new_and_changed_objects_alone_are_read(speech_folder, upload, bucket, store, tmp_path):
