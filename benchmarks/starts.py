@@ -1,11 +1,15 @@
-"""Measures starts of a training on many files: from opening the data to the first batch.
+"""Measures starts of a training on many files, from opening the data to the first batch, and crops per second.
 
-A child process, `python -m benchmarks.starts SETTINGS`, is one start; it prints what it measured as JSON.
+The same files are read from a disk and from an emulator of object storage on this machine, one by one and packed. The
+emulator shows what requests cost the reader; a network adds its latency. A child process, `python -m benchmarks.starts
+SETTINGS`, is one start; it prints what it measured as JSON.
 """
 
+import contextlib
 import io
 import json
 import os
+import pathlib
 import resource
 import shutil
 import subprocess
@@ -18,6 +22,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from benchmarks import pipeline as crops
 from benchmarks.figures import Figure, LeftOut, figure
 from jax_diffse import audio_files
 from jax_diffse.data import DataConfig, manifest, open_training
@@ -27,13 +32,14 @@ from jax_diffse.data.facts import SOUND, Facts
 
 SAMPLE_RATE = 16_000  # Hz
 SECONDS, CLIPS = 2, 200  # of a file, and different ones
+CROP_SECONDS = 5.0  # that crops are counted for
 RESUMED = 100_000  # the step that a resumed start continues at
 SIMULATED = 100_000  # from this number on, files have no samples, and their manifest says that they have
 BATCH = 64
 
 
 def run(counts: tuple[int, ...], processes: tuple[int, ...]) -> Iterator[Figure]:
-    """Yields the seconds of the first start, the second one and one at a later step, of folders and packed.
+    """Yields the seconds of the first start, the second one and one at a later step, and crops per second.
 
     Args:
       counts: numbers of speech files; there is a tenth as many noise files. Very many files are simulated: they are
@@ -60,9 +66,36 @@ def run(counts: tuple[int, ...], processes: tuple[int, ...]) -> Iterator[Figure]
                 kinds['packed'] = Folders(speech=f'{root}/packed_speech', noise=f'{root}/packed_noise')
                 packing.pack(Folders(speech=speech), kinds['packed'].speech, packing.PackOptions())
                 packing.pack(Folders(noise=noise), kinds['packed'].noise, packing.PackOptions())
-            for kind, folders in kinds.items():
-                for number in processes:
-                    yield from starts(root, kind, folders, count, number)
+            with emulated(root, kinds if count < SIMULATED else {}) as in_store:
+                for kind, folders in (kinds | in_store).items():
+                    for number in processes:
+                        yield from starts(root, kind, folders, count, number)
+
+
+@contextlib.contextmanager
+def emulated(root: str, kinds: dict[str, Folders]) -> Iterator[dict[str, Folders]]:
+    """Copies folders into an emulator of object storage, which all clients use within it."""
+    if not kinds:
+        yield {}
+        return
+    from tests import gcs
+
+    store, known = gcs.Store(), {}
+    store.buckets['data'] = {}
+    for folder in (folder for folders in kinds.values() for folder in (folders.speech, folders.noise)):
+        for path in (path for path in pathlib.Path(folder).rglob('*') if path.is_file()):
+            data = path.read_bytes()
+            store.put('data', path.relative_to(root).as_posix(), known.setdefault(data, data), {}, {})
+    before = dict(os.environ)
+    os.environ.update(store.environment())
+    try:
+        yield {f'{kind}, object storage': Folders(**{
+            role: f'gs://data/{os.path.basename(getattr(folders, role))}' for role in ('speech', 'noise')})
+            for kind, folders in kinds.items()}
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        store.close()
 
 
 def starts(root: str, kind: str, folders: Folders, count: int, number: int) -> Iterator[Figure]:
@@ -76,10 +109,13 @@ def starts(root: str, kind: str, folders: Folders, count: int, number: int) -> I
         if simulated and what != 'second':
             continue
         given = {'speech': folders.speech, 'noise': folders.noise, 'step': step, 'count': number,
-                 'batch': not simulated}
+                 'batch': not simulated, 'crops': what == 'second' and not simulated}
         found = start_all(root, given, number)
         yield figure(subject, 'start', what, max(x['seconds'] for x in found), 's', 1, settings)
         if what == 'second':
+            if not simulated:
+                rate = sum(x['crops'] for x in found)
+                yield figure(subject, 'crops per second', 'mixtures', rate, '1/s', 1, settings)
             yield figure(subject, 'memory', 'data source', max(x['bytes'] for x in found), 'B', 1, settings)
 
 
@@ -137,7 +173,10 @@ def main() -> None:
                                          start_step=given['step'],
                                          process=pipeline.Process(given['index'], given['count']))
         next(batches)
-    print(json.dumps({'seconds': time.perf_counter() - started, 'bytes': taken}), flush=True)
+    found = {'seconds': time.perf_counter() - started, 'bytes': taken}
+    if given['crops']:
+        found['crops'] = crops.per_second(batches, CROP_SECONDS) * BATCH / given['count']
+    print(json.dumps(found), flush=True)
     os._exit(0)  # threads of TensorFlow would delay the exit
 
 

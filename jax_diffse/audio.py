@@ -50,7 +50,7 @@ class _Sound(NamedTuple):
     info: AudioInfo
     parts: tuple[containers.Part, ...]
     counts: tuple[int, ...]  # samples of each part
-    version: str  # of an object in object storage; '': a file on this machine
+    content: files.StoredObject | None  # of an object in object storage
 
 
 def info(path: str | os.PathLike) -> AudioInfo:
@@ -78,6 +78,8 @@ def read(path: str | os.PathLike, start: int = 0, stop: int | None = None) -> tu
     start, stop, _ = slice(start, stop).indices(sound.info.num_samples)
     seekable = (len(sound.parts) == 1 and sound.info.subtype in SEEKABLE
                 and sound.info.format not in FORMATS_WITHOUT_SEEK)
+    if sound.content and (not seekable or stop - start == sound.info.num_samples):
+        _read_whole(path, sound.content)
     at, found = start if seekable else 0, [np.zeros((0, sound.info.num_channels), np.float32)]
     for block in _blocks(path, sound, at, stop):
         found.append(block[max(start - at, 0):])
@@ -95,6 +97,8 @@ def blocks(path: str | os.PathLike, size: int) -> Iterator[np.ndarray]:
       UserError: see `read`.
     """
     sound = _look(path)
+    if sound.content:
+        _read_whole(path, sound.content)
     return _blocks(path, sound, 0, sound.info.num_samples, size)
 
 
@@ -128,9 +132,11 @@ def decode(data: bytes, path: str, start: int = 0, stop: int | None = None) -> n
 def _look(path) -> _Sound:
     with _errors(path):
         os.fspath(path).encode()  # reports and libsndfile need names in UTF-8
+        if isinstance(path, files.StoredObject):
+            return _examine(os.fspath(path), path.size, path)
         if files.is_address(path):
             entry = files.entry(path)
-            return _looked_at(os.fspath(path), entry.size, entry.version)
+            return _object_looked_at(os.fspath(path), entry.size, entry.version)
         if not os.path.isfile(path):  # opening a pipe that nobody writes to would block
             raise OSError('not a file')
         status = os.stat(path)
@@ -138,16 +144,19 @@ def _look(path) -> _Sound:
 
 
 @functools.lru_cache(maxsize=4096)
-def _looked_at(path: str, size: int, changed: int | str) -> _Sound:
-    """Examines a file; `changed` identifies its content.
+def _looked_at(path: str, size: int, changed: int) -> _Sound:
+    """Examines a file; `changed` is a time that only the system sets, while programs can set st_mtime."""
+    return _examine(path, size, None)
 
-    On this machine this is a time that only the system sets, while programs can set st_mtime; in object storage it is
-    the version.
-    """
+
+@functools.lru_cache(maxsize=2)  # a file and what another enhancer made of it are examined and read in turn
+def _object_looked_at(path: str, size: int, version: str) -> _Sound:
+    return _examine(path, size, files.StoredObject(path, size))
+
+
+def _examine(path: str, size: int, content: files.StoredObject | None) -> _Sound:
     if not size:
         raise ValueError(EMPTY)
-    version = changed if isinstance(changed, str) else ''
-    content = _content(path, version)
     parts = containers.parts(path, content)
     headers = [_part_info(path, content, parts, part) for part in parts]
     first, count = headers[0], sum(header.num_samples for header in headers)
@@ -158,20 +167,16 @@ def _looked_at(path: str, size: int, changed: int | str) -> _Sound:
             raise UserError(f'{path}: several files joined end to end, of {first.sample_rate} Hz with '
                             f'{first.num_channels} channels and of {header.sample_rate} Hz with {header.num_channels}; '
                             'expected one rate and one number of channels: split the file')
-    return _Sound(first._replace(num_samples=count), parts, tuple(header.num_samples for header in headers), version)
+    return _Sound(first._replace(num_samples=count), parts, tuple(header.num_samples for header in headers), content)
 
 
-def _content(path: str, version: str) -> bytes | None:
-    """The content of an object in object storage; None for a file on this machine."""
-    return _downloaded(path, version) if version else None
+def _read_whole(path, content: files.StoredObject) -> None:
+    """Reads all of an object at once, because its blocks would be read one after the other."""
+    with _errors(path):
+        content.whole()
 
 
-@functools.lru_cache(maxsize=2)  # a file and what another enhancer made of it are examined and read in turn
-def _downloaded(path: str, version: str) -> bytes:
-    return files.read_bytes(path)
-
-
-def _part_info(path, content: bytes | None, parts, part: containers.Part) -> AudioInfo:
+def _part_info(path, content: files.StoredObject | None, parts, part: containers.Part) -> AudioInfo:
     with _decoder(path, content, parts, part) as file:
         there = file.frames
         if file.subtype.startswith('MPEG') or there >= containers.UNSIZED // 2:
@@ -219,14 +224,14 @@ _CLAIMS = {
 _WIDTH = {'PCM_16': 2, 'PCM_24': 3, 'PCM_32': 4, 'FLOAT': 4, 'DOUBLE': 8}  # bytes; others: 1
 
 
-def _logged(path, content: bytes | None, file: soundfile.SoundFile) -> int:
+def _logged(path, content: files.StoredObject | None, file: soundfile.SoundFile) -> int:
     """Samples that the header of a rare container claims; 0 if it claims none."""
     if file.format not in _CLAIMS:
         return 0
     pattern, besides, in_bytes = _CLAIMS[file.format]
     text = file.extra_info
     if file.format == 'NIST':
-        with open(path, 'rb') if content is None else io.BytesIO(content) as header:
+        with open(path, 'rb') if content is None else content.open() as header:
             text = header.read(1024).decode('latin-1')
     found = re.search(pattern, text, re.MULTILINE if pattern.startswith('^') else 0)
     if not found:
@@ -245,10 +250,10 @@ class _InOneGo(soundfile.SoundFile):
         return False
 
 
-def _decoder(path, content: bytes | None, parts, part: containers.Part) -> soundfile.SoundFile:
+def _decoder(path, content: files.StoredObject | None, parts, part: containers.Part) -> soundfile.SoundFile:
     plain = len(parts) == 1 and not part.patch and part.sized
     if plain:
-        return _InOneGo(os.fspath(path) if content is None else io.BytesIO(content))
+        return _InOneGo(os.fspath(path) if content is None else content.open())
     return _InOneGo(containers.View(path, part, content))
 
 
@@ -267,9 +272,8 @@ def _blocks(path, sound: _Sound, start: int, stop: int, size: int | None = None)
     """
     size, place = size or max(BLOCK // sound.info.num_channels, 1), start
     with _errors(path):
-        content = _content(os.fspath(path), sound.version)
         for part, count in zip(sound.parts, sound.counts, strict=True):
-            with _decoder(path, content, sound.parts, part) as file:
+            with _decoder(path, sound.content, sound.parts, part) as file:
                 if start:
                     file.seek(start)
                 end = min(stop, place - start + count)  # of the part; bytes behind it may not be sound
@@ -277,7 +281,7 @@ def _blocks(path, sound: _Sound, start: int, stop: int, size: int | None = None)
                     try:
                         block = file.read(min(size, end - place), dtype='float32', always_2d=True)
                     except soundfile.SoundFileError as error:
-                        raise _damaged(path, content, sound, error) from error
+                        raise _damaged(path, sound, error) from error
                     if not len(block):
                         break
                     place += len(block)
@@ -286,12 +290,12 @@ def _blocks(path, sound: _Sound, start: int, stop: int, size: int | None = None)
             raise UserError(cut_off(path, place, sound.info.num_samples))
 
 
-def _damaged(path, content: bytes | None, sound: _Sound, error: soundfile.SoundFileError) -> UserError:
+def _damaged(path, sound: _Sound, error: soundfile.SoundFileError) -> UserError:
     """The message about a file that the decoder cannot finish; it says how many samples can be read."""
     place = 0
     with contextlib.suppress(soundfile.SoundFileError):
         for part in sound.parts:
-            with _decoder(path, content, sound.parts, part) as file:
+            with _decoder(path, sound.content, sound.parts, part) as file:
                 while got := len(file.read(1024, always_2d=True)):
                     place += got
     return UserError(f'{path}: cut off or damaged, {place} of {sound.info.num_samples} samples can be read '

@@ -5,7 +5,7 @@ import functools
 import os
 import pathlib
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from jax_diffse import files
 from jax_diffse.errors import UserError
@@ -55,31 +55,45 @@ def list_paths(root: str | os.PathLike) -> list[str]:
       UserError: there is no such directory.
     """
     root = os.fspath(root)
-    found, left_out = [], collections.Counter()
-    for path, reason in _objects(root) if files.is_address(root) else _local_files(root):
-        if reason:
-            left_out[reason] += 1
-        else:
-            found.append(path)
-    if left_out:
-        reasons = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
-        _say_once(f'{root}: left out {left_out.total()} of {left_out.total() + len(found)} files: '
-                  + ', '.join(f'{count} {reason}' for reason, count in reasons))
-    found.sort(key=lambda path: path.replace('/', '\0'))  # a folder comes before 'folder-2', as its parts do
-    return found
+    return list(list_objects(root)) if files.is_address(root) else _select(root, _local_files(root))
 
 
-def _objects(root: str) -> Iterator[tuple[str, str]]:
-    """Yields all objects below an address, and why they are left out, or ''."""
+def list_objects(root: str) -> dict[str, files.Entry]:
+    """Lists all audio files below an address as `list_paths` does, and returns what the listing says of each.
+
+    Raises:
+      UserError: there is nothing below the address, or it cannot be read.
+    """
     try:
         listed = files.listing(root)
     except OSError as error:
         raise UserError(f'{root}: cannot be read ({files.reason(error)})') from error
     if not listed:
         raise UserError(f'{root}: no such directory')
-    for address in listed:
-        path = address[len(root.rstrip('/')) + 1:]
-        yield path, _left_out_by_name(path)
+    above = root.rstrip('/') + '/'
+    paths = (address.removeprefix(above) for address in listed)
+    return {path: listed[above + path] for path in _select(root, ((path, _left_out_by_name(path)) for path in paths))}
+
+
+def _select(root: str, found: Iterable[tuple[str, str]]) -> list[str]:
+    """Sorts the paths that are not left out, and prints why others are.
+
+    Args:
+      root: the folder, for messages.
+      found: paths below it, and why each is left out, or ''.
+    """
+    kept, left_out = [], collections.Counter()
+    for path, reason in found:
+        if reason:
+            left_out[reason] += 1
+        else:
+            kept.append(path)
+    if left_out:
+        reasons = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+        _say_once(f'{root}: left out {left_out.total()} of {left_out.total() + len(kept)} files: '
+                  + ', '.join(f'{count} {reason}' for reason, count in reasons))
+    kept.sort(key=lambda path: path.replace('/', '\0'))  # a folder comes before 'folder-2', as its parts do
+    return kept
 
 
 def _local_files(root: str) -> Iterator[tuple[str, str]]:

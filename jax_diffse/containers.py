@@ -20,6 +20,8 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from jax_diffse import files
+
 Data = mmap.mmap | bytes
 
 # Sizes that programs write if they write to a pipe and do not know the size, give or take a header and a block.
@@ -67,26 +69,31 @@ _CHUNKS = {
 _AU = {b'.snd': '>', b'dns.': '<'}  # byte order
 
 
-def parts(path: str | os.PathLike, content: bytes | None = None) -> tuple[Part, ...]:
+def parts(path: str | os.PathLike, content: files.StoredObject | None = None) -> tuple[Part, ...]:
     """Finds the streams of a file, in order; one, unless files were joined end to end.
+
+    FLAC in object storage of which only a part is read counts as one stream, because all bytes would be searched.
 
     Args:
       path: the file.
-      content: of the file, if it is not on this machine.
+      content: of the file, if it is in object storage.
 
     Raises:
       OSError: the file cannot be read.
     """
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(open(path, 'rb') if content is None else io.BytesIO(content))
+        file = stack.enter_context(open(path, 'rb') if content is None else content.open())
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         magic = file.read(4)
         if magic in _CHUNKS or magic in _AU:
             found = _find_au(file, _AU[magic]) if magic in _AU else _find_sound(file, magic, size)
             return (_corrected(found, size) if found else Part(0, size),)
-        data: Data | None = content
-        if data is None:
+        if content and content.in_parts and magic == b'fLaC':
+            return (Part(0, size),)
+        if content:
+            data: Data = content.whole()
+        else:
             data = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         start = _behind_tag(data, 0)
         if data[start:start + 4] == b'fLaC':
@@ -333,8 +340,8 @@ def _holds_frames(data: Data, start: int, stop: int) -> bool:
 class View(io.RawIOBase):
     """A part of a file that reads like a file of its own."""
 
-    def __init__(self, path: str | os.PathLike, part: Part, content: bytes | None = None):
-        self._file = open(path, 'rb', buffering=0) if content is None else io.BytesIO(content)
+    def __init__(self, path: str | os.PathLike, part: Part, content: files.StoredObject | None = None):
+        self._file = open(path, 'rb', buffering=0) if content is None else content.open()
         self._part, self._at = part, 0
         self._seeking_end = False
 

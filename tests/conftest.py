@@ -70,12 +70,11 @@ def store():
     """
     from tests import gcs
 
-    store = gcs.Store()
+    store = gcs.shared()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in store.environment().items():
             patch.setenv(name, value)
         yield store
-    store.close()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ After https://cloud.google.com/storage/docs/json_api/v1. `Store` can be told to 
 
 import base64
 import datetime
+import functools
 import hashlib
 import http.server
 import json
@@ -21,6 +22,7 @@ class Object(NamedTuple):
     data: bytes
     generation: int
     updated: str
+    digests: dict[str, str]
     content_type: str = 'application/octet-stream'
     metadata: dict = {}
 
@@ -108,7 +110,7 @@ class Store:
             objects = self.bucket(bucket)
             _check_conditions(objects.get(name), query, 412)
             self._generation += 1
-            objects[name] = Object(bytes(data), self._generation, _now(),
+            objects[name] = Object(bytes(data), self._generation, _now(), _digests(data),
                                    resource.get('contentType', 'application/octet-stream'),
                                    resource.get('metadata') or {})
             return described(bucket, name, objects[name])
@@ -170,18 +172,24 @@ class Store:
         return {'kind': 'storage#objects', 'items': items, 'prefixes': prefixes}
 
 
+@functools.cache
+def shared() -> Store:
+    """The store of this process: clients read its address once."""
+    return Store()
+
+
 def described(bucket: str, name: str, found: Object) -> dict:
     """The resource of an object."""
     return {'kind': 'storage#object', 'id': f'{bucket}/{name}/{found.generation}', 'bucket': bucket, 'name': name,
             'size': str(len(found.data)), 'generation': str(found.generation), 'metageneration': '1',
             'updated': found.updated, 'timeCreated': found.updated, 'storageClass': 'STANDARD',
             'contentType': found.content_type, 'metadata': found.metadata, 'etag': f'{found.generation}',
-            **_digests(found)}
+            **found.digests}
 
 
-def _digests(found: Object) -> dict[str, str]:
-    return {'md5Hash': base64.b64encode(hashlib.md5(found.data).digest()).decode(),
-            'crc32c': base64.b64encode(google_crc32c.Checksum(found.data).digest()).decode()}
+def _digests(data: bytes) -> dict[str, str]:
+    return {'md5Hash': base64.b64encode(hashlib.md5(data).digest()).decode(),
+            'crc32c': base64.b64encode(google_crc32c.Checksum(bytes(data)).digest()).decode()}
 
 
 def _check_conditions(found: Object | None, query: dict, status_not_match: int) -> None:
@@ -288,7 +296,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return made
 
     def _media(self, found: Object) -> tuple[int, dict, bytes]:
-        hashes = _digests(found)
+        hashes = found.digests
         headers = {'Content-Type': found.content_type, 'x-goog-generation': str(found.generation),
                    'x-goog-metageneration': '1', 'x-goog-stored-content-length': str(len(found.data)),
                    'x-goog-hash': f'crc32c={hashes["crc32c"]},md5={hashes["md5Hash"]}',

@@ -34,7 +34,8 @@ def open_source(config: DataConfig, split: str) -> Source:
         raise ValueError(f'split must be one of {SPLITS}, got {split!r}')
     if split == 'train':
         _check_used(config)
-    source = _open(config, split)
+    with folders_once():
+        source = _open(config, split)
     if config.share_of(split)[0] < 1:
         print(f'{config.describe(split)}: {source.used}', flush=True)
     if split == 'train' or not config.pad_seconds or isinstance(source, MixSource):  # extended before mixing

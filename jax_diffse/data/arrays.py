@@ -1,4 +1,7 @@
-"""Prepared pairs in one `.npy` file as a `Source`, memory-mapped: `[B, 2, L]`, or tests by noise kind and SNR."""
+"""Prepared pairs in one `.npy` file as a `Source`: `[B, 2, L]`, or tests by noise kind and SNR.
+
+Files are memory-mapped; of an object in object storage, the pairs that are asked for are read.
+"""
 
 import collections
 import dataclasses
@@ -12,9 +15,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from jax_diffse import files
 from jax_diffse.data.config import DataConfig
 from jax_diffse.data.folders import held_out
 from jax_diffse.data.mixing import crop
+from jax_diffse.data.recordings import HEADER
 from jax_diffse.data.scan import is_silent
 from jax_diffse.errors import UserError
 
@@ -23,11 +28,54 @@ KINDS = {1: (None,), 2: ('seen', 'unseen')}  # noise kinds by length of the firs
 REASONS = {  # words of NumPy's errors -> what is wrong with the file
     'Python objects': 'holds Python objects, which are not loaded',
     'mmap length': 'cut off, shorter than its header says',
+    'Fortran': 'stored in Fortran order, so that its examples are not in one place each',
     'PK': 'an archive of arrays (.npz)'}
 LOUDEST = 100.0  # full scales; what is louder was scaled otherwise, as 16-bit samples stored in floating point are
 _BLOCK = 1 << 23  # samples that are checked at once; bounds the memory
 
 log = logging.getLogger(__name__)
+
+
+class StoredArray:
+    """An array of a `.npy` file in object storage; what is asked for is read, by one request.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is no such file, or damaged, or holds objects, or is in Fortran order.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        self._address = os.fspath(path)
+        source = files.StoredObject(self._address, files.entry(path).size, HEADER)
+        with source.open() as file:
+            readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            self.shape, fortran_order, self.dtype = readers[np.lib.format.read_magic(file)](file)
+            self._start = file.tell()
+        if self.dtype.hasobject:
+            raise ValueError('Python objects')
+        if fortran_order:
+            raise ValueError('Fortran order')
+        self.ndim, self.size = len(self.shape), math.prod(self.shape)
+        if source.size < self._start + self.size * self.dtype.itemsize:
+            raise ValueError('mmap length is greater than file size')
+
+    def __getitem__(self, index: tuple) -> np.ndarray:
+        """Reads `samples[index]` for an index of each leading axis, of which the last may be a slice.
+
+        Raises:
+          UserError: it cannot be read.
+        """
+        *leading, last = index
+        axes, below = self.shape[:len(index)], self.shape[len(index):]
+        start, stop, _ = (last if isinstance(last, slice) else slice(last, last + 1)).indices(axes[-1])
+        size = math.prod(below) * self.dtype.itemsize
+        first = self._start + size * int(np.ravel_multi_index((*leading, start), axes))
+        try:
+            data = files.read_bytes(self._address, first, first + size * (stop - start))
+            found = np.frombuffer(data, self.dtype).reshape(stop - start, *below)
+        except (OSError, ValueError) as error:  # ValueError: fewer bytes
+            raise UserError(f'{self._address}: cannot be read any more ({files.reason(error)})') from error
+        return found if isinstance(last, slice) else found[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +95,19 @@ class _Signal:
 
 @dataclasses.dataclass(frozen=True)
 class ArraySource:
-    """Pairs in a memory-mapped array; several threads may read from it."""
+    """Pairs in an array; several threads may read from it."""
 
     sample_rate: int  # Hz
-    samples: np.ndarray  # [..., 2, L], as stored; noisy first
+    samples: np.ndarray | StoredArray  # [..., 2, L], as stored; noisy first
     places: Sequence[tuple[int, ...]]  # index of every pair in the leading axes
     infos: Sequence[dict]  # 'id' of every pair, and for tests 'snr_db' and 'noise_kind'
 
     used = ''  # `share.take_share` takes shares
+
+    @property
+    def in_store(self) -> bool:
+        """Whether samples come from object storage."""
+        return isinstance(self.samples, StoredArray)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -90,7 +143,7 @@ def open_arrays(config: DataConfig, split: str) -> ArraySource:
       UserError: no such file, another format, or axes or samples that cannot be used.
     """
     key, folders, shared = config.folders_of(split)
-    path = pathlib.Path(folders.arrays)
+    path = files.path(folders.arrays)
     samples = _opened(path)
     _check_axes(path, samples, by_condition=split == 'test')
     seconds = samples.shape[-1] / config.sample_rate
@@ -98,7 +151,8 @@ def open_arrays(config: DataConfig, split: str) -> ArraySource:
         raise UserError(f'{path}: {seconds:.3f} s per example at {config.sample_rate} Hz, expected '
                         f'{config.min_seconds:g} s or more')
     conditions = _conditions(path, samples, config.test_snr_db)
-    bad = _bad_examples(path, os.stat(path).st_mtime_ns)
+    version = files.entry(path).version if files.is_address(path) else os.stat(path).st_mtime_ns
+    bad = _bad_examples(path, version)
     _report(path, bad, math.prod(samples.shape[:-2]), config.skip_bad)
     found = {info['id']: (place, info) for place, info in _listed(samples, conditions) if place not in bad}
     if split != 'validation' or not shared:
@@ -108,12 +162,12 @@ def open_arrays(config: DataConfig, split: str) -> ArraySource:
     return ArraySource(config.sample_rate, samples, *zip(*found.values()))
 
 
-def _opened(path: pathlib.Path) -> np.ndarray:
+def _opened(path: pathlib.Path) -> np.ndarray | StoredArray:
     """Maps the file into memory; nothing in it is executed."""
     try:
-        samples = np.lib.format.open_memmap(path, mode='r')
+        samples = StoredArray(path) if files.is_address(path) else np.lib.format.open_memmap(path, mode='r')
     except OSError as error:
-        raise UserError(f'{path}: cannot be read ({error.strerror})') from error
+        raise UserError(f'{path}: cannot be read ({files.reason(error)})') from error
     except Exception as error:  # NumPy raises many kinds for a damaged header
         reason = next((reason for words, reason in REASONS.items() if words in str(error)),
                       'not an array of NumPy (.npy), or damaged')
@@ -124,7 +178,7 @@ def _opened(path: pathlib.Path) -> np.ndarray:
     return samples
 
 
-def _check_axes(path: pathlib.Path, samples: np.ndarray, by_condition: bool) -> None:
+def _check_axes(path: pathlib.Path, samples: np.ndarray | StoredArray, by_condition: bool) -> None:
     shape = list(samples.shape)
     expected = '[B, 2, L]' + (' or [noise kind, dB class, B, 2, L]' if by_condition else '')
     if len(shape) not in ((3, 5) if by_condition else (3,)):
@@ -137,7 +191,7 @@ def _check_axes(path: pathlib.Path, samples: np.ndarray, by_condition: bool) -> 
         raise UserError(f'{path}: {shape[0]} noise kinds in {shape}, expected 2 (seen, unseen) or 1')
 
 
-def _conditions(path: pathlib.Path, samples: np.ndarray, snr_db: Sequence[float]) -> list[dict]:
+def _conditions(path: pathlib.Path, samples: np.ndarray | StoredArray, snr_db: Sequence[float]) -> list[dict]:
     """What is known of the examples below each place of the leading axes."""
     if samples.ndim == 3:
         return [{}]
@@ -149,7 +203,7 @@ def _conditions(path: pathlib.Path, samples: np.ndarray, snr_db: Sequence[float]
             for kind in KINDS[samples.shape[0]] for level in snr_db]
 
 
-def _listed(samples: np.ndarray, conditions: Sequence[dict]) -> Iterator[tuple[tuple[int, ...], dict]]:
+def _listed(samples: np.ndarray | StoredArray, conditions: Sequence[dict]) -> Iterator[tuple[tuple[int, ...], dict]]:
     """Place in the leading axes and information of every example."""
     *leading, count = samples.shape[:-2]
     width = max(4, len(str(count - 1)))
@@ -161,7 +215,7 @@ def _listed(samples: np.ndarray, conditions: Sequence[dict]) -> Iterator[tuple[t
 
 
 @functools.cache  # train and a validation split that is held out of it check the same file
-def _bad_examples(path: pathlib.Path, changed: int) -> dict[tuple[int, ...], str]:
+def _bad_examples(path: pathlib.Path, changed: int | str) -> dict[tuple[int, ...], str]:
     """Place of every example that cannot be used -> what is wrong with it."""
     del changed  # only part of the key
     samples, bad = _opened(path), {}
@@ -169,7 +223,7 @@ def _bad_examples(path: pathlib.Path, changed: int) -> dict[tuple[int, ...], str
     step = max(1, _BLOCK // (2 * length))
     for place, start in itertools.product(np.ndindex(*leading), range(0, count, step)):
         with np.errstate(over='ignore'):  # beyond float32: becomes infinite, and is reported
-            block = _scaled(samples[place][start:start + step])
+            block = _scaled(samples[*place, start:start + step])
         for k, pair in enumerate(block):
             reason = _reason(pair)
             if reason:

@@ -94,13 +94,14 @@ def read(path: str | os.PathLike, kind: str) -> tuple[Columns, dict]:
       OSError: there is no such file, or it cannot be read.
       ValueError: it is damaged, of another kind or of another version.
     """
-    open(path, 'rb').close()  # raises what ArrayRecord has no word for
     try:
-        reader = array_record_module.ArrayRecordReader(os.fspath(path))
-        try:
-            first, *stored = reader.read_all()
-        finally:
-            reader.close()
+        with files.local_copy(path) as copy:
+            open(copy, 'rb').close()  # raises what ArrayRecord has no word for
+            reader = array_record_module.ArrayRecordReader(os.fspath(copy))
+            try:
+                first, *stored = reader.read_all()
+            finally:
+                reader.close()
         header = json.loads(first)
         if (header['kind'], header['version']) != (kind, VERSION):
             raise ValueError(f'{path}: of another kind or version')

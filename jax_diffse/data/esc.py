@@ -4,13 +4,14 @@ Source: Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multi
 """
 
 import csv
+import io
 import os
 import pathlib
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jax_diffse import audio_files
+from jax_diffse import audio_files, files
 from jax_diffse.errors import UserError
 
 FOLDS = 5
@@ -44,8 +45,8 @@ def clips(root: str | os.PathLike, names: Sequence[str]) -> dict[str, Clip] | No
     """
     parents = {os.path.dirname(name) for name in names}
     if len(parents) == 1:
-        audio = pathlib.Path(root, *parents)
-        audio = audio if audio.name else audio.absolute()  # '.'
+        audio = files.path(root).joinpath(*parents)
+        audio = audio if audio.name else files.absolute(audio)  # '.'
         table = audio.parent / 'meta' / 'esc50.csv'
         if audio.name == 'audio' and (table.exists() or all(_CLIP.fullmatch(os.path.basename(x)) for x in names)):
             return _esc50(names, audio, table)
@@ -77,13 +78,12 @@ def _esc50(names: list[str], audio: pathlib.Path, table: pathlib.Path) -> dict[s
 def _read(table: pathlib.Path) -> dict[str, Clip]:
     """Reads the table: name of a file without extension -> clip."""
     try:
-        with open(table, encoding='utf-8-sig', newline='') as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or ()
+        text = table.read_bytes().decode('utf-8-sig')
+        reader = csv.DictReader(io.StringIO(text, newline=''))
+        rows, columns = list(reader), reader.fieldnames or ()
     except (OSError, ValueError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f'{table}: cannot be read ({reason}); expected the table of ESC-50, which has the classes of '
-                        'the clips') from error
+        raise UserError(f'{table}: cannot be read ({files.reason(error)}); expected the table of ESC-50, which has the '
+                        'classes of the clips') from error
     missing = [column for column in _COLUMNS if column not in columns]
     if missing:
         raise UserError(f'{table}: no column {", ".join(missing)}, expected {",".join(_COLUMNS)}')

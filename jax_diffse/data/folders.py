@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -28,9 +28,14 @@ class PairSource:
     """Pairs of files with equal names or file ids; an utterance has the name of its noisy file."""
 
     sample_rate: int  # Hz
-    clean: Sequence[AudioFile]
-    noisy: Sequence[AudioFile]
+    clean: AudioFiles
+    noisy: AudioFiles
     used: str = ''  # how many utterances of how many, if a share is used
+
+    @property
+    def in_store(self) -> bool:
+        """Whether samples come from object storage."""
+        return self.clean.in_store or self.noisy.in_store
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -66,8 +71,13 @@ class CleanSource:
     """Clean speech without a noisy counterpart, for priors; the clean speech also stands in for the noisy speech."""
 
     sample_rate: int  # Hz
-    clean: Sequence[AudioFile]
+    clean: AudioFiles
     used: str = ''  # how many utterances of how many, if a share is used
+
+    @property
+    def in_store(self) -> bool:
+        """Whether samples come from object storage."""
+        return self.clean.in_store
 
     def __len__(self) -> int:
         return len(self.clean)

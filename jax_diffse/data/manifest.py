@@ -1,9 +1,10 @@
 """Keeps what is known of the files of a folder from one start to the next.
 
-The manifest of a folder is a table of `facts.Facts` in the cache folder, named by the folder's real path. A row counts
-only while path, size and time of the file are the same, and a table that is damaged or of another version counts as
-none. So manifests may be removed, and several processes may write one at once. Files that cannot be read have no row
-and are looked at again, because the reason may be storage that failed for a moment.
+The manifest of a folder is a table of `facts.Facts` in the cache folder, named by the folder's real path or address. A
+row counts only while path, size and time (in Google Cloud Storage: generation) of the file are the same, and a table
+that is damaged or of another version counts as none. So manifests may be removed, and several processes may write one
+at once. Files that cannot be read have no row and are looked at again, because the reason may be storage that failed
+for a moment.
 """
 
 import contextlib
@@ -65,7 +66,8 @@ class Manifest:
             return
         try:
             columns.write(path, KIND, facts.columns(np.flatnonzero(facts.num_samples >= 0)))
-            launch.discard_oldest(path.parent, SIZE)
+            if not files.is_address(path):  # there, a lifecycle rule of the bucket can delete old objects
+                launch.discard_oldest(path.parent, SIZE)
         except OSError as error:
             log.warning('%s: what the check of the files found is not kept, so the next start checks them again: %s',
                         self.root, files.unwritable(path, error))

@@ -103,11 +103,12 @@ class Mixtures(Sequence[Mixture]):
       mixer: draws the recipes.
     """
 
-    def __init__(self, speech: Sequence[AudioFile], noise: AudioFiles, levels: Levels, count: int, clip: int = 0,
+    def __init__(self, speech: AudioFiles, noise: AudioFiles, levels: Levels, count: int, clip: int = 0,
                  pad: int = 0, mixer: Mixer = OFF):
         self._speech, self._noise, self._levels, self._mixer = speech, noise, levels, mixer
         self._count, self._clip, self._pad = count, clip, pad
         self._measured: dict[int, float] = {}  # mixture -> SNR
+        self.in_store = speech.in_store
 
     def __len__(self) -> int:
         return self._count
@@ -169,6 +170,11 @@ class MixSource:
     mixer: Mixer = OFF  # that `draw` draws from
     seen: frozenset[str] | None = None  # noise classes of training, if `info` is to tell seen from unseen ones
     used: str = ''  # how many utterances of how many, if a share is used
+
+    @property
+    def in_store(self) -> bool:
+        """Whether samples come from object storage."""
+        return self.mixtures.in_store or self.noise.in_store
 
     def __len__(self) -> int:
         return len(self.mixtures)

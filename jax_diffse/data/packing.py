@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pathlib
+import tempfile
 import time
 from collections.abc import Iterator
 
@@ -17,13 +18,13 @@ from array_record.python import array_record_module
 
 import jax_diffse.data.tf  # noqa: F401  hides accelerators before TFDS uses TensorFlow
 from jax_diffse import audio, audio_files, files
-from jax_diffse.data import columns, esc, packed, scan
+from jax_diffse.data import columns, esc, lists, packed, riegeli, scan
 from jax_diffse.data.columns import Names
 from jax_diffse.data.config import Folders
 from jax_diffse.data.facts import Rules
 from jax_diffse.data.recordings import AudioFiles, folder_of
 from jax_diffse.data.speakers import speakers
-from jax_diffse.errors import UserError
+from jax_diffse.errors import StoreError, UserError
 
 ENCODINGS = ('flac', 'int16')
 SHARD_SAMPLES = 1 << 27  # of a shard; 2.3 hours at 16 kHz
@@ -109,9 +110,9 @@ def pack(folders: Folders, output: str, options: PackOptions) -> str:
     if kind is None:
         raise UserError(f'{" and ".join(f"--{name}" for name in named) or "no folder"} given, expected --speech, '
                         '--noise, or --clean and --noisy')
-    root = pathlib.Path(output)
+    root = files.path(output)
     for name, folder in named.items():
-        if root.resolve().is_relative_to(pathlib.Path(folder).resolve()):
+        if _lies_in(root, files.path(folder)):
             raise UserError(f'--output={output}: lies in --{name}={folder}; choose a folder outside of it')
     plan = _plan(kind, named, options)
     digest, count = plan.digest(), int(plan.shards[-1]) + 1
@@ -129,6 +130,12 @@ def pack(folders: Folders, output: str, options: PackOptions) -> str:
     return f'{output}: {len(plan.first)} {kind}, {seconds / 3600:.2f} hours, in {count} shard(s)'
 
 
+def _lies_in(path: pathlib.Path, folder: pathlib.Path) -> bool:
+    if files.is_address(path) or files.is_address(folder):
+        return f'{path}/'.startswith(f'{folder}/')
+    return path.resolve().is_relative_to(folder.resolve())
+
+
 # ----------------------------------------------------------------------------------------------------------- planning
 
 
@@ -137,7 +144,7 @@ def _plan(kind: str, folders: dict[str, str], options: PackOptions) -> _Plan:
     paths: list[str] | None = None
     surveys = []
     for name, folder in folders.items():
-        paths = _partners(folder, paths) if name == 'noisy' and paths else _listed(folder, options.listed)
+        paths = lists.partners(folder, paths) if name == 'noisy' and paths else lists.read(folder, options.listed)
         surveys.append(scan.survey(rules, folder, paths))
     found, bad = zip(*surveys)
     total = sum(map(len, (*found, *bad)))
@@ -167,40 +174,6 @@ def _clips(folder: str, found: AudioFiles, options: PackOptions) -> dict[str, es
     return esc.clips(folder, list(map(audio_files.stem, paths)))
 
 
-def _partners(folder: str, listed: list[str]) -> list[str]:
-    """The paths below `folder` that may be partners of the listed ones, by name or else by file id."""
-    paths, names = audio_files.list_paths(folder), set(map(audio_files.stem, listed))
-    ids = set(map(scan.file_id, names))
-    found = [path for path in paths if audio_files.stem(path) in names]
-    found = found or [path for path in paths if scan.file_id(audio_files.stem(path)) in ids]
-    if not found:
-        raise UserError(f'{folder}: has no partner of a listed file')
-    return found
-
-
-def _listed(folder: str, path: str) -> list[str] | None:
-    """The paths that a file lists, below the folder, in the order of `audio_files.list_paths`; None without a file."""
-    if not path:
-        return None
-    try:
-        lines = pathlib.Path(path).read_text(encoding='utf-8-sig').split('\n')
-    except (OSError, ValueError) as error:
-        raise UserError(f'--list={path}: cannot be read ({getattr(error, "strerror", None) or error})') from error
-    found = set()
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        below = os.path.relpath(os.path.join(folder, line), folder).replace(os.sep, '/')
-        if below.startswith('../'):
-            raise UserError(f'--list={path}: line {number}: {line} does not lie in {folder}')
-        if os.path.splitext(below)[1].lower() not in audio_files.EXTENSIONS:
-            raise UserError(f'--list={path}: line {number}: {line} is not an audio file by its extension')
-        found.add(below)
-    if not found:
-        raise UserError(f'--list={path}: lists no files, expected one path a line')
-    return sorted(found, key=lambda name: name.replace('/', '\0'))
-
-
 def _is_complete(root: pathlib.Path, digest: str, shards: list[str]) -> bool:
     """Whether the whole data set is there already.
 
@@ -217,12 +190,15 @@ def _is_complete(root: pathlib.Path, digest: str, shards: list[str]) -> bool:
             raise UserError(f'{root}: exists and is not a packed data set; choose another --output')
         else:
             return False
+    except StoreError as error:
+        raise UserError(f'{root}: cannot be read ({files.reason(error)})') from error
     except (OSError, ValueError, AttributeError):
         earlier = None
     if earlier != digest:
         raise UserError(f'{root}: holds a data set of other files, or packed otherwise; remove it or choose another '
                         '--output')
-    return not plan.exists() and all((root / name).exists() for name in (packed.METADATA, *shards))
+    there = {path.name for path in root.iterdir()}
+    return packed.PLAN not in there and there >= {packed.METADATA, *shards}
 
 
 # ------------------------------------------------------------------------------------------------------------ writing
@@ -239,23 +215,33 @@ def _shard(root: pathlib.Path, plan: _Plan, shard: int, count: int, digest: str)
                 return table
         except (OSError, ValueError, KeyError):
             pass
-    places: list[list[int]] = []
+    starts: list[list[int]] = []
+    wanted: list[riegeli.Wanted] = []
     features = _features(plan)
     with files.atomic_write(path) as partial:
         writer = array_record_module.ArrayRecordWriter(os.fspath(partial), _OPTIONS)
         try:
             for record, payloads in _records(plan, plan.rows(shard), features):
                 writer.write(record)
-                places.append([number for payload in payloads for number in (record.index(payload), len(payload))])
+                starts.append([record.index(payload) for payload in payloads])
+                wanted += map(riegeli.Wanted.of, sorted(payloads, key=record.index))
             writer.close()
-        except RuntimeError as error:
+            table = _places(plan, starts, wanted, riegeli.find(partial, wanted))
+        except (RuntimeError, ValueError) as error:
             raise OSError(0, str(error), os.fspath(path)) from error
-        found = np.array(places, np.int64)
-        table = {f'{part}_{what}': found[:, 2 * k + j] for k, part in enumerate(plan.parts)
-                 for j, what in enumerate(('start', 'size'))}
         columns.write(table_path, packed.KIND, table, {'digest': digest})
-    print(f'{path}: {len(places)} recordings, shard {shard + 1} of {count}', flush=True)
+    print(f'{path}: {len(starts)} recordings, shard {shard + 1} of {count}', flush=True)
     return table
+
+
+def _places(plan: _Plan, starts: list[list[int]], wanted: list[riegeli.Wanted], offsets: list[int]) -> columns.Columns:
+    """The columns `packed.PLACES` of each part; `wanted` and `offsets` are in the order of the bytes of a record."""
+    shape = len(starts), len(plan.parts)
+    ranks = np.argsort(np.argsort(starts, axis=1, kind='stable'), axis=1)
+    sizes = np.take_along_axis(np.reshape([each.size for each in wanted], shape), ranks, axis=1)
+    found = np.stack([starts, sizes, np.take_along_axis(np.reshape(offsets, shape), ranks, axis=1)])
+    return {f'{part}_{what}': found[j, :, k].astype(np.int64) for k, part in enumerate(plan.parts)
+            for j, what in enumerate(packed.PLACES)}
 
 
 def _records(plan: _Plan, rows: list[int], features) -> Iterator[tuple[bytes, list[bytes]]]:
@@ -270,11 +256,11 @@ def _records(plan: _Plan, rows: list[int], features) -> Iterator[tuple[bytes, li
 
 
 def _record(plan: _Plan, i: int, features) -> tuple[bytes, list[bytes]]:
-    recordings = {part: found[i] for part, found in plan.parts.items()}
-    file = next(iter(recordings.values()))
+    file = plan.first[i]
     row = plan.first.rows[i]
     header = file.num_samples, int(plan.first.facts.sample_rate[row])
-    payloads = {part: _encode(recording.path, plan.encoding, header) for part, recording in recordings.items()}
+    payloads = {part: _encode(found.source(found.rows[i]), plan.encoding, header)
+                for part, found in plan.parts.items()}
     example = {'name': file.name, 'path': plan.first.facts.paths[row], 'speaker': plan.speakers[i],
                'sample_rate': header[1], 'num_samples': header[0]}
     if plan.kind == 'noise':
@@ -285,7 +271,7 @@ def _record(plan: _Plan, i: int, features) -> tuple[bytes, list[bytes]]:
     return features.serialize_example(example | stored), list(payloads.values())
 
 
-def _encode(path: str, encoding: str, header: tuple[int, int]) -> bytes:
+def _encode(path: str | files.StoredObject, encoding: str, header: tuple[int, int]) -> bytes:
     """Reads a file of so many samples at so many Hz, and encodes its samples, clipped to full scale."""
     samples, rate = audio.read(path)
     if (len(samples), rate) != header:
@@ -328,15 +314,29 @@ def _finish(root: pathlib.Path, plan: _Plan, tables: list[columns.Columns], dige
     about = {'kind': plan.kind, 'parts': list(plan.parts), 'encoding': plan.encoding, 'shard_lengths': lengths,
              'digest': digest}
     columns.write(root / packed.INDEX, packed.KIND, table, about)
-    size = sum((root / packed.shard_name(plan.kind, shard, len(lengths))).stat().st_size
-               for shard in range(len(lengths)))
-    tfds.folder_dataset.write_metadata(
-        data_dir=root, features=_features(plan), check_data=False, description=f'Recordings: {plan.kind}.',
-        split_infos=[tfds.core.SplitInfo(packed.SPLIT, lengths, size)],
-        metadata=tfds.core.MetadataDict(encoding=plan.encoding))
+    _write_metadata(root, plan, lengths)
     for shard in range(len(lengths)):
         _table_path(root, shard).unlink(missing_ok=True)
     (root / packed.PLAN).unlink()
+
+
+def _write_metadata(root: pathlib.Path, plan: _Plan, lengths: list[int]) -> None:
+    """Writes TFDS's metadata, the file that makes the data set complete last."""
+    shards = [packed.shard_name(plan.kind, shard, len(lengths)) for shard in range(len(lengths))]
+    with tempfile.TemporaryDirectory(prefix='jax_diffse_') as folder:
+        for name in shards:
+            pathlib.Path(folder, name).touch()  # TFDS wants names of files
+        tfds.folder_dataset.write_metadata(
+            data_dir=folder, features=_features(plan), check_data=False, description=f'Recordings: {plan.kind}.',
+            split_infos=[tfds.core.SplitInfo(packed.SPLIT, lengths, sum(_size(root / name) for name in shards))],
+            metadata=tfds.core.MetadataDict(encoding=plan.encoding))
+        names = {path.name for path in pathlib.Path(folder).iterdir()} - set(shards)
+        for name in sorted(names, key=lambda name: name == packed.METADATA):
+            files.write_text(root / name, pathlib.Path(folder, name).read_text(encoding='utf-8'))
+
+
+def _size(path: pathlib.Path) -> int:
+    return files.entry(path).size if files.is_address(path) else path.stat().st_size
 
 
 def _table_path(root: pathlib.Path, shard: int) -> pathlib.Path:

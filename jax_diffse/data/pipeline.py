@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jax_diffse.data import tf_spectral
+from jax_diffse.data.places import REQUESTS
 from jax_diffse.data.source import Source
 from jax_diffse.data.tf import tf
 from jax_diffse.errors import UserError
@@ -74,7 +75,7 @@ def train_batches(source: Source, front_end: FrontEnd | None, *, batch_size: int
 
     examples = tf.data.Dataset.range(start_step * rows, sys.maxsize).map(
         lambda k: (k // rows * batch_size + process.index * rows + k % rows, num_samples))
-    return _batches(examples, fetch, front_end, rows)
+    return _batches(examples, fetch, front_end, rows, _workers(source))
 
 
 def eval_batches(source: Source, front_end: FrontEnd | None, *, batch_size: int, max_samples: int | None = None,
@@ -105,7 +106,7 @@ def eval_batches(source: Source, front_end: FrontEnd | None, *, batch_size: int,
 
     mine = order[:, process.index * rows:(process.index + 1) * rows].reshape(-1)
     examples = tf.data.Dataset.from_tensor_slices((mine.astype(np.int64), np.repeat(padded, rows).astype(np.int32)))
-    return _batches(examples, fetch, front_end, rows)
+    return _batches(examples, fetch, front_end, rows, _workers(source))
 
 
 @functools.lru_cache(maxsize=4)  # consecutive examples share an epoch, or lie around the end of one
@@ -133,11 +134,17 @@ def _rows(batch_size, process_count) -> int:
     return batch_size // process_count
 
 
+def _workers(source: Source) -> int:
+    """The number of threads that fetch examples: one for each core, or more if they mostly wait."""
+    cores = os.cpu_count() or 1
+    return max(cores, REQUESTS) if source.in_store else cores
+
+
 def _length(source, i) -> int:
     return source.info(i).get('num_samples') or len(source.read(i)[0])
 
 
-def _batches(examples: tf.data.Dataset, fetch: Callable, front_end, rows: int) -> Iterator[Batch]:
+def _batches(examples: tf.data.Dataset, fetch: Callable, front_end, rows: int, workers: int) -> Iterator[Batch]:
     """Fetches the examples `(index, padded length)` in parallel, in order, and batches them by `rows`."""
     failures = []
 
@@ -152,13 +159,13 @@ def _batches(examples: tf.data.Dataset, fetch: Callable, front_end, rows: int) -
         waves = tf.ensure_shape(tf.numpy_function(load, [index], tf.float32), [2, None])
         return _example(waves, index, tf.cast(length, tf.int32), front_end)
 
-    workers = os.cpu_count() or 1
     options = tf.data.Options()
     options.deterministic = True
     # There is nothing to tune, and the tuning thread may delay the exit by up to a minute.
     options.autotune.enabled = False
     options.threading.private_threadpool_size = workers
-    dataset = examples.map(example, num_parallel_calls=2 * workers).batch(rows).prefetch(2).with_options(options)
+    parallel = max(workers, 2 * (os.cpu_count() or 1))
+    dataset = examples.map(example, num_parallel_calls=parallel).batch(rows).prefetch(2).with_options(options)
     iterator = _iterate(dataset, failures)
     _open.add(iterator)
     return iterator

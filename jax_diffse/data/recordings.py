@@ -7,10 +7,12 @@ from typing import Protocol
 
 import numpy as np
 
-from jax_diffse import audio, audio_files
+from jax_diffse import audio, audio_files, files
 from jax_diffse.data.facts import Facts, Finding, Rules
 from jax_diffse.data.resampling import Resampling
 from jax_diffse.errors import UserError
+
+HEADER = 1 << 16  # bytes of an object that are read to know its length
 
 
 class Store(Protocol):
@@ -18,6 +20,22 @@ class Store(Protocol):
 
     def read(self, row: int, start: int, stop: int | None) -> np.ndarray:
         """Reads samples [start, stop) of the recording of a row, float32 `[N]`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Objects:
+    """Recordings in object storage, one in each object, a `Store`."""
+
+    prefix: str  # of the address of every object
+    facts: Facts
+
+    def source(self, row: int, block: int = 0) -> files.StoredObject:
+        """The object of a row, for `audio.read`."""
+        return files.StoredObject(self.prefix + self.facts.paths[row], int(self.facts.size[row]), block)
+
+    def read(self, row: int, start: int, stop: int | None) -> np.ndarray:
+        """Reads samples [start, stop) of the recording of a row, float32 `[N]`."""
+        return audio.read(self.source(row), start, stop)[0][:, 0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,11 +118,24 @@ class AudioFiles(Sequence[AudioFile]):
         Raises:
           UserError: it cannot be used.
         """
-        path = self.path(row)
-        self.facts.put(row, Finding(*audio.info(path)[:3]))
+        self.facts.put(row, Finding(*audio.info(self.source(row, HEADER))[:3]))
         problems = self.rules.header_problems(self.facts, np.array([row]))
         if problems:
-            raise UserError(f'{path}: {problems[row]}')
+            raise UserError(f'{self.path(row)}: {problems[row]}')
+
+    def source(self, row: int, block: int = 0) -> str | files.StoredObject:
+        """What `audio.read` reads for a row of the facts.
+
+        Args:
+          row: of a recording that is in a file or object of its own.
+          block: bytes of an object that are read at once, see `files.StoredObject`.
+        """
+        return self.store.source(row, block) if isinstance(self.store, Objects) else self.path(row)
+
+    @property
+    def in_store(self) -> bool:
+        """Whether they are in object storage."""
+        return files.is_address(self.prefix)
 
     def path(self, row: int) -> str:
         """The path of the file of a row of the facts."""

@@ -48,7 +48,7 @@ class Resampled:
     """A source at another rate, a `Source`; utterances are resampled when they are read."""
 
     def __init__(self, source: Source, sample_rate: int):
-        self._source, self.sample_rate, self.used = source, sample_rate, source.used
+        self._source, self.sample_rate, self.used, self.in_store = source, sample_rate, source.used, source.in_store
 
     def _of(self, num_samples: int) -> Resampling:
         return Resampling(num_samples, self._source.sample_rate, self.sample_rate)

@@ -1,13 +1,11 @@
 """Finds the audio files that cannot be used, before a training or an evaluation starts."""
 
-import array
 import concurrent.futures
 import contextlib
 import contextvars
+import functools
 import hashlib
 import logging
-import os
-import pathlib
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -18,9 +16,11 @@ from jax_diffse import audio, audio_files
 from jax_diffse.data.columns import Names
 from jax_diffse.data.facts import NAN, SILENT, SOUND, Facts, Finding, Rules
 from jax_diffse.data.manifest import Manifest
-from jax_diffse.data.recordings import AudioFile, AudioFiles
+from jax_diffse.data.places import Bucket, Disk, place
+from jax_diffse.data.recordings import HEADER, AudioFile, AudioFiles
 from jax_diffse.data.resampling import Resampling
 from jax_diffse.errors import UserError
+from jax_diffse.files import StoredObject
 
 SILENCE = 1e-5  # RMS, -100 dBFS: the rounding error of 16-bit samples
 LONGEST_RIR = 10.0  # seconds; collections of room impulse responses may hold recordings of noise, too
@@ -51,7 +51,7 @@ def survey(rules: Rules, root: str, paths: list[str] | None = None) -> tuple[Aud
     Raises:
       UserError: there is no such directory, or it has no audio file.
     """
-    return _once(_survey, root, rules) if paths is None else _survey(root, rules, paths)
+    return once(_survey, root, rules) if paths is None else _survey(root, rules, paths)
 
 
 def survey_rirs(root: str, sample_rate: int) -> tuple[list[AudioFile], dict[str, str]]:
@@ -60,20 +60,22 @@ def survey_rirs(root: str, sample_rate: int) -> tuple[list[AudioFile], dict[str,
     They may have any rate and number of channels, and at most `LONGEST_RIR` seconds. The first channel counts, and is
     resampled when it is read.
     """
-    return _once(_survey_rirs, root, sample_rate)
+    return once(_survey_rirs, root, sample_rate)
 
 
 @contextlib.contextmanager
 def folders_once() -> Iterator[None]:
     """Within it, a folder is searched once, however often `survey` or `survey_rirs` is called."""
-    token = _surveys.set({})
+    outer = _surveys.get()
+    token = _surveys.set({} if outer is None else outer)
     try:
         yield
     finally:
         _surveys.reset(token)
 
 
-def _once(look: Callable, *given):
+def once(look: Callable, *given):
+    """Calls a function that looks at a folder, once within `folders_once`."""
     surveys = _surveys.get()
     if surveys is None:
         return look(*given)
@@ -83,16 +85,16 @@ def _once(look: Callable, *given):
 
 
 def _survey(root: str, rules: Rules, paths: list[str] | None = None) -> tuple[AudioFiles, dict[str, str]]:
-    key = os.path.realpath(root)
+    where = place(root)
+    key = where.key
     if paths is None:
-        paths = audio_files.list_paths(root)
+        paths = where.paths()
     else:
         key += '\0' + hashlib.sha256('\0'.join(paths).encode(errors='surrogateescape')).hexdigest()
     if not paths:
         raise UserError(f'{root}: no audio files in this directory')
-    prefix = str(pathlib.Path(root, '_'))[:-1]
-    facts, failures = _look(Manifest(key, root), prefix, paths, rules)
-    return judge(AudioFiles(prefix, facts, rules, np.arange(len(facts))), failures)
+    facts, failures = _look(Manifest(key, root), where, paths, rules)
+    return judge(AudioFiles(where.prefix, facts, rules, np.arange(len(facts)), where.store(facts)), failures)
 
 
 def judge(files: AudioFiles, failures: dict[int, str]) -> tuple[AudioFiles, dict[str, str]]:
@@ -124,12 +126,12 @@ def _same_names(files: AudioFiles, kept: np.ndarray) -> dict[int, str]:
     return found
 
 
-def _look(manifest: Manifest, prefix: str, paths: list[str], rules: Rules) -> tuple[Facts, dict[int, str]]:
+def _look(manifest: Manifest, where: Disk | Bucket, paths: list[str], rules: Rules) -> tuple[Facts, dict[int, str]]:
     """Finds out what the rules ask of files; only new and changed files are opened, and what is found is kept.
 
     Args:
       manifest: of the folder.
-      prefix: of the path of every file.
+      where: the folder.
       paths: of the files, below the folder.
       rules: what has to be known.
 
@@ -137,11 +139,12 @@ def _look(manifest: Manifest, prefix: str, paths: list[str], rules: Rules) -> tu
       The facts, and why files cannot be read: row -> reason.
     """
     facts = Facts.unknown(Names.of(paths))
-    failures = {} if rules.check == 'none' else _stat(facts, prefix, paths)
+    trusting = rules.check == 'none' and not where.times_are_listed
+    failures = {} if trusting else where.stat(facts, paths)
     del paths
     known = manifest.load()
     if known:
-        facts.adopt(known, whatever_changed=rules.check == 'none')
+        facts.adopt(known, whatever_changed=trusting)
     if rules.check == 'none':
         return facts, failures
     if set(rules.undecided(facts).tolist()) - failures.keys():
@@ -151,36 +154,24 @@ def _look(manifest: Manifest, prefix: str, paths: list[str], rules: Rules) -> tu
                 facts.adopt(stored)
             todo = [row for row in rules.undecided(facts).tolist() if row not in failures]
             if todo:
-                failures |= _examine_all(manifest, prefix, facts, todo, rules)
+                failures |= _examine_all(manifest, where, facts, todo, rules)
     if known and facts.equals(known):
         facts = known  # in memory once
     manifest.remember(facts)
     return facts, failures
 
 
-def _stat(facts: Facts, prefix: str, paths: list[str]) -> dict[int, str]:
-    """Stores size and time of every file; returns why files cannot be read: row -> reason."""
-    failures, found = {}, array.array('q')  # which is faster than single elements of NumPy's arrays
-    for row, path in enumerate(paths):
-        try:
-            stat = os.stat(prefix + path)
-            found.extend((stat.st_size, stat.st_mtime_ns))
-        except OSError as error:
-            found.extend((0, 0))
-            failures[row] = ('a link that leads to no file' if os.path.islink(prefix + path) else
-                             f'cannot be read ({error.strerror})')
-    facts.size[:], facts.changed[:] = np.array(found).reshape(-1, 2).T
-    return failures
-
-
-def _examine_all(manifest: Manifest, prefix: str, facts: Facts, rows: list[int], rules: Rules) -> dict[int, str]:
+def _examine_all(manifest: Manifest, where: Disk | Bucket, facts: Facts, rows: list[int],
+                 rules: Rules) -> dict[int, str]:
     """Looks at files and stores what is found; returns why files cannot be read: row -> reason."""
     failures, said, saved = {}, time.monotonic(), time.monotonic()
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    recordings = AudioFiles(where.prefix, facts, rules, np.arange(len(facts)), where.store(facts))
+    block = 0 if rules.check == 'full' else HEADER
+    with concurrent.futures.ThreadPoolExecutor(where.workers) as pool:
         try:
             for start in range(0, len(rows), _PART):
                 part = rows[start:start + _PART]
-                found = pool.map(lambda path: _examine(path, rules), [prefix + facts.paths[row] for row in part])
+                found = pool.map(lambda row: _examine(recordings.source(row, block), rules), part)
                 for row, finding in zip(part, found, strict=True):
                     if isinstance(finding, str):
                         failures[row] = finding
@@ -281,7 +272,7 @@ def report_bad_files(bad: dict[str, str], total: int, skip_bad: bool,
     log.warning('left out %d of %d audio files:\n%s', len(bad), total, lines)
 
 
-def _examine(path: str, rules: Rules) -> Finding | str:
+def _examine(path: str | StoredObject, rules: Rules) -> Finding | str:
     """Looks at a file as closely as the rules ask -> what is found, or why it cannot be read."""
     try:
         header = Finding(*audio.info(path)[:3])
@@ -291,40 +282,50 @@ def _examine(path: str, rules: Rules) -> Finding | str:
         resampled = 0
         if content == SOUND and rules.sample_rate not in (0, header.sample_rate):
             change = Resampling(header.num_samples, header.sample_rate, rules.sample_rate)
-            silent = is_silent(AudioFile(path, '', change.num_resampled, change).read())
+            silent = is_silent(change.read(functools.partial(_first_channel, path)))
             resampled = -rules.sample_rate if silent else rules.sample_rate
         return header._replace(content=content, resampled=resampled)
     except UserError as error:
         return str(error).removeprefix(f'{path}: ')
 
 
+def _first_channel(path: str | StoredObject, start: int = 0, stop: int | None = None) -> np.ndarray:
+    return audio.read(path, start, stop)[0][:, 0]
+
+
 def _survey_rirs(root: str, sample_rate: int) -> tuple[list[AudioFile], dict[str, str]]:
-    paths = audio_files.find(root)
+    where = place(root)
+    paths = where.paths()
     if not paths:
         raise UserError(f'{root}: no audio files in this directory')
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(lambda path: _examine_rir(path, root, sample_rate), paths))
-    files: dict[str, AudioFile] = {}
+    facts = Facts.unknown(Names.of(paths))
+    if where.times_are_listed:
+        where.stat(facts, paths)
+    recordings = AudioFiles(where.prefix, facts, Rules(sample_rate, 0.0), np.arange(len(facts)), where.store(facts))
+    with concurrent.futures.ThreadPoolExecutor(where.workers) as pool:
+        results = list(pool.map(lambda row: _examine_rir(recordings, row), range(len(paths))))
+    good: dict[str, AudioFile] = {}
     bad = {}
-    for path, found in zip(paths, results, strict=True):
+    for row, found in enumerate(results):
         if isinstance(found, str):
-            bad[str(path)] = found
-        elif files.setdefault(found.name, found) is not found:
-            bad[str(path)] = f'has the same name as {files[found.name].path}'
-    return list(files.values()), bad
+            bad[recordings.path(row)] = found
+        elif good.setdefault(found.name, found) is not found:
+            bad[recordings.path(row)] = f'has the same name as {good[found.name].path}'
+    return list(good.values()), bad
 
 
-def _examine_rir(path: pathlib.Path, root: str, sample_rate: int) -> AudioFile | str:
+def _examine_rir(recordings: AudioFiles, row: int) -> AudioFile | str:
     """Returns the room impulse response, or what is wrong with it."""
+    path, source = recordings.path(row), recordings.source(row)
     try:
-        header = audio.info(path)
+        header = audio.info(source)
         seconds = header.num_samples / header.sample_rate
         if seconds > LONGEST_RIR:
             return f'{seconds:.1f} s long, expected a room impulse response of {LONGEST_RIR:g} s or less'
-        change = Resampling(header.num_samples, header.sample_rate, sample_rate)
-        file = AudioFile(str(path), audio_files.name(path, root), change.num_resampled,
-                         None if header.sample_rate == sample_rate else change)
-        samples = file.read()
+        recordings.facts.put(row, Finding(*header[:3]))
+        file = recordings[row]
+        read = functools.partial(_first_channel, source)  # an object is read once
+        samples = file.resampling.read(read) if file.resampling else read()
     except UserError as error:
         return str(error).removeprefix(f'{path}: ')
     if not np.isfinite(samples).all():

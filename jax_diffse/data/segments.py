@@ -24,7 +24,7 @@ class Segments:
         self._source, self._length = source, length
         counts = [source.info(i)['num_samples'] // length for i in range(len(source))]
         self._ends = np.cumsum(counts)
-        self.sample_rate, self.used = source.sample_rate, source.used
+        self.sample_rate, self.used, self.in_store = source.sample_rate, source.used, source.in_store
         if not len(self):
             raise UserError(f'config.data.segments: none of the {len(source)} utterances has the {length} samples of '
                             f'a segment, {length / source.sample_rate:g} s (config.train.crop_seconds)')

@@ -42,6 +42,11 @@ class Subset:
         """Of the source, in Hz."""
         return self.source.sample_rate
 
+    @property
+    def in_store(self) -> bool:
+        """Whether samples come from object storage."""
+        return self.source.in_store
+
     def __len__(self) -> int:
         return len(self.indices)
 

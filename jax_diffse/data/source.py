@@ -11,6 +11,7 @@ class Source(Protocol):
 
     sample_rate: int  # Hz
     used: str  # how many utterances of how many, in words, if a share is used, else ''
+    in_store: bool  # whether samples come from object storage, so that readers mostly wait
 
     def __len__(self) -> int:
         """Number of utterances."""
@@ -44,6 +45,10 @@ class Padded:
     @property
     def used(self) -> str:
         return self.source.used
+
+    @property
+    def in_store(self) -> bool:
+        return self.source.in_store
 
     def __len__(self) -> int:
         return len(self.source)

@@ -1,6 +1,7 @@
 """The client of Google Cloud Storage: gcsfs, with errors that say what is wrong."""
 
 import contextlib
+import datetime
 import errno
 import logging
 import re
@@ -57,6 +58,22 @@ class GoogleStorage(gcsfs.core.GCSFileSystem):
 
     async def _makedirs(self, path, exist_ok=False):
         await self._mkdir(path)
+
+    def objects(self, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yields the address of each object below a folder and what `info` says of it, with one request per thousand.
+
+        gcsfs's `find` keeps all that the store says of all objects, which takes some gigabytes for a million.
+        """
+        bucket, prefix, _ = self.split_path(folder)
+        query = {'prefix': prefix, 'fields': 'items(name,size,generation,updated,md5Hash),nextPageToken'}
+        while True:
+            page = self.call('GET', 'b/{}/o', bucket, json_out=True, **query)
+            for found in page.get('items', ()):
+                yield f'gs://{bucket}/{found["name"]}', {
+                    **found, 'mtime': datetime.datetime.fromisoformat(found['updated'])}
+            if not page.get('nextPageToken'):
+                return
+            query['pageToken'] = page['nextPageToken']
 
     async def _write_if(self, path: str, data: bytes, version: str) -> str:
         """Writes an object if its generation is `version`, '' if it must not exist -> its new generation."""

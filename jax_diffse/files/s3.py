@@ -1,6 +1,8 @@
 """The client of S3: s3fs, with conditional writes, and with errors that say what is wrong."""
 
 import errno
+from collections.abc import Iterator
+from typing import Any
 
 import botocore.exceptions
 import s3fs
@@ -28,6 +30,10 @@ class S3(s3fs.S3FileSystem):
             address = '/'.join(['s3:/', *(str(kwargs[key]) for key in ('Bucket', 'Key') if key in kwargs)])
             number = getattr(error, 'errno', None) or errno.EIO
             raise StoreError(number, ' '.join(str(error).split()), address) from error
+
+    def objects(self, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yields the address of each object below a folder, and what `info` says of it."""
+        return ((f's3://{name}', info) for name, info in self.find(folder, detail=True).items())
 
     async def _write_if(self, path: str, data: bytes, version: str) -> str:
         """Writes an object if its ETag is `version`, '' if it must not exist -> its new ETag."""

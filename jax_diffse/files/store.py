@@ -38,9 +38,10 @@ def listing(folder: str | os.PathLike) -> dict[str, Entry]:
     Raises:
       OSError: the bucket does not exist or cannot be read.
     """
-    scheme, below = os.fspath(folder).partition('://')[0], os.fspath(path(folder)) + '/'
-    found = {f'{scheme}://{name}': info for name, info in file_system(folder).find(below, detail=True).items()}
-    return {name: _entry(found[name]) for name in sorted(found) if name.startswith(below) and not name.endswith('/')}
+    below = os.fspath(path(folder)) + '/'
+    found = {name: _entry(info) for name, info in file_system(folder).objects(below)
+             if name.startswith(below) and not name.endswith('/')}
+    return {name: found[name] for name in sorted(found)}
 
 
 def entry(address: str | os.PathLike) -> Entry:

@@ -24,6 +24,7 @@ from tests.bad_input.givens import (
 )
 from tests.bad_input.packing import PACKING
 from tests.bad_input.selections import SELECTIONS
+from tests.bad_input.stored import STORED
 from tests.bad_input.world import Case, cut, data, empty_folder, fifo, link, pairs, sound, wav
 
 # ------------------------------------------------------------------------------------------------------ evaluate
@@ -357,5 +358,5 @@ SECTIONS = {
     'enhance: the files': FILES, 'enhance: input that works': GOOD_FILES, 'enhance: outputs': OUTPUTS,
     'enhance: flags': FLAGS, 'enhance: runs and refiners': RUNS, 'evaluate': [*EVALUATIONS, *PREPARED],
     'train': TRAININGS + SELECTIONS, 'convert': CONVERSIONS, 'pack': PACKING,
-    'Paths': ADDRESSES}
+    'Paths': ADDRESSES, 'Data in object storage': STORED}
 CASES = [case for cases in SECTIONS.values() for case in cases]

@@ -91,7 +91,7 @@ def test_conditions_are_filled_evenly(mix_folders):
     source = open_source(DataConfig(test=mix_folders, test_snr_db=(-10.0, 20.0)), 'test')  # 12 utterances, 6 conditions
     counts = collections.Counter((source.info(i)['noise'], source.info(i)['snr_db']) for i in range(len(source)))
     assert set(counts.values()) == {2} and len(counts) == 6
-    speech, noise = [mixture.speech for mixture in source.mixtures], source.noise
+    speech, noise = open_source(DataConfig(test=Folders(speech=mix_folders.speech)), 'test').clean, source.noise
     counts = collections.Counter((mixture.noise.folder, mixture.snr_db)
                                  for mixture in mixtures.Mixtures(speech, noise, source.levels, 20))
     assert sorted(counts.values()) == [3, 3, 3, 3, 4, 4]

@@ -20,7 +20,7 @@ NUM_SAMPLES = 4000
 class Waves:
     """A source of noise: utterance i is `lengths[i]` long; the first clean sample of a crop tells i."""
 
-    sample_rate = RATE
+    sample_rate, in_store = RATE, False
 
     def __init__(self, lengths):
         self.lengths = lengths
@@ -198,7 +198,7 @@ import time
 import numpy as np
 from jax_diffse.data import pipeline
 class Slow:
-    sample_rate = 16_000
+    sample_rate, in_store = 16_000, False
     def __len__(self): return 8
     def draw(self, i, num_samples, rng):
         time.sleep(0.002)

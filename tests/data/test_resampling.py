@@ -39,7 +39,7 @@ def test_a_part_is_that_of_the_whole(rates):
 class Pairs:
     """Two pairs at 16 kHz."""
 
-    sample_rate, used = 16_000, ''
+    sample_rate, used, in_store = 16_000, '', False
     clean = noise(20_000), noise(333, 1)
 
     def __len__(self):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from jax_diffse import files
 from jax_diffse.data import tfds_source
 from jax_diffse.data.builders import pairs, spoken_demo
 from jax_diffse.data.tfds_source import TfdsSource, open_tfds
@@ -127,6 +128,58 @@ def test_an_interrupted_preparation_leaves_nothing_that_opens(tmp_path, monkeypa
     assert not list(tmp_path.rglob('dataset_info.json'))
     monkeypatch.setattr(spoken_demo, 'generate', generate)
     assert len(open_tfds('spoken_demo', 'train', str(tmp_path))) == 2
+
+
+@pytest.fixture
+def small_pairs(monkeypatch):
+    """`SmallPairs` under the name of a builder of this project; the list of how often it was made."""
+    made, generate = [], SmallPairs._generate_examples
+    monkeypatch.setattr(SmallPairs, '_generate_examples', lambda self: made.append(1) or generate(self))
+    monkeypatch.setitem(tfds_source.MODULES, 'small_pairs', SmallPairs.__module__)
+    return made
+
+
+def test_data_sets_are_prepared_in_object_storage(source, small_pairs, bucket, store):
+    prepared = open_tfds('small_pairs', 'train', f'{bucket}/tfds')
+    names = store.names(bucket.removeprefix('gs://'))
+    folder = 'tfds/small_pairs/1.0.0'
+    assert f'{folder}/dataset_info.json' in names and not [name for name in names if 'lock' in name or 'tmp' in name]
+    written = [request.written for request in store.requests if request.written.startswith(folder)]
+    assert [name for name in written if not name.endswith('.lock')][-1] == f'{folder}/dataset_info.json'
+    again = open_tfds('small_pairs', 'train', f'{bucket}/tfds')
+    assert small_pairs == [1] and len(prepared) == len(again) == len(LENGTHS)
+    for i in range(len(again)):
+        assert again.info(i) == prepared.info(i) == source.info(i)
+        np.testing.assert_array_equal(again.read(i), source.read(i))
+        np.testing.assert_array_equal(again.draw(i, 40, np.random.default_rng(i)),
+                                      source.draw(i, 40, np.random.default_rng(i)))
+
+
+def test_an_interrupted_upload_is_made_again(small_pairs, bucket, monkeypatch):
+    upload = files.upload
+
+    def interrupted(source, address):
+        if source.name == tfds_source.COMPLETE:
+            raise KeyboardInterrupt
+        upload(source, address)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, 'upload', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            open_tfds('small_pairs', 'train', bucket)
+    assert len(open_tfds('small_pairs', 'train', bucket)) == len(LENGTHS) and small_pairs == [1, 1]
+
+
+def test_what_prevents_a_preparation_in_object_storage_is_one_line(small_pairs, bucket, store):
+    with pytest.raises(UserError, match=r'^small_pairs: cannot be prepared in gs://no-such-bucket/x \(there is no such '
+                                        r'bucket\)$'):
+        open_tfds('small_pairs', 'train', 'gs://no-such-bucket/x')
+    store.refused = 403
+    with pytest.raises(UserError, match=r'^small_pairs: cannot be prepared in gs://.*no permission') as error:
+        open_tfds('small_pairs', 'train', bucket)
+    assert '\n' not in str(error.value)
+    with pytest.raises(UserError, match=r'config.data.data_dir=s3://ours: TensorFlow Datasets reads no s3://'):
+        open_tfds('small_pairs', 'train', 's3://ours')
 
 
 def test_a_failed_download_is_one_line(tmp_path, monkeypatch):
