@@ -69,7 +69,8 @@ def plan_step(config: ConfigDict, target: Target) -> Plan:
     """Plans the training step of a config, mapped over the devices as `train` maps it.
 
     Raises:
-      UserError: an invalid config, a batch that does not divide among the devices, or another mapper than shard_map.
+      UserError: an invalid config, a batch that does not divide among the devices, another mapper than shard_map, or an
+        error of the compiler.
       DoesNotFitError: the compiler gives up for lack of memory.
     """
     settings = from_config_dict(TrainConfig, config.train, 'config.train')
@@ -94,7 +95,8 @@ def plan_enhancement(config: ConfigDict, target: Target, per_device: int, second
     """Plans the enhancement of `per_device` recordings of `seconds` on each device; `steps` of sampling.
 
     Raises:
-      UserError: an invalid config, less than one sample, or a number of steps that the system does not take.
+      UserError: an invalid config, less than one sample, a number of steps that the system does not take, or an error
+        of the compiler.
       DoesNotFitError: the compiler gives up for lack of memory.
     """
     system, mapping = systems.build(config.system, config.model), Parallel(devices=target.devices)
@@ -165,9 +167,10 @@ def _compiled(mapped, target: Target, arguments: tuple[Any, Any]) -> dict[str, A
     try:
         compiled = traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
-        if 'RESOURCE_EXHAUSTED' not in str(error):
-            raise
-        raise _does_not_fit(str(error), target) from error
+        if 'RESOURCE_EXHAUSTED' in str(error):
+            raise _does_not_fit(str(error), target) from error
+        raise UserError(f'{target.name}: the compiler failed ({" ".join(str(error).split())[:300]}); this is no fault of '
+                        'the config, but another batch or dtype may compile') from error
     elapsed = time.perf_counter() - started
     program, counted = Program(compiled.as_text()), flops.count(traced.jaxpr)
     everything = total(program.operations())
