@@ -24,12 +24,22 @@ class S3(s3fs.S3FileSystem):
     async def _call_s3(self, method, *arguments, **kwargs):
         try:
             return await super()._call_s3(method, *arguments, **kwargs)
-        except (FileNotFoundError, FileExistsError, StoreError):
+        except (FileExistsError, StoreError):
             raise
+        except FileNotFoundError as error:
+            if 'bucket' in str(error):  # 'The specified bucket does not exist', otherwise 'key'
+                raise StoreError(errno.ENOENT, 'there is no such bucket', f's3://{kwargs["Bucket"]}') from error
+            raise _missing(f's3://{kwargs["Bucket"]}/{kwargs.get("Key", "")}') from error
         except (botocore.exceptions.BotoCoreError, OSError) as error:
             address = '/'.join(['s3:/', *(str(kwargs[key]) for key in ('Bucket', 'Key') if key in kwargs)])
             number = getattr(error, 'errno', None) or errno.EIO
             raise StoreError(number, ' '.join(str(error).split()), address) from error
+
+    async def _info(self, path, *args, **kwargs):
+        try:
+            return await super()._info(path, *args, **kwargs)
+        except FileNotFoundError as error:
+            raise _missing(self.unstrip_protocol(path)) from error
 
     def objects(self, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yields the address of each object below a folder, and what `info` says of it."""
@@ -48,3 +58,7 @@ class S3(s3fs.S3FileSystem):
     call_s3 = asyn.sync_wrapper(_call_s3)
     write_if = asyn.sync_wrapper(_write_if)
     delete_if = asyn.sync_wrapper(_delete_if)
+
+
+def _missing(address: str) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, 'No such file or directory', address)

@@ -30,8 +30,15 @@ RENAMED = {'jitter': 'noise_scale', 'deviation': 'sigma_hat'}  # keys of config.
 
 
 def directory(workdir: str | os.PathLike) -> pathlib.Path:
-    """The folder of a run's checkpoints."""
-    return files.absolute(workdir) / 'checkpoints'
+    """The folder of a run's checkpoints.
+
+    Raises:
+      UserError: Orbax cannot write or read checkpoints there.
+    """
+    folder = files.absolute(workdir)
+    if os.fspath(folder).startswith('s3://'):
+        raise UserError(f'{folder}: Orbax has no checkpoints in s3://, expected a run on a disk or in gs://')
+    return folder / 'checkpoints'
 
 
 def steps(checkpoints: pathlib.Path) -> list[int]:
