@@ -169,8 +169,8 @@ def _compiled(mapped, target: Target, arguments: tuple[Any, Any]) -> dict[str, A
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' in str(error):
             raise _does_not_fit(str(error), target) from error
-        raise UserError(f'{target.name}: the compiler failed ({" ".join(str(error).split())[:300]}); the config is not at '
-                        'fault, but another batch or dtype may compile') from error
+        raise UserError(f'{target.name}: the compiler failed ({" ".join(str(error).split())[:300]}); '
+                        'the config is not at fault, but another batch or dtype may compile') from error
     elapsed = time.perf_counter() - started
     program, counted = Program(compiled.as_text()), flops.count(traced.jaxpr)
     everything = total(program.operations())
