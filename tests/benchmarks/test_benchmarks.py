@@ -107,7 +107,7 @@ def test_an_interrupted_run_leaves_the_files_whole(tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files.os, 'replace', interrupted)
+    monkeypatch.setattr(files.writing.os, 'replace', interrupted)
     with pytest.raises(KeyboardInterrupt):
         report.write(tmp_path, made(item(2.0)), None)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before

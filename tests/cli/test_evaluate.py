@@ -111,7 +111,7 @@ def test_main_reverberates_mixtures(folders, monkeypatch):
         assert ('rir' in header) == bool(flags)
     assert_allclose(means[0], means[1], atol=1e-4)
     assert {row[header.index('rir')] for row in rows} == {str(folders / 'rir' / 'x.wav')}
-    assert summary['data'].endswith(f'rir {folders / "rir"}, target early')
+    assert summary['data'].endswith(f'rir {folders / "rir"}, target early 50 ms')
 
 
 def test_main_refines_the_audio_that_an_earlier_evaluation_saved(folders, monkeypatch):
