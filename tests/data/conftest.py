@@ -1,7 +1,10 @@
 """Folders that several tests of the data room read."""
 
+import pathlib
+
 import pytest
 
+from jax_diffse.data import manifest, packing
 from jax_diffse.data.config import Folders
 from tests.data.corpora import RATE, wave, write
 
@@ -39,3 +42,31 @@ def pairs_at_other_rates(tmp_path):
         for seed, (part, rate) in enumerate(zip(('clean', 'noisy'), rates, strict=True)):
             write(tmp_path / part / f'{name}.wav', wave(seed, 0.5005 * rate / RATE), rate)
     return Folders(str(tmp_path / 'clean'), str(tmp_path / 'noisy'))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache of its own, and a process that knows nothing yet."""
+    monkeypatch.setenv('JAX_DIFFSE_CACHE', str(tmp_path / 'cache'))
+    manifest._seen.clear()
+    return tmp_path / 'cache' / 'manifests'
+
+
+@pytest.fixture
+def upload(bucket, store):
+    """Copies a folder into the bucket, and returns its address."""
+    def copy(folder):
+        folder = pathlib.Path(folder)
+        for path in sorted(folder.rglob('*')):
+            if path.is_file():
+                name = f'{folder.name}/{path.relative_to(folder).as_posix()}'
+                store.put(bucket.removeprefix('gs://'), name, path.read_bytes(), {}, {})
+        return f'{bucket}/{folder.name}'
+
+    return copy
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    """Shards of about four recordings of half a second."""
+    monkeypatch.setattr(packing, 'SHARD_SAMPLES', 30_000)

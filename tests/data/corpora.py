@@ -16,6 +16,16 @@ def write(path, samples, rate=RATE, subtype=None):
     return path
 
 
+def write_unusable(folder):
+    """Writes a good file, and silent, NaN, short ones, one at another rate and one without sound."""
+    bad = np.full(8000, 0.1)
+    bad[7] = np.nan
+    for name, samples, rate in (('good', wave(0), RATE), ('silent', np.zeros(8000), RATE), ('nan', bad, RATE),
+                                ('short', wave(0, 0.1), RATE), ('rate', wave(0), 8000)):
+        write(folder / f'{name}.wav', samples, rate, 'FLOAT')
+    (folder / 'text.wav').write_text('no audio at all')
+
+
 def wave_snr(clean, noisy):
     """SNR in dB from its definition."""
     noise = noisy.astype(np.float64) - clean

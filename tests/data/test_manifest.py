@@ -20,15 +20,9 @@ from jax_diffse.data.columns import Names
 from jax_diffse.data.config import Folders
 from jax_diffse.data.speakers import speakers
 from jax_diffse.errors import UserError
-from tests.data.corpora import RATE, wave, write
+from tests.data.corpora import RATE, wave, write, write_unusable
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """A cache of its own, and a process that knows nothing yet."""
-    monkeypatch.setenv('JAX_DIFFSE_CACHE', str(tmp_path / 'cache'))
-    manifest._seen.clear()
-    return tmp_path / 'cache' / 'manifests'
+pytestmark = pytest.mark.usefixtures('cache')
 
 
 class Counts:
@@ -124,12 +118,7 @@ def test_a_file_that_turned_bad_is_found_though_its_size_is_the_same(tmp_path):
 
 
 def test_verdicts_are_kept_and_files_that_cannot_be_read_are_tried_again(tmp_path, counts):
-    bad = np.full(8000, 0.1)
-    bad[7] = np.nan
-    for name, samples, rate in (('good', wave(0), RATE), ('silent', np.zeros(8000), RATE), ('nan', bad, RATE),
-                                ('short', wave(0, 0.1), RATE), ('rate', wave(0), 8000)):
-        write(tmp_path / 's' / f'{name}.wav', samples, rate, 'FLOAT')
-    (tmp_path / 's' / 'text.wav').write_text('no audio at all')
+    write_unusable(tmp_path / 's')
     messages = []
     for _ in range(2):
         counts.opened.clear()

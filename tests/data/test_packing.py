@@ -18,18 +18,9 @@ from jax_diffse.data.mixer import MixerConfig
 from jax_diffse.data.packing import PackOptions, pack
 from jax_diffse.errors import UserError
 from tests.data.corpora import RATE, wave, write
+from tests.data.packs import interrupt, packed_to
 
-
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    """Shards of about four recordings of half a second."""
-    monkeypatch.setattr(packing, 'SHARD_SAMPLES', 30_000)
-
-
-def packed_to(output, encoding='flac', **folders):
-    """Packs folders, and returns the name of the result."""
-    pack(Folders(**folders), str(output), PackOptions(encoding))
-    return str(output)
+pytestmark = pytest.mark.usefixtures('small_shards')
 
 
 def ids(source):
@@ -254,20 +245,10 @@ def test_records_name_speakers(speech_folder, tmp_path):
 
 
 @pytest.mark.parametrize('count', [0, 5, 11])
-def test_an_interrupted_command_continues_after_the_last_shard(speech_folder, tmp_path, monkeypatch, count):
+def test_an_interrupted_command_continues_after_the_last_shard(speech_folder, tmp_path, count):
     expected = pathlib.Path(packed_to(tmp_path / 'expected', speech=speech_folder.speech))
-    output, encode, done = tmp_path / 'packed', packing._encode, []
-
-    def interrupted(path, *given):
-        if len(done) >= count:
-            raise KeyboardInterrupt
-        done.append(path)
-        return encode(path, *given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(packing, '_encode', interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            packed_to(output, speech=speech_folder.speech)
+    output = tmp_path / 'packed'
+    interrupt(output, count, speech=speech_folder.speech)
     finished = {path: path.stat().st_mtime_ns for path in output.glob('*.array_record-*')}
     assert len(finished) == count // 3  # of 3, 4, 4 and 1 recordings
     with pytest.raises(UserError, match='packed: a packed data set that is not finished; run its jax-diffse pack'):
