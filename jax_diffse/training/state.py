@@ -54,7 +54,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def _coupled_l2(l2: float) -> optax.GradientTransformation:
-    """Adds l2 * parameter to the gradient of every array that is not all zero.
+    """Adds l2 * parameter to the gradient of each array, unless that gradient is zero everywhere.
 
     A parameter that the loss does not depend on has a zero gradient; torch's Adam skips it, while Adam would turn the
     smallest decay into full steps.

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 
+import jax
 import pytest
 from ml_collections import ConfigDict
 
@@ -40,6 +41,25 @@ def test_the_largest_batch_is_found_whether_the_compiler_gives_up_or_the_memory_
         found, best = plan.largest_batch(planned, known)
         assert found == most and (best.batch == 4 * most if most else best is None)
         assert len(tried) == len(set(tried)) <= 16  # every compilation takes minutes
+
+
+@pytest.mark.parametrize(('message', 'expected'), [
+    ("INTERNAL: Couldn't find output\ntile sizes",
+     "^v5e:2x2: the compiler failed \\(INTERNAL: Couldn't find output tile sizes\\); the config is not at fault"),
+    ('RESOURCE_EXHAUSTED: Used 20.0G of 15.7G hbm', '^needs 20.0 GiB on each device')])
+def test_an_error_of_the_compiler_is_one_line(message, expected):
+    class Program:
+        def trace(self, *_):
+            return self
+
+        lower = trace
+
+        def compile(self):
+            raise jax.errors.JaxRuntimeError(message)
+
+    with pytest.raises(UserError, match=expected) as error:
+        plan._compiled(Program(), TARGET, ())
+    assert '\n' not in str(error.value)
 
 
 def small():
