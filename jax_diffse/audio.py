@@ -151,7 +151,10 @@ def _looked_at(path: str, size: int, changed: int) -> _Sound:
 
 @functools.lru_cache(maxsize=2)  # a file and what another enhancer made of it are examined and read in turn
 def _object_looked_at(path: str, size: int, version: str) -> _Sound:
-    return _examine(path, size, files.StoredObject(path, size))
+    content = files.StoredObject(path, size)
+    if content.read(0, 4) == b'fLaC':  # may be several files joined, which only a search of all bytes reveals
+        content.whole()
+    return _examine(path, size, content)
 
 
 def _examine(path: str, size: int, content: files.StoredObject | None) -> _Sound:

@@ -70,7 +70,7 @@ def list_objects(root: str) -> dict[str, files.Entry]:
         raise UserError(f'{root}: cannot be read ({files.reason(error)})') from error
     if not listed:
         raise UserError(f'{root}: no such directory')
-    above = root.rstrip('/') + '/'
+    above = os.fspath(files.path(root)) + '/'  # as in the listing, without empty names of folders
     paths = (address.removeprefix(above) for address in listed)
     return {path: listed[above + path] for path in _select(root, ((path, _left_out_by_name(path)) for path in paths))}
 
@@ -152,6 +152,8 @@ def _left_out(path: str, entry: os.DirEntry | None) -> str:
 def _left_out_by_name(path: str) -> str:
     if _is_hidden(path):
         return 'hidden'
+    if path.startswith('/') or '//' in path:
+        return 'with an empty name of a folder'
     name = path.rpartition('/')[2]
     suffix = name[name.rfind('.'):].lower() if '.' in name else ''
     if suffix in _EXTENSIONS:

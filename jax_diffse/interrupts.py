@@ -42,10 +42,15 @@ def leave() -> NoReturn:
     The normal exit of Python and libraries may wait for a compilation that is no longer needed.
     """
     tell()
+    end(STATUS)
+
+
+def end(status: int) -> NoReturn:
+    """Ends the process at once with a status, after the `on_leave` actions only."""
     for action in [*_actions, _show_cursor]:
         with contextlib.suppress(Exception):
             action()
-    os._exit(STATUS)
+    os._exit(status)
 
 
 def finish() -> None:

@@ -53,6 +53,11 @@ class ResultCache:
         if files.is_address(self._folder):
             self._listed = set(files.listing(self._folder))
 
+    @property
+    def poll_seconds(self) -> float:
+        """How long to wait before asking for records of other processes again."""
+        return 0.5 if self._listed is None else 5.0  # a listing takes a request per thousand files
+
     def read(self, key: str) -> Record | None:
         """The record of the file with this key; None if it is missing or damaged."""
         if not self._has(self._path(key)):

@@ -119,14 +119,10 @@ def check_apart(output: str | os.PathLike, folder: str | os.PathLike) -> None:
     Raises:
       UserError: it does.
     """
-    saved, given = _resolved(files.path(output) / AUDIO), _resolved(files.path(folder))
+    saved, given = files.resolved(files.path(output) / AUDIO), files.resolved(folder)
     if saved in (given, *given.parents):
         raise UserError(f'{folder}: lies in {files.path(output) / AUDIO}, where --save-audio may overwrite it; choose '
                         'another --output')
-
-
-def _resolved(path: pathlib.Path) -> pathlib.Path:
-    return path if files.is_address(path) else path.resolve()
 
 
 def _summarise(setting: Setting, measured: Measured, evaluator: Evaluator, seconds: dict[str, float]) -> dict:

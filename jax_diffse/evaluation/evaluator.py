@@ -24,7 +24,6 @@ from jax_diffse.metrics.scoring import CLEAN
 
 NOISY = 'noisy'
 INPUTS = (CLEAN, NOISY)  # rows that are equal in every setting
-POLL_SECONDS = 0.5
 INPUT_BATCH = 32  # unprocessed files that are scored together
 
 
@@ -149,7 +148,7 @@ class Evaluator:
         if missing:
             print(f'{label}: waiting for {len(missing)} files of the other processes', flush=True)
         while missing:
-            time.sleep(POLL_SECONDS)
+            time.sleep(cache.poll_seconds)
             cache.list_again()
             for i in missing:
                 records[i] = self._stored(cache, self.utterances[i], rows)

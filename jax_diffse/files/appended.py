@@ -3,10 +3,11 @@
 import datetime
 import os
 import pathlib
+import re
 import time
 
 from jax_diffse.files.paths import is_address, path
-from jax_diffse.files.store import file_system
+from jax_diffse.files.store import read_bytes
 
 PART_SECONDS = 60.0  # between parts
 
@@ -46,7 +47,7 @@ class AppendedFile:
 
     def _write_part(self) -> None:
         if self._text:
-            self._path.with_name(part_name(self._path.name)).write_text(self._text)
+            self._path.with_name(part_name(self._path.name)).write_text(self._text, encoding='utf-8')
         self._text, self._since = '', time.monotonic()
 
 
@@ -69,11 +70,11 @@ def read_appended(file: str | os.PathLike) -> str:
         return file.read_text(encoding='utf-8', errors='replace')
     stem, dot, extension = file.name.rpartition('.')
     start, end = (f'{stem}-', dot + extension) if stem else (f'{file.name}-', '')
-    parts = sorted(part for part in _siblings(file) if part.name.startswith(start) and part.name.endswith(end))
+    pattern = re.compile(re.escape(start) + r'\d{8}T\d{6}\.\d{6}' + re.escape(end))
+    parts = sorted(part for part in _siblings(file) if pattern.fullmatch(part.name))
     if not parts:
         raise FileNotFoundError(2, 'No such file or directory', os.fspath(file))
-    texts = file_system(file).cat([os.fspath(part) for part in parts])
-    return ''.join(texts[name].decode(errors='replace') for name in sorted(texts))
+    return ''.join(read_bytes(part).decode(errors='replace') for part in parts)
 
 
 def _siblings(file: pathlib.Path) -> list[pathlib.Path]:

@@ -21,6 +21,8 @@ from jax_diffse.errors import StoreError
 logging.getLogger('gcsfs').setLevel(logging.CRITICAL)  # it raises its errors and also logs them, with tracebacks
 logging.getLogger('google.auth').setLevel(logging.ERROR)  # missing credentials are an error of the first request
 
+CONNECT_SECONDS, ANSWER_SECONDS = 15.0, 60.0  # that a request waits for a connection, and for each part of the answer
+
 
 class GoogleStorage(gcsfs.core.GCSFileSystem):
     """A file system of fsspec. It caches no listings, because other processes write to the same buckets.
@@ -30,7 +32,9 @@ class GoogleStorage(gcsfs.core.GCSFileSystem):
     """
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, **{'use_listings_cache': False, **kwargs})
+        # Without a limit, a server that never answers would hang a process. A timeout is repeated like other failures.
+        limits = aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=ANSWER_SECONDS)
+        super().__init__(*args, **{'use_listings_cache': False, 'requests_timeout': limits, **kwargs})
 
     async def _call(self, method, path, *args, **kwargs):
         with _translated(method, self._format_path(path, args)):
@@ -41,6 +45,10 @@ class GoogleStorage(gcsfs.core.GCSFileSystem):
             return await super()._get_file(rpath, lpath, **kwargs)
 
     async def _info(self, path, generation=None, **kwargs):
+        with contextlib.suppress(FileNotFoundError):  # gcsfs always asks for a folder of this name as well
+            found = await self._get_object(self._strip_protocol(path))
+            if not found['name'].endswith('/'):
+                return found
         try:
             return await super()._info(path, generation=generation, **kwargs)
         except FileNotFoundError as error:
@@ -118,17 +126,17 @@ def _translated(method: str, url: str) -> Iterator[None]:
             raise
         detail = str(error).partition('\n')[2].strip()
         raise StoreError(errno.EACCES, f'no permission ({detail})' if detail else 'no permission', address) from error
-    except ValueError as error:
-        if not str(error).startswith('Bad Request'):
-            raise
-        raise StoreError(errno.EINVAL, f'the store refuses the request ({str(error).partition(chr(10))[2]})',
-                         address) from error
+    except ValueError as error:  # of gcsfs: a bad request, or a bucket whose readers pay
+        detail = _line(str(error).partition('\n')[2] or error)
+        raise StoreError(errno.EINVAL, f'the store refuses the request ({detail})', address) from error
 
 
 def _http_error(error: gcsfs.retry.HttpError, address: str) -> StoreError:
     if error.code == 401:
         return StoreError(errno.EACCES, 'the store accepts no request without valid credentials; log in: gcloud auth '
                           'application-default login', address)
+    if error.code == 416:  # a range behind the object's end
+        return StoreError(errno.ESTALE, 'it has changed while it was read', address)
     return StoreError(errno.EIO, f'the store answers with an error ({_line(error)}); try again later', address)
 
 

@@ -4,9 +4,11 @@ import contextlib
 import os
 import pathlib
 import platform
+import sys
 from collections.abc import Iterator
 from typing import TextIO
 
+from jax_diffse import interrupts
 from jax_diffse.errors import UserError
 from jax_diffse.files.paths import is_address
 from jax_diffse.files.paths import path as to_path
@@ -23,7 +25,8 @@ except ImportError:  # Windows
 def locked(path: str | os.PathLike, what: str) -> Iterator[None]:
     """Locks a file, which is created if necessary; the system releases the lock however this process ends.
 
-    In object storage, a process that ended without releasing the lock keeps it for half a minute, see `StoreLock`.
+    In object storage, a process that ended without releasing the lock keeps it for half a minute, see `StoreLock`. One
+    that could not renew it, so that another process took it over, ends at once with status 2.
 
     Args:
       path: the file.
@@ -114,9 +117,14 @@ def _locked_in_store(path: pathlib.Path, what: str) -> Iterator[None]:
     def renewed(holder: str) -> None:
         raise _in_use(what, holder)
 
+    def lost() -> None:
+        print(f'error: {what}: another process has taken the lock {path} over, because this one could not renew it for '
+              f'{STALE_SECONDS:g} s', file=sys.stderr, flush=True)
+        interrupts.end(2)  # two processes would write to the same files
+
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(StoreLock(path, what, wait, renewed))
+            stack.enter_context(StoreLock(path, wait, renewed, lost))
         except OSError as error:
             raise UserError(unwritable(path, error)) from error
         yield
@@ -126,7 +134,7 @@ def _locked_in_store(path: pathlib.Path, what: str) -> Iterator[None]:
 def _in_turn_in_store(path: pathlib.Path, waiting: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # no permission to write
-            stack.enter_context(StoreLock(path, str(path), lambda holder: print(f'{waiting} by {holder}', flush=True)))
+            stack.enter_context(StoreLock(path, lambda holder: print(f'{waiting} by {holder}', flush=True)))
         yield
 
 

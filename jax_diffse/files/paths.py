@@ -9,12 +9,6 @@ from typing import cast
 
 from jax_diffse.errors import UserError
 
-# Read by etils and gcsfs when they are first used. Outside of the data room nothing may import TensorFlow, and a client
-# that changes within a process would be a trap. The experimental gcsfs asks for each bucket's kind over gRPC, which
-# stalls for a minute where only HTTP gets through.
-os.environ.setdefault('EPATH_USE_TF', 'false')
-os.environ.setdefault('GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT', 'false')
-
 PACKAGES = {'gs': 'gcsfs', 's3': 's3fs'}  # scheme -> the package that it needs
 EXTRAS = {'gs': 'gcs', 's3': 's3'}  # scheme -> the extra of this project with that package
 
@@ -31,13 +25,14 @@ def path(text: str | os.PathLike) -> pathlib.Path:
     text = os.fspath(text)
     scheme = _scheme(text)
     if not scheme:
-        return pathlib.Path(text).expanduser() if text.startswith('~') else pathlib.Path(text)
+        return pathlib.Path(os.path.expanduser(text))  # which, unlike pathlib's, leaves names like '~x' alone
     if scheme not in PACKAGES:
         raise UserError(f'{text}: an address of {scheme}://, expected a path on this machine or an address of gs:// or '
                         's3://; copy the data to a disk, or mount the bucket as a folder')
-    if not re.fullmatch(r'[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]', text.partition('://')[2].partition('/')[0]):
-        raise UserError(f'{text}: an address without the name of a bucket, expected {scheme}://BUCKET/FOLDER; names of '
-                        'buckets have at least 3 characters, which are a-z, 0-9, ., _ and -')
+    bucket = text.partition('://')[2].partition('/')[0]
+    if not re.fullmatch(r'[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]', bucket):
+        raise UserError(f'{text}: {bucket!r} is not the name of a bucket, expected {scheme}://BUCKET/FOLDER; names '
+                        'have 3 or more characters of a-z, 0-9, ., _ and -')
     if not _prepared(scheme):
         raise UserError(f'{text}: addresses of {scheme}:// need {PACKAGES[scheme]}: '
                         f"pip install 'jax_diffse[{EXTRAS[scheme]}]'")
@@ -67,9 +62,16 @@ def absolute(text: str | os.PathLike) -> pathlib.Path:
     return found if is_address(found) else found.absolute()
 
 
-def is_file(text: str | os.PathLike) -> bool:
-    """Whether this is a file, on this machine or in object storage."""
-    return path(text).is_file()
+def is_folder(text: str | os.PathLike) -> bool:
+    """Whether this is a folder, on this machine or in object storage."""
+    found = path(text)
+    return found.is_dir() if is_address(found) else os.path.isdir(found)  # pathlib's raises if a name is too long
+
+
+def resolved(text: str | os.PathLike) -> pathlib.Path:
+    """The absolute path without links, of which object storage has none; a loop of links is no error."""
+    found = path(text)
+    return found if is_address(found) else pathlib.Path(os.path.realpath(found))
 
 
 def reason(error: BaseException) -> str:
@@ -87,6 +89,11 @@ def _prepared(scheme: str) -> bool:
     """Makes fsspec, and with it etils and Orbax, use our clients; False if the package is missing."""
     if not importlib.util.find_spec(PACKAGES[scheme]):
         return False
+    # Outside of the data room nothing may import TensorFlow, and a client that changes within a process would be a
+    # trap. The experimental gcsfs asks for each bucket's kind over gRPC, which stalls for a minute where only HTTP gets
+    # through.
+    os.environ.setdefault('EPATH_USE_TF', 'false')
+    os.environ.setdefault('GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT', 'false')
     import fsspec
 
     for name, client in (('gs', 'google.GoogleStorage'), ('gcs', 'google.GoogleStorage'), ('s3', 's3.S3')):

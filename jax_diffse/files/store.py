@@ -6,11 +6,11 @@ import errno
 import os
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from jax_diffse.files.paths import is_address, path
+from jax_diffse.files.temporary import temporary_folder
 
 
 class Entry(NamedTuple):
@@ -45,7 +45,7 @@ def listing(folder: str | os.PathLike) -> dict[str, Entry]:
 
 
 def entry(address: str | os.PathLike) -> Entry:
-    """What the store says of an object.
+    """The size, version and MD5 of an object.
 
     Raises:
       FileNotFoundError, IsADirectoryError: there is no such object, or it is a folder.
@@ -55,6 +55,16 @@ def entry(address: str | os.PathLike) -> Entry:
     if info['type'] == 'directory':
         raise IsADirectoryError(errno.EISDIR, 'Is a directory', os.fspath(address))
     return _entry(info)
+
+
+def is_file(text: str | os.PathLike) -> bool:
+    """Whether this is a file, on this machine or in object storage."""
+    if not is_address(text):
+        return os.path.isfile(path(text))
+    try:
+        return bool(entry(text))
+    except (FileNotFoundError, IsADirectoryError):
+        return False
 
 
 def read_bytes(address: str | os.PathLike, start: int | None = None, end: int | None = None) -> bytes:
@@ -75,8 +85,8 @@ def local_copy(file: str | os.PathLike) -> Iterator[pathlib.Path]:
     if not is_address(file):
         yield file
         return
-    with tempfile.TemporaryDirectory(prefix='jax_diffse_') as folder:
-        copy = pathlib.Path(folder, file.name)
+    with temporary_folder() as folder:
+        copy = folder / file.name
         file_system(file).get_file(os.fspath(file), os.fspath(copy))
         yield copy
 
@@ -88,7 +98,7 @@ def move_folder(source: pathlib.Path, target: pathlib.Path) -> None:
         return
     client, length = file_system(source), len(os.fspath(source))
     for name in listing(source):
-        client.copy(name, os.fspath(target) + name[length:])
+        client.cp_file(name, os.fspath(target) + name[length:])  # `copy` takes *, ? and [ for patterns
     remove_folder(source)
 
 
@@ -97,9 +107,9 @@ def remove_folder(folder: pathlib.Path) -> None:
     if not is_address(folder):
         shutil.rmtree(folder)
         return
-    names = list(listing(folder))
-    if names:
-        file_system(folder).rm(names)
+    client = file_system(folder)
+    for name in listing(folder):
+        client.rm_file(name)
 
 
 def _entry(info: dict[str, Any]) -> Entry:

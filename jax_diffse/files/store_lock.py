@@ -5,7 +5,6 @@ import os
 import pathlib
 import platform
 import secrets
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -33,22 +32,23 @@ class StoreLock:
 
     The object is only created if it does not exist, and only changed if nobody else changed it since. A process that
     wants a lock whose holder ended without removing it, for example by a power cut, watches the object: if it does not
-    change for `STALE_SECONDS`, the process takes the lock over. No clocks are compared. A process that finds that
-    its lock was taken over ends at once with status 2, because two processes would write to the same files.
+    change for `STALE_SECONDS`, the process takes the lock over. No clocks are compared.
 
     Args:
       path: the object.
-      what: the resource that it stands for, for messages.
       on_wait: called with the name of the holder when the wait begins.
       on_renewal: called with the name of the holder when it turns out to run; it raises, or else the wait goes on.
+      on_loss: called, in a thread, if another process took the lock over; this process then no longer holds it.
 
     Raises:
       OSError: the store cannot be used.
     """
 
-    def __init__(self, path: pathlib.Path, what: str, on_wait: Callable[[str], object],
-                 on_renewal: Callable[[str], object] = lambda name: None):
-        self._path, self._what, self._on_wait, self._on_renewal = os.fspath(path), what, on_wait, on_renewal
+    def __init__(self, path: pathlib.Path, on_wait: Callable[[str], object],
+                 on_renewal: Callable[[str], object] = lambda name: None,
+                 on_loss: Callable[[], object] = lambda: None):
+        self._path, self._on_wait = os.fspath(path), on_wait
+        self._on_renewal, self._on_loss = on_renewal, on_loss
         self._client, self._version = store.file_system(path), ''
         self._name, self._token, self._count = f'process {os.getpid()} on {platform.node()}', secrets.token_hex(8), 0
         self._released, self._changing = threading.Event(), threading.Lock()
@@ -102,13 +102,12 @@ class StoreLock:
         return True
 
     def _renew(self) -> None:
-        while not self._released.wait(RENEWAL_SECONDS):
-            # While the store cannot be reached, no other process can take the lock over either.
-            with contextlib.suppress(OSError), self._changing:
-                if not self._released.is_set() and not self._write(self._version) and not self._write(''):
-                    print(f'error: {self._what}: another process has taken the lock {self._path} over, because this '
-                          f'one could not renew it for {STALE_SECONDS:g} s', file=sys.stderr, flush=True)
-                    os._exit(2)
+        lost = False
+        while not lost and not self._released.wait(RENEWAL_SECONDS):
+            with contextlib.suppress(OSError), self._changing:  # the store cannot be reached now; later, perhaps
+                lost = not self._released.is_set() and not self._write(self._version) and not self._write('')
+        if lost:
+            self._on_loss()
 
     def _release(self) -> None:
         self._released.set()

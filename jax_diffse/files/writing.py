@@ -4,14 +4,13 @@ import contextlib
 import hashlib
 import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Iterator
 
 from jax_diffse import interrupts
 from jax_diffse.errors import UserError
 from jax_diffse.files import store
 from jax_diffse.files.paths import is_address, reason
+from jax_diffse.files.temporary import temporary_folder
 
 
 @contextlib.contextmanager
@@ -26,11 +25,10 @@ def atomic_write(path: str | os.PathLike) -> Iterator[pathlib.Path]:
       OSError: a folder cannot be created, or the file cannot be renamed or uploaded.
     """
     if is_address(path):
-        with tempfile.TemporaryDirectory(prefix='jax_diffse_') as folder:
-            partial = pathlib.Path(folder, 'partial')
+        with temporary_folder() as folder:
+            partial = folder / 'partial'
             partial.touch()
-            with interrupts.on_leave(lambda: shutil.rmtree(folder)):
-                yield partial
+            yield partial
             store.upload(partial, path)
         return
     path = pathlib.Path(path)

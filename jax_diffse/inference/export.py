@@ -95,7 +95,7 @@ def opened(path: str | os.PathLike) -> Iterator[BinaryIO]:
     Raises:
       UserError: the file cannot be written.
     """
-    if files.path(path).is_dir():
+    if files.is_folder(path):
         raise UserError(f'{path}: is a folder, expected the name of a file')
     try:
         with files.atomic_write(path) as partial, open(partial, 'wb') as file:

@@ -57,7 +57,7 @@ def plan_jobs(inputs: Sequence[str | os.PathLike], output: str | os.PathLike, no
 
 def _partners(noisy: pathlib.Path, processed: pathlib.Path, results) -> dict[pathlib.Path, pathlib.Path]:
     """Noisy file -> its partner in `processed`, if any; prints how many files there have no noisy file."""
-    if not noisy.is_dir() and not processed.is_dir():
+    if not files.is_folder(noisy) and not files.is_folder(processed):
         return {noisy: processed}
     if files.is_file(noisy) or files.is_file(processed):
         raise UserError(f'--noisy {noisy} and --processed {processed}: expected two folders, or two files')
@@ -84,7 +84,7 @@ def _check_results(jobs: Sequence[Job], partners: Iterable[pathlib.Path]) -> Non
             if _identity(result) in originals:
                 raise UserError(f'{result}: would overwrite the input {originals[_identity(result)]}; choose another '
                                 'output folder')
-            where = _real(result)
+            where = str(files.resolved(result))
             if where in taken:
                 raise UserError(f'{result}: both {taken[where]} and {job.path} would be written here; use a '
                                 'different output folder for each')
@@ -101,13 +101,8 @@ def _identity(path: pathlib.Path) -> str | tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _real(path: pathlib.Path) -> str:
-    """The path without links, of which object storage has none; `resolve` fails at a loop of them."""
-    return str(path) if files.is_address(path) else os.path.realpath(path)
-
-
 def _files(given: pathlib.Path, results) -> list[tuple[pathlib.Path, str]]:
-    if not given.is_dir():
+    if not files.is_folder(given):
         return [(given, given.name)]
     _check_outside(given, results)
     found = _without_results(audio_files.find(given), results)
@@ -118,11 +113,11 @@ def _files(given: pathlib.Path, results) -> list[tuple[pathlib.Path, str]]:
 
 def _without_results(found: Sequence[pathlib.Path], results: Sequence[pathlib.Path]) -> list[pathlib.Path]:
     """The files without results of an earlier call, to which links may lead."""
-    places = {_real(result) for result in results}
+    places = set(map(files.resolved, results))
 
     def among_results(folder):
-        where = files.path(_real(folder))
-        return bool(places & {str(place) for place in (where, *where.parents)})
+        where = files.resolved(folder)
+        return bool(places & {where, *where.parents})
 
     left_out = {folder for folder in {path.parent for path in found} if among_results(folder)}
     return [path for path in found if path.parent not in left_out]
@@ -130,7 +125,7 @@ def _without_results(found: Sequence[pathlib.Path], results: Sequence[pathlib.Pa
 
 def _check_outside(given: pathlib.Path, results: Sequence[pathlib.Path]) -> None:
     for result in results:
-        where = files.path(_real(result))
-        if files.path(_real(given)) in (where, *where.parents):
+        where = files.resolved(result)
+        if files.resolved(given) in (where, *where.parents):
             raise UserError(f'{result}: is or lies in the input folder {given}, where a second call would enhance '
                             'results again; choose a folder outside it')

@@ -37,13 +37,13 @@ def directory(workdir: str | os.PathLike) -> pathlib.Path:
     """
     folder = files.absolute(workdir)
     if os.fspath(folder).startswith('s3://'):
-        raise UserError(f'{folder}: Orbax has no checkpoints in s3://, expected a run on a disk or in gs://')
+        raise UserError(f'{folder}: Orbax cannot store checkpoints in s3://; use a disk or gs://')
     return folder / 'checkpoints'
 
 
 def steps(checkpoints: pathlib.Path) -> list[int]:
     """The finished steps in a folder of checkpoints, the latest first."""
-    found = checkpoints.iterdir() if checkpoints.is_dir() else ()
+    found = checkpoints.iterdir() if files.is_folder(checkpoints) else ()
     return sorted((int(path.name) for path in found if path.name.isdecimal() and
                    (ocp.utils.is_checkpoint_finalized(path) or _was_copied(path))), reverse=True)
 

@@ -68,7 +68,7 @@ def load(workdir: str | os.PathLike, *, step: int | str = 'best', model: Mapping
       UserError: no such run or step, or a checkpoint that this version cannot read.
     """
     directory = layout.directory(workdir)
-    if not directory.is_dir():
+    if not files.is_folder(directory):
         raise UserError(f'{workdir}: not a run (it has no checkpoints folder); train and convert create runs')
     candidates = _candidates(directory, step, workdir)
     for number in candidates:

@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import sys
-import tempfile
 import time
 
 import numpy as np
@@ -108,7 +107,7 @@ class _Board:
         self._exits = contextlib.ExitStack()
         self._local = os.fspath(folder)
         if files.is_address(folder):
-            self._local = self._exits.enter_context(tempfile.TemporaryDirectory(prefix='jax_diffse_'))
+            self._local = os.fspath(self._exits.enter_context(files.temporary_folder()))
         self.writer()
 
     def writer(self):

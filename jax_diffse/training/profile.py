@@ -5,13 +5,11 @@ import dataclasses
 import os
 import pathlib
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 
 import jax
 
-from jax_diffse import files, interrupts
+from jax_diffse import files
 from jax_diffse.errors import UserError
 
 
@@ -99,13 +97,12 @@ class Profiler:
 def _traced(board: pathlib.Path) -> Iterator[None]:
     """Traces what is done in this context, and then moves the whole trace to `board/plugins/profile`."""
     beside = None if files.is_address(board) else board
-    with (tempfile.TemporaryDirectory(prefix='.trace-', dir=beside) as folder,
-          interrupts.on_leave(lambda: shutil.rmtree(folder))):
+    with files.temporary_folder(beside) as folder:
         with jax.profiler.trace(folder):
             yield
         target = board / 'plugins' / 'profile'
         target.mkdir(parents=True, exist_ok=True)
-        for session in pathlib.Path(folder, 'plugins', 'profile').iterdir():
+        for session in (folder / 'plugins' / 'profile').iterdir():
             if beside:
                 os.replace(session, target / session.name)
             else:

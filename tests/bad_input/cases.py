@@ -345,7 +345,7 @@ ADDRESSES = [
     Case('an address for --config', f'jax-diffse train --config {GS} --workdir runs/new', (), 2,
          '^error: --config=http://host/x: an address, expected the path of a file on this machine'),
     Case('an address without a bucket', f'{ENHANCE} gs:///x', (), 2,
-         '^error: gs:///x: an address without the name of a bucket, expected gs://BUCKET/FOLDER'),
+         "^error: gs:///x: '' is not the name of a bucket, expected gs://BUCKET/FOLDER"),
     Case('~ in paths', 'jax-diffse enhance --workdir=~/runs/half --output=~/out ~/in', (A, at_home), 0,
          'enhanced: it is the home folder', lambda: kept('in/a.wav', 'out/a.wav')),
     Case('~ in a key of the config', 'jax-diffse train --config ~/toy.py --workdir=~/runs/new '

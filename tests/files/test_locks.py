@@ -89,8 +89,16 @@ def test_a_process_whose_lock_was_taken_over_ends(bucket, holder, store):
     assert 'another' in files.path(f'{bucket}/.lock').read_text()
 
 
+def test_a_turn_that_was_taken_over_goes_on(bucket, store, capsys):
+    """Waiting spares work that would be done twice; it protects nothing."""
+    with files.locked_in_turn(f'{bucket}/.lock', 'waiting'):
+        store.put(bucket.removeprefix('gs://'), '.lock', b'process 1 on another\ntoken\n1\n', {}, {})
+        time.sleep(1)
+    assert files.path(f'{bucket}/.lock').read_text().startswith('process 1 on another')
+
+
 def test_a_store_that_fails_for_a_while_does_not_cost_the_lock(bucket, holder, store):
-    store.fail_for(3)
+    store.fail_for(1)
     time.sleep(4)
     assert holder.poll() is None
     with pytest.raises(UserError, match='is using it'), files.locked(f'{bucket}/.lock', 'the run'):

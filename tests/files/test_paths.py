@@ -3,6 +3,8 @@
 import importlib.util
 import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -31,15 +33,29 @@ def test_addresses_keep_their_bucket():
 @pytest.mark.parametrize('address, message', [
     ('http://host/runs', 'http://host/runs: an address of http://, expected a path on this machine or an address of '
                          'gs:// or s3://; copy the data to a disk, or mount the bucket as a folder'),
-    ('gs:///runs', 'gs:///runs: an address without the name of a bucket, expected gs://BUCKET/FOLDER; names of buckets '
-                   'have at least 3 characters, which are a-z, 0-9, ., _ and -'),
-    ('gs://Our/x', 'gs://Our/x: an address without the name of a bucket, expected gs://BUCKET/FOLDER; names of buckets '
-                   'have at least 3 characters, which are a-z, 0-9, ., _ and -')])
+    ('gs:///runs', "gs:///runs: '' is not the name of a bucket, expected gs://BUCKET/FOLDER; names have 3 or more "
+                   'characters of a-z, 0-9, ., _ and -'),
+    ('gs://Our/x', "gs://Our/x: 'Our' is not the name of a bucket, expected gs://BUCKET/FOLDER; names have 3 or more "
+                   'characters of a-z, 0-9, ., _ and -')])
 def test_other_addresses_are_mistakes(address, message):
     for function in (files.path, files.given):
         with pytest.raises(UserError) as raised:
             function(address)
         assert str(raised.value) == message
+
+
+@pytest.mark.parametrize('name', ['~no user', '~no user/x.wav', 'x' * 300, 'C:/x', 'gs:x'])
+def test_odd_names_on_this_machine_are_names(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert str(files.path(name)) == files.given(name) == name
+    assert not files.is_file(name) and not files.is_folder(name) and files.resolved(name) == tmp_path / name
+
+
+def test_paths_of_this_machine_leave_the_environment_as_it_is():
+    command = ('import os, sys; from jax_diffse import files; files.path("x"); '
+               'print(sorted({"etils", "fsspec", "gcsfs"} & set(sys.modules)), "EPATH_USE_TF" in os.environ)')
+    environment = {key: value for key, value in os.environ.items() if key != 'EPATH_USE_TF'}
+    assert subprocess.check_output([sys.executable, '-c', command], env=environment, text=True) == '[] False\n'
 
 
 def test_a_missing_package_is_named(monkeypatch):

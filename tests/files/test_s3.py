@@ -59,5 +59,5 @@ def test_a_lock_is_held_once(bucket, monkeypatch):
 
 
 def test_runs_are_refused(bucket):
-    with pytest.raises(UserError, match=f'{bucket}/run: Orbax has no checkpoints in s3://'):
+    with pytest.raises(UserError, match=f'{bucket}/run: Orbax cannot store checkpoints in s3://'):
         runs.load(f'{bucket}/run')

@@ -72,20 +72,22 @@ def test_files_are_written_whole(bucket, store):
     assert path.read_text() == 'all' and len(store.uploads('deep/')) == 1
 
 
-def test_large_files_are_uploaded_in_chunks(bucket, tmp_path):
-    data = bytes(range(256)) * 40_000  # 10 MB: more than one request of gcsfs may hold
+def test_large_files_are_uploaded_in_chunks(bucket, tmp_path, store):
+    data = bytes(range(256)) * 220_000  # 56 MB; gcsfs sends at most 50 MiB at once
+    store.requests.clear()
     (tmp_path / 'large').write_bytes(data)
     files.upload(tmp_path / 'large', f'{bucket}/large')
+    assert len(store.requests) == 3  # the beginning, and two chunks
     assert files.read_bytes(f'{bucket}/large') == data
 
 
 def test_folders_are_moved_and_removed(bucket, store):
     folder, name = files.path(bucket) / 'a', bucket.removeprefix('gs://')
-    for path in ('1', 'deep/2'):
+    for path in ('1', 'deep/[2]*?'):  # which are names, not patterns
         (folder / path).write_text(path)
     (files.path(bucket) / 'ab').write_text('no part of the folder')
     files.move_folder(folder, folder.with_name('c'))
-    assert store.names(name) == ['ab', 'c/1', 'c/deep/2'] and (folder.with_name('c') / '1').read_text() == '1'
+    assert store.names(name) == ['ab', 'c/1', 'c/deep/[2]*?'] and (folder.with_name('c') / '1').read_text() == '1'
     files.remove_folder(folder.with_name('c'))
     assert store.names(name) == ['ab']
     files.remove_folder(folder)  # nothing is there
@@ -135,6 +137,31 @@ def test_a_store_that_cannot_be_reached_is_a_mistake(bucket, monkeypatch):
     assert raised.value.filename == f'{bucket}/x'
 
 
+def test_a_store_that_never_answers_is_given_up(bucket, monkeypatch):
+    from jax_diffse.files import google
+
+    with socket.create_server(('127.0.0.1', 0)) as mute:
+        monkeypatch.setenv('STORAGE_EMULATOR_HOST', f'http://127.0.0.1:{mute.getsockname()[1]}')
+        monkeypatch.setattr('asyncio.sleep', _no_wait)
+        monkeypatch.setattr(google, 'ANSWER_SECONDS', 0.2)
+        client = google.GoogleStorage(token='anon', skip_instance_cache=True)
+        with pytest.raises(StoreError, match='the store cannot be reached'):
+            client.cat_file(f'{bucket}/x')
+
+
+def test_a_range_behind_the_end_says_that_the_object_changed(bucket):
+    (files.path(bucket) / 'x').write_bytes(b'0123')
+    with pytest.raises(StoreError, match='it has changed while it was read'):
+        files.read_bytes(f'{bucket}/x', 9, 12)
+
+
+def test_an_object_is_asked_for_once(bucket, store):
+    (files.path(bucket) / 'x').write_bytes(b'0123')
+    store.requests.clear()
+    assert files.entry(f'{bucket}/x').size == 4 and files.is_file(f'{bucket}/x')
+    assert len(store.requests) == 2
+
+
 async def _no_wait(seconds):
     pass
 
@@ -148,9 +175,10 @@ def test_appended_files_are_parts_that_are_uploaded_once(bucket, store, monkeypa
         for number in numbers:
             file.write(json.dumps(number) + '\n')
         file.close()
-    (files.path(bucket) / 'other.jsonl').write_text('9\n')
+    for name in ('other.jsonl', 'log-other.jsonl'):
+        (files.path(bucket) / name).write_text('9\n')
     assert files.read_appended(log) == '1\n2\n3\n'
-    written = [request.written for request in store.uploads('log-')]
+    written = [request.written for request in store.uploads('log-2')]
     assert len(written) == len(set(written)) == 3
     monkeypatch.setattr(appended, 'PART_SECONDS', 1e9)
     file, before = files.AppendedFile(log), len(store.requests)

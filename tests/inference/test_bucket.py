@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose
 
 from jax_diffse import audio, audio_files, errors, files, runs
 from jax_diffse.errors import UserError
+from jax_diffse.files import objects
 from jax_diffse.inference.enhance import EnhanceOptions, enhance
 from jax_diffse.inference.export import opened
 from jax_diffse.inference.jobs import plan_jobs
@@ -41,7 +42,18 @@ def test_recordings_are_read_as_from_a_disk(upload, bucket, tmp_path, options):
     assert np.array_equal(np.concatenate(list(audio.blocks(there, 99))), audio.read(local)[0])
 
 
-def test_a_recording_is_downloaded_once(upload, bucket, store):
+def test_joined_files_are_read_to_their_end(bucket, tmp_path, monkeypatch):
+    """Also of an object so large that it would be read in parts."""
+    monkeypatch.setattr(objects, 'WHOLE', 1000)
+    for name in 'ab':
+        soundfile.write(tmp_path / f'{name}.flac', np.random.default_rng(0).uniform(-0.5, 0.5, 8000), 16_000)
+    (tmp_path / 'joined.flac').write_bytes((tmp_path / 'a.flac').read_bytes() + (tmp_path / 'b.flac').read_bytes())
+    files.upload(tmp_path / 'joined.flac', f'{bucket}/joined.flac')
+    assert audio.info(f'{bucket}/joined.flac').num_samples == 16_000
+    np.testing.assert_array_equal(audio.read(f'{bucket}/joined.flac')[0], audio.read(tmp_path / 'joined.flac')[0])
+
+
+def test_looking_at_a_recording_and_reading_it_downloads_it_once(upload, bucket, store):
     upload('in/a.wav')
     store.requests.clear()
     for read in (audio.info, audio.read, audio.check_writable):
@@ -75,6 +87,15 @@ def test_folders_are_searched_with_one_request(upload, bucket, store, capsys):
         audio_files.find(f'{bucket}/none')
     with pytest.raises(UserError, match='there is no such bucket'):
         audio_files.find('gs://no-such-bucket/in')
+
+
+def test_addresses_are_written_in_several_ways(upload, bucket, store, capsys):
+    upload('in/a.wav')
+    upload('in//b.wav')  # a folder without a name, which no disk has
+    for address in (f'{bucket}/in', f'{bucket}/in/', f'{bucket}//in', f'{bucket}/./in'):
+        assert audio_files.list_paths(address) == ['a.wav']
+        assert [str(path) for path in audio_files.find(address)] == [f'{bucket}/in/a.wav']
+    assert 'left out 1 of 2 files: 1 with an empty name of a folder' in capsys.readouterr().out
 
 
 def test_files_and_folders_are_enhanced_below_the_output(upload, bucket, store, capsys):

@@ -67,7 +67,7 @@ def test_a_trace_has_the_steps_of_the_window(corpus, tmp_path, capsys):
     board = tmp_path / 'tensorboard'
     assert (f'{board}: has the trace of steps 2 to 4; to see it: pip install xprof tensorboard, then tensorboard '
             f'--logdir {board}\n') in capsys.readouterr().out
-    assert not list(board.glob('.trace-*'))
+    assert not list(board.glob('.*'))
     with pytest.raises(UserError, match='resumes after step 6 and ends at step 8'):
         train(make_config(corpus, steps=8), tmp_path, profile=Window(2, 3))
     assert train(make_config(corpus), tmp_path, profile=Window(2, 3))['finished']  # no step is left
