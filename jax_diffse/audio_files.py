@@ -68,7 +68,9 @@ def list_objects(root: str) -> dict[str, files.Entry]:
         listed = files.listing(root)
     except OSError as error:
         raise UserError(f'{root}: cannot be read ({files.reason(error)})') from error
-    if not listed:
+    if not listed and files.is_file(root):
+        raise UserError(f'{root}: a file, expected a directory')
+    if not listed and len(files.path(root).parts) > 3:  # a bucket itself may be empty
         raise UserError(f'{root}: no such directory')
     above = os.fspath(files.path(root)) + '/'  # as in the listing, without empty names of folders
     paths = (address.removeprefix(above) for address in listed)

@@ -211,7 +211,7 @@ def make_folder(path: pathlib.Path) -> None:
       UserError: it cannot be created.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        files.make_folder(path)
     except OSError as error:
         raise UserError(f'{path}: cannot create the report folder ({files.reason(error)})') from error
 

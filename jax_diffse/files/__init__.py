@@ -10,6 +10,7 @@ from jax_diffse.files.store import (
     is_file,
     listing,
     local_copy,
+    make_folder,
     move_folder,
     read_bytes,
     remove_folder,
@@ -19,6 +20,6 @@ from jax_diffse.files.temporary import temporary_folder
 from jax_diffse.files.writing import atomic_write, unwritable, write_text
 
 __all__ = ['AppendedFile', 'Entry', 'StoredObject', 'absolute', 'atomic_write', 'entry', 'given', 'is_address',
-           'is_file', 'is_folder', 'listing', 'local_copy', 'locked', 'locked_in_turn', 'move_folder', 'path',
-           'read_appended', 'read_bytes', 'reason', 'remove_folder', 'resolved', 'temporary_folder', 'unwritable',
-           'upload', 'write_text']
+           'is_file', 'is_folder', 'listing', 'local_copy', 'locked', 'locked_in_turn', 'make_folder', 'move_folder',
+           'path', 'read_appended', 'read_bytes', 'reason', 'remove_folder', 'resolved', 'temporary_folder',
+           'unwritable', 'upload', 'write_text']

@@ -60,6 +60,12 @@ class GoogleStorage(gcsfs.core.GCSFileSystem):
         except FileNotFoundError:
             return False
 
+    def _open(self, path, mode='rb', **kwargs):
+        file = super()._open(path, mode, **kwargs)
+        if mode == 'rb' and file.details['type'] == 'directory':  # which gcsfs reads as an empty file
+            raise IsADirectoryError(errno.EISDIR, 'Is a directory', self.unstrip_protocol(path))
+        return file
+
     async def _mkdir(self, path, **kwargs):
         """Only checks that the bucket exists: buckets have no folders, and gcsfs would create a missing bucket."""
         await self._call('GET', 'b/{}/o', self.split_path(path)[0], maxResults=1)

@@ -24,6 +24,9 @@ def path(text: str | os.PathLike) -> pathlib.Path:
     """
     text = os.fspath(text)
     scheme = _scheme(text)
+    meant = re.match(r'(gs|s3):(?=/)/?/?', text, re.IGNORECASE)
+    if meant and meant[0] != f'{meant[1].lower()}://':
+        raise UserError(f'{text}: did you mean {meant[1].lower()}://{text[meant.end():]}?')
     if not scheme:
         return pathlib.Path(os.path.expanduser(text))  # which, unlike pathlib's, leaves names like '~x' alone
     if scheme not in PACKAGES:
@@ -48,7 +51,8 @@ def given(text: str | os.PathLike) -> str:
       UserError: see `path`.
     """
     text = os.fspath(text)
-    return os.fspath(path(text)) if is_address(text) else os.path.expanduser(text)
+    checked = os.fspath(path(text)) if text else ''
+    return checked if is_address(text) else os.path.expanduser(text)
 
 
 def is_address(text: str | os.PathLike) -> bool:

@@ -91,6 +91,17 @@ def local_copy(file: str | os.PathLike) -> Iterator[pathlib.Path]:
         yield copy
 
 
+def make_folder(folder: pathlib.Path) -> None:
+    """Creates a folder and those above it; in object storage, where folders are but names, checks that it can be one.
+
+    Raises:
+      OSError: it is a file, or cannot be created.
+    """
+    if is_address(folder) and is_file(folder):
+        raise NotADirectoryError(errno.ENOTDIR, 'Not a directory', os.fspath(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def move_folder(source: pathlib.Path, target: pathlib.Path) -> None:
     """Renames a folder; in object storage, object by object within the store."""
     if not is_address(source):

@@ -35,10 +35,9 @@ def directory(workdir: str | os.PathLike) -> pathlib.Path:
     Raises:
       UserError: Orbax cannot write or read checkpoints there.
     """
-    folder = files.absolute(workdir)
-    if os.fspath(folder).startswith('s3://'):
-        raise UserError(f'{folder}: Orbax cannot store checkpoints in s3://; use a disk or gs://')
-    return folder / 'checkpoints'
+    if os.fspath(workdir).startswith('s3://'):
+        raise UserError(f'{workdir}: Orbax cannot store checkpoints in s3://; use a disk or gs://')
+    return files.absolute(workdir) / 'checkpoints'
 
 
 def steps(checkpoints: pathlib.Path) -> list[int]:

@@ -2,7 +2,7 @@
 
 import contextlib
 
-from jax_diffse import files
+from jax_diffse.runs import layout
 from jax_diffse.training.profile import Window
 from jax_diffse.training.settings import TrainConfig
 from jax_diffse.training.setup import Training, set_up
@@ -30,7 +30,7 @@ def train(config, workdir, *, change_config: bool = False, profile: Window | Non
         stopped being finite.
     """
     with contextlib.ExitStack() as stack:
-        training = set_up(config, files.path(workdir), change_config, profile, stack)
+        training = set_up(config, layout.directory(workdir).parent, change_config, profile, stack)
         return _loop(training)
 
 

@@ -228,7 +228,8 @@ def _with_augment(config: dict, record: dict) -> dict:
 
 def _make_workdir(workdir: pathlib.Path) -> None:
     try:
-        (workdir / 'checkpoints').mkdir(parents=True, exist_ok=True)
+        files.make_folder(workdir)
+        files.make_folder(workdir / 'checkpoints')
     except OSError as error:
         raise UserError(f'{workdir}: cannot be created ({files.reason(error)})') from error
 

@@ -33,6 +33,7 @@ def test_addresses_keep_their_bucket():
 @pytest.mark.parametrize('address, message', [
     ('http://host/runs', 'http://host/runs: an address of http://, expected a path on this machine or an address of '
                          'gs:// or s3://; copy the data to a disk, or mount the bucket as a folder'),
+    ('gs:/b/x', 'gs:/b/x: did you mean gs://b/x?'), ('GS://bucket/x', 'GS://bucket/x: did you mean gs://bucket/x?'),
     ('gs:///runs', "gs:///runs: '' is not the name of a bucket, expected gs://BUCKET/FOLDER; names have 3 or more "
                    'characters of a-z, 0-9, ., _ and -'),
     ('gs://Our/x', "gs://Our/x: 'Our' is not the name of a bucket, expected gs://BUCKET/FOLDER; names have 3 or more "

@@ -52,6 +52,17 @@ def test_a_listing_has_sizes_and_hashes_of_all_levels(bucket, store):
     assert files.listing(folder / 'none') == {}
 
 
+def test_files_and_folders_are_told_apart(bucket):
+    folder = files.path(bucket) / 'a'
+    (folder / 'b').write_text('x')
+    with pytest.raises(IsADirectoryError):
+        folder.read_bytes()  # gcsfs itself reads nothing and is content
+    with pytest.raises(NotADirectoryError):
+        files.make_folder(folder / 'b')
+    files.make_folder(folder)
+    assert files.is_folder(folder) and files.is_file(folder / 'b') and not files.is_folder(folder / 'b')
+
+
 def test_parts_of_objects_are_read(bucket):
     path = files.path(bucket) / 'x'
     path.write_bytes(b'0123456789')
