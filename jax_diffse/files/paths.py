@@ -1,5 +1,6 @@
 """Makes paths of what users give, see `path`."""
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -99,7 +100,10 @@ def _prepared(scheme: str) -> bool:
     os.environ.setdefault('EPATH_USE_TF', 'false')
     os.environ.setdefault('GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT', 'false')
     import fsspec
+    from etils.epath import gpath
 
+    with contextlib.suppress(AttributeError):  # etils reads the environment once, at its first path of any kind
+        gpath._is_tf_installed.cache_clear()
     for name, client in (('gs', 'google.GoogleStorage'), ('gcs', 'google.GoogleStorage'), ('s3', 's3.S3')):
         fsspec.register_implementation(name, f'jax_diffse.files.{client}', clobber=True)
     return True

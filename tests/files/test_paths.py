@@ -59,6 +59,14 @@ def test_paths_of_this_machine_leave_the_environment_as_it_is():
     assert subprocess.check_output([sys.executable, '-c', command], env=environment, text=True) == '[] False\n'
 
 
+def test_etils_uses_our_client_although_it_was_used_before():
+    command = ('import sys; from etils import epath; epath.Path("x").exists(); from jax_diffse import files; '
+               'print(type(files.path("gs://our/x")._backend).__name__, "tensorflow" in sys.modules)')
+    environment = {key: value for key, value in os.environ.items() if key != 'EPATH_USE_TF'}
+    assert subprocess.check_output([sys.executable, '-c', command], env=environment,
+                                   text=True) == '_FileSystemSpecBackend False\n'
+
+
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     paths._prepared.cache_clear()
