@@ -174,7 +174,7 @@ def set_data(config: ConfigDict, data: str) -> None:
 
 CONTINUOUS = {  # groups of variants that SGMSE+, the Schroedinger bridge and FlowSE share
     'data': DATA,
-    'size': {'small': '5.1 million parameters: 32 channels', 'quick': QUICK},
+    'size': {'small': '4.7 million parameters: 16 channels at the top, 96 at the bottom', 'quick': QUICK},
     'length': {'short': f'{SHORT}: 1000 steps of 4 x 2.04 s'},
 }
 
@@ -224,7 +224,7 @@ def continuous(system: str, chosen: types.SimpleNamespace, steps: int, own: Mapp
         config.train.update(steps=1000, batch_size=4, eval_every=250, save_every=250, log_every=25)
         config.optimizer.update(learning_rate=5e-4, decay='cosine', warmup_steps=100)
     if chosen.size == 'small':
-        config.model.network.update(channels=32, multipliers=(1, 1, 2, 2, 2, 2, 3))
+        config.model.network.update(channels=16, multipliers=(1, 2, 4, 4, 4, 4, 6))
     elif chosen.size == 'quick':
         config.model.update(steps=2)
         config.model.network.update(channels=8, multipliers=(1, 1, 1), blocks=1, attention=())
