@@ -1,12 +1,13 @@
 """Measures starts of a training on many files, from opening the data to the first batch, and crops per second.
 
 The same files are read from a disk and from an emulator of object storage on this machine, one by one and packed. The
-emulator shows what requests cost the reader; a network adds its latency. A child process, `python -m benchmarks.starts
-SETTINGS`, is one start; it prints what it measured as JSON.
+emulator shows what requests cost the reader and, with `LATENCY`, the waiting. A child process, `python -m
+benchmarks.starts SETTINGS`, is one start; it prints what it measured as JSON.
 """
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -36,6 +37,7 @@ CROP_SECONDS = 5.0  # that crops are counted for
 RESUMED = 100_000  # the step that a resumed start continues at
 SIMULATED = 100_000  # from this number on, files have no samples, and their manifest says that they have
 BATCH = 64
+LATENCY = 0.03  # seconds per request, within a region of a cloud
 
 
 def run(counts: tuple[int, ...], processes: tuple[int, ...]) -> Iterator[Figure]:
@@ -66,18 +68,25 @@ def run(counts: tuple[int, ...], processes: tuple[int, ...]) -> Iterator[Figure]
                 kinds['packed'] = Folders(speech=f'{root}/packed_speech', noise=f'{root}/packed_noise')
                 packing.pack(Folders(speech=speech), kinds['packed'].speech, packing.PackOptions())
                 packing.pack(Folders(noise=noise), kinds['packed'].noise, packing.PackOptions())
-            with emulated(root, kinds if count < SIMULATED else {}) as in_store:
-                for kind, folders in (kinds | in_store).items():
-                    for number in processes:
-                        yield from starts(root, kind, folders, count, number)
+            for (kind, folders), number in itertools.product(kinds.items(), processes):
+                yield from starts(root, kind, folders, count, number)
+            if count < SIMULATED:
+                yield from starts_in_store(root, kinds, count, processes)
+
+
+def starts_in_store(root: str, kinds: dict[str, Folders], count: int, processes: tuple[int, ...]) -> Iterator[Figure]:
+    """Yields the figures of the same files in object storage, and of one process with the latency of a network."""
+    with emulated(root, kinds) as (store, there):
+        for (kind, folders), number in itertools.product(there.items(), processes):
+            yield from starts(root, f'{kind}, object storage', folders, count, number)
+        store.delay = LATENCY
+        for kind, folders in there.items():
+            yield from starts(root, f'{kind}, object storage, {1000 * LATENCY:g} ms per request', folders, count, 1)
 
 
 @contextlib.contextmanager
-def emulated(root: str, kinds: dict[str, Folders]) -> Iterator[dict[str, Folders]]:
-    """Copies folders into an emulator of object storage, which all clients use within it."""
-    if not kinds:
-        yield {}
-        return
+def emulated(root: str, kinds: dict[str, Folders]) -> Iterator[tuple[Any, dict[str, Folders]]]:
+    """Copies folders into an emulator of object storage, which all clients use within it, and yields both."""
     from tests import gcs
 
     store, known = gcs.Store(), {}
@@ -89,9 +98,8 @@ def emulated(root: str, kinds: dict[str, Folders]) -> Iterator[dict[str, Folders
     before = dict(os.environ)
     os.environ.update(store.environment())
     try:
-        yield {f'{kind}, object storage': Folders(**{
-            role: f'gs://data/{os.path.basename(getattr(folders, role))}' for role in ('speech', 'noise')})
-            for kind, folders in kinds.items()}
+        yield store, {kind: Folders(**{role: f'gs://data/{os.path.basename(getattr(folders, role))}'
+                                       for role in ('speech', 'noise')}) for kind, folders in kinds.items()}
     finally:
         os.environ.clear()
         os.environ.update(before)

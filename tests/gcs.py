@@ -50,12 +50,13 @@ class Store:
       requests: all requests so far.
       refused: status that requests get, for example 403, or 0.
       refused_part: what the paths of refused requests contain.
+      delay: seconds that every answer takes, as over a network.
     """
 
     def __init__(self, port: int = 0):
         self.buckets: dict[str, dict[str, Object]] = {}
         self.requests: list[Request] = []
-        self.refused, self.refused_part, self.lock = 0, '', threading.RLock()
+        self.refused, self.refused_part, self.delay, self.lock = 0, '', 0.0, threading.RLock()
         self._uploads: dict[str, tuple[str, str, dict, bytearray]] = {}
         self._generation, self._until = time.time_ns() // 1000, 0.0
         handler = type('Handler', (_Handler,), {'store': self})
@@ -235,6 +236,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             headers, answer = {'Content-Type': 'application/json', **headers}, json.dumps(answer).encode()
         self.store.requests.append(Request(self.command, urllib.parse.unquote(self.path), len(body), len(answer),
                                            written))
+        time.sleep(self.store.delay)
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
