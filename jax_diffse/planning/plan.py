@@ -22,6 +22,7 @@ from jax_diffse.training.parallel import MAPPERS, Parallel
 from jax_diffse.training.settings import ParallelConfig, TrainConfig
 
 LAUNCH = 3e-6  # seconds that a GPU takes to start a kernel, about
+SAMPLES_PER_CORE = 1.2e7  # that a core reads, mixes and transforms per second, as measured: docs/benchmarks.md
 LISTED = 10  # operations and loops that are named
 STEP, ENHANCEMENT = 'training step', 'enhancement'
 LARGEST = 4096  # examples per device that `largest_batch` tries at most
@@ -48,6 +49,7 @@ class Plan:
     utilisation: float  # FLOP per second over the peak of the device
     examples_per_second: float  # over all devices
     hours: float | None  # of a training of config.train.steps steps
+    cores: float | None  # of a host's processors, about, that prepare the examples of a device
     costs: list[tuple[float, str]]  # seconds of the operations that cost most, by module
     loops: list[tuple[float, int, str]]  # seconds of the loops that cost most, their number of runs, their module
 
@@ -85,9 +87,10 @@ def plan_step(config: ConfigDict, target: Target) -> Plan:
     state = jax.eval_shape(lambda drawn: state_lib.create(system, optimizer, settings.ema_decay, drawn), shapes(system))
     batch = jax.eval_shape(lambda: _batch(system, settings.batch_size, settings.crop_samples(system.sample_rate)))
     found = _compiled(mapping.map(step, donate=True), target, mapping.shaped(state, batch))
-    hours = found['seconds'] * settings.steps / 3600
-    return Plan(STEP, config.system, target.name, len(target.devices), target.hosts, settings.batch_size,
-                settings.crop_seconds, hours=hours, examples_per_second=settings.batch_size / found['seconds'], **found)
+    per_second, count = settings.batch_size / found['seconds'], len(target.devices)
+    cores = per_second * settings.crop_samples(system.sample_rate) / SAMPLES_PER_CORE / count
+    return Plan(STEP, config.system, target.name, count, target.hosts, settings.batch_size, settings.crop_seconds,
+                hours=found['seconds'] * settings.steps / 3600, cores=cores, examples_per_second=per_second, **found)
 
 
 def plan_enhancement(config: ConfigDict, target: Target, per_device: int, seconds: float,
@@ -116,7 +119,7 @@ def plan_enhancement(config: ConfigDict, target: Target, per_device: int, second
     chunks = Rows(noisy, lengths, level, seeds, noisy if system.follows else None)
     found = _compiled(mapping.map(enhance, sharded=True), target, mapping.shaped(shapes(system), chunks))
     return Plan(ENHANCEMENT, config.system, target.name, len(target.devices), target.hosts, rows, seconds, hours=None,
-                examples_per_second=rows / found['seconds'], **found)
+                cores=None, examples_per_second=rows / found['seconds'], **found)
 
 
 def largest_batch(plan: Callable[[int], Plan], known: int = 1) -> tuple[int, Plan | None]:

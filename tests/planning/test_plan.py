@@ -22,7 +22,7 @@ def made(peak=500.0, **fields):
     known = {'what': plan.STEP, 'system': 'toy', 'target': 'v5e:2x2', 'devices': 4, 'hosts': 1, 'batch': 8,
              'seconds_of_audio': 3.0, 'compile_seconds': 2.0, 'flops': 1e9, 'moved': 1e8, 'collectives': {},
              'seconds': 0.01, 'basis': "compiler's estimate", 'utilisation': 0.1, 'examples_per_second': 800.0,
-             'hours': 1.0, 'costs': [(0.005, 'a')], 'loops': [],
+             'hours': 1.0, 'cores': 0.25, 'costs': [(0.005, 'a')], 'loops': [],
              'memory': {'arguments': 1.0, 'temporaries': 2.0, 'peak': peak, 'limit': LIMITS.memory}}
     return plan.Plan(**known | fields)
 
@@ -99,6 +99,7 @@ def test_the_table_names_what_is_an_estimate():
     for expected in ('4 in 1 host', '8 x 3 s, 2 per device', '3 all-reduce of 2 MB', '10 ms (compiler',
                      'not measured)', '10 % of 1 TFLOP/s', '5.000 ms  50.0 %  a', '4.000 ms  40.0 %  7 x b/while'):
         assert expected in words
+    assert '0.25 cores per device, so that 16 cores feed 64 devices' in words
     assert 'does not fit' in table.text(made(peak=1001.0), TARGET)
     assert json.loads(json.dumps(table.as_json(made(collectives=collectives))))['collectives'] == {
         'all-reduce': {'count': 3, 'bytes': 2e6}}
@@ -172,6 +173,8 @@ def test_a_step_of_a_toy_is_planned_for_a_tpu(tpu, topology, monkeypatch):
     assert bool(found.collectives) == (devices > 1)
     assert found.utilisation == pytest.approx(found.flops / found.seconds / 197e12)
     assert sum(seconds for seconds, _ in found.costs) <= found.seconds * 1.0001
+    crop = loaded.train.crop_seconds * 16_000  # samples; 8 of them are read in the time of a step
+    assert found.cores == pytest.approx(8 * crop / found.seconds / plan.SAMPLES_PER_CORE / devices)
     times = [seconds for seconds, _ in found.costs]
     assert times == sorted(times, reverse=True) and all(a >= 0 for a in times)
 
