@@ -33,6 +33,7 @@ class LiveEnhancer:
     """
 
     def __init__(self, enhancer: StreamingEnhancer, sample_rate: int):
+        enhancer(np.zeros((enhancer.hop, 1), np.float32))  # the first call of a program is slow
         enhancer.reset()
         self._enhancer, self.sample_rate = enhancer, sample_rate
         self._before = streams.Resampler(sample_rate, enhancer.sample_rate, 1)

@@ -195,8 +195,8 @@ FLAGS = [
          "config.model.width.*'wide'"),
     Case('no value', f'{ENHANCE} --model width in', (A,), 2, "--model: expected KEY=VALUE, got 'width'"),
     Case('--stream with a system that cannot', f'{ENHANCE} --stream in', (A,), 2, 'Half needs the whole recording'),
-    Case('--stdin-pcm with a system that cannot', LIVE, (), 2, 'Half needs the whole recording and cannot stream; use a '
-         'DCCRN run'),
+    Case('--stdin-pcm with a system that cannot', LIVE, (), 2,
+         'Half needs the whole recording and cannot stream; use a DCCRN run'),
     Case('--stdin-pcm with files', f'{LIVE} in', (A,), 2, 'drop files'),
     Case('--stdin-pcm with --output', f'{LIVE} --output out', (), 2, 'drop --output'),
     Case('--stdin-pcm with options of files', f'{LIVE} --strength 0.5 --chunk-seconds 8', (), 2,
