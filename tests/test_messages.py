@@ -16,7 +16,8 @@ KEY = re.compile(r'\bconfig\.((?:data|train|augment|optimizer|log|parallel)\.\w+
 # Folder or module below jax_diffse -> the commands that print its messages; the longest that fits counts.
 PRINTED_BY = {
     'evaluation': ('evaluate',), 'inference': ('evaluate', 'enhance'), 'inference/enhance': ('enhance',),
-    'inference/jobs': ('enhance',), 'inference/streaming': ('enhance',), 'inference/export': ('export',),
+    'inference/jobs': ('enhance',), 'inference/live': ('enhance',), 'inference/streaming': ('enhance',),
+    'inference/export': ('export',),
     'metrics': ('evaluate',), 'conversion': ('convert',), 'training': ('train',), 'data': ('train',),
     'data/packing': ('pack',),
     'processes': ('train', 'evaluate'), 'config': ('train',), 'systems': ('train', 'evaluate', 'enhance'),

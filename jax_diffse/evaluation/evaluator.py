@@ -19,7 +19,7 @@ from jax_diffse.evaluation.results import Results
 from jax_diffse.evaluation.utterances import Utterance
 from jax_diffse.inference.enhancer import Batch, Enhancer
 from jax_diffse.inference.setting import Setting
-from jax_diffse.metrics import METRICS, Pool, Scores, nisqa, scoring
+from jax_diffse.metrics import METRICS, Pool, Scores, scoring
 from jax_diffse.metrics.scoring import CLEAN
 
 NOISY = 'noisy'
@@ -106,7 +106,7 @@ class Evaluator:
     def _scored(self, batch: Batch, files, todo, cache: ResultCache) -> Iterator[tuple[int, Record]]:
         members = [files[k] for k in batch.indices]
         total = sum(len(utterance.noisy) for utterance in members)
-        scores = self._score([utterance.clean for utterance in members], batch.stages)
+        scores = self._score(members, batch.stages)
         for place, (k, utterance) in enumerate(zip(batch.indices, members, strict=True)):
             record = Record({stage: found[place] for stage, found in scores.items()},
                             batch.seconds * len(utterance.noisy) / total, _device())
@@ -132,14 +132,16 @@ class Evaluator:
     def _score_inputs(self, indices: Sequence[int], rows, cache: ResultCache) -> Iterator[tuple[int, Record]]:
         files = [self.utterances[i] for i in indices]
         waveforms = {row: [getattr(utterance, row) for utterance in files] for row in rows}
-        scores = self._score([utterance.clean for utterance in files], waveforms)
+        scores = self._score(files, waveforms)
         for place, (i, utterance) in enumerate(zip(indices, files, strict=True)):
             record = Record({row: found[place] for row, found in scores.items()}, 0.0, '')
             cache.write(utterance.key, record, {}, self.sample_rate)
             yield i, record
 
-    def _score(self, clean, rows: Mapping[str, Sequence[np.ndarray]]) -> dict[str, list[Scores]]:
-        return scoring.score(clean, rows, self.sample_rate, self.metrics, self._pool)
+    def _score(self, utterances: Sequence[Utterance],
+               rows: Mapping[str, Sequence[np.ndarray]]) -> dict[str, list[Scores]]:
+        clean, noisy = [u.clean for u in utterances], [u.noisy for u in utterances]
+        return scoring.score(clean, rows, self.sample_rate, self.metrics, self._pool, noisy)
 
     def _wait_for_others(self, records: list[Record | None], cache: ResultCache, label: str,
                          rows: Sequence[str] = ()) -> None:
@@ -161,7 +163,7 @@ class Evaluator:
             return None
         for row, scores in record.scores.items():
             wanted = [name for name in self.metrics if row != CLEAN or not METRICS[name].needs_reference]
-            if not all(_is_final(name, scores) for name in wanted):
+            if not all(scoring.is_final(name, scores) for name in wanted):
                 return None
             if row not in INPUTS and not cache.has_audio(utterance.key, row):
                 return None
@@ -183,11 +185,3 @@ def _device() -> str:
     device = jax.local_devices()[0]
     name = f'{launch.cpu()}, {launch.cores()}' if device.platform == 'cpu' else device.device_kind
     return name + (f', {jax.local_device_count()} devices' if jax.local_device_count() > 1 else '')
-
-
-def _is_final(name: str, scores: Scores) -> bool:
-    """Whether a metric needs no new computation; it does if its model was missing and is available now."""
-    if name not in scores.values:
-        return False
-    model = METRICS[name].model
-    return not (model and scores.reasons.get(name) == nisqa.how_to_get(model) and nisqa.is_available(model))
