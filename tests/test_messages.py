@@ -19,7 +19,7 @@ PRINTED_BY = {
     'inference/jobs': ('enhance',), 'inference/live': ('enhance',), 'inference/streaming': ('enhance',),
     'inference/export': ('export',),
     'metrics': ('evaluate',), 'conversion': ('convert',), 'training': ('train',), 'data': ('train',),
-    'data/packing': ('pack',),
+    'data/packing': ('pack',), 'data/lists': ('pack',),
     'processes': ('train', 'evaluate'), 'config': ('train',), 'systems': ('train', 'evaluate', 'enhance'),
     'runs': ('train', 'convert'), **{f'cli/{name}': (name,) for name in cli.COMMANDS}}
 
