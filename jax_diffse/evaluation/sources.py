@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 PACKAGE = pathlib.Path(__file__).parents[1]
 # Folders and modules whose code can change an enhanced signal or a score; imports tell which of their files count.
-ROOMS = ('audio', 'blocks', 'containers', 'diffusion', 'inference', 'metrics', 'networks', 'platforms', 'spectral',
+ROOMS = ('audio', 'blocks', 'diffusion', 'inference', 'metrics', 'networks', 'platforms', 'spectral',
          'systems')
 SHARED = ('inference.enhancer', 'metrics.scoring')  # used by every system
 

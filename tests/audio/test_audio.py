@@ -5,6 +5,7 @@ import soundfile
 from numpy.testing import assert_allclose
 
 from jax_diffse import audio
+from jax_diffse.audio import writing
 from jax_diffse.errors import UserError
 from tests import sounds
 
@@ -46,7 +47,7 @@ def test_integer_encodings_are_clipped_and_floating_ones_not(tmp_path):
 @pytest.mark.parametrize('peak', [1.0, 1.01, 1.2, 1.6])
 @pytest.mark.parametrize(('format', 'subtype'), [
     (format, subtype) for format in ('WAV', 'W64', 'AIFF', 'AU', 'CAF', 'FLAC', 'OGG', 'MP3', 'PAF', 'VOC')
-    for subtype in soundfile.available_subtypes(format) if subtype not in audio.DAMAGED
+    for subtype in soundfile.available_subtypes(format) if subtype not in writing.DAMAGED
     if (format, subtype) not in {('MP3', 'MPEG_LAYER_I'), ('MP3', 'MPEG_LAYER_II'), ('WAV', 'MPEG_LAYER_III'),
                                  ('AIFF', 'DWVW_12')}])  # libsndfile lists them, and cannot write or read them
 def test_nothing_beyond_full_scale_comes_back_with_the_other_sign(tmp_path, format, subtype, peak):
@@ -161,7 +162,7 @@ def test_what_can_be_read_and_not_written_is_known_beforehand(tmp_path):
     audio.check_writable(tmp_path / 'a.mp3')
 
 
-@pytest.mark.parametrize('subtype', audio.DAMAGED)
+@pytest.mark.parametrize('subtype', writing.DAMAGED)
 def test_encodings_that_libsndfile_damages_are_not_written(tmp_path, subtype):
     """ALAC of loud noise loses frames; ffmpeg reads the same loss."""
     path = tmp_path / 'a.caf'

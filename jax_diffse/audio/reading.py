@@ -1,35 +1,23 @@
-"""Reads and writes audio files as arrays, and resamples (on the host, NumPy)."""
+"""Reads audio files as arrays."""
 
 import contextlib
 import functools
 import io
 import logging
 import os
-import pathlib
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import soundfile
-import soxr
 
-from jax_diffse import containers, files
-from jax_diffse.errors import StoreError, UserError
+from jax_diffse import files
+from jax_diffse.audio import claims, containers
+from jax_diffse.audio.messages import EMPTY, cut_off, unreadable, words
+from jax_diffse.errors import UserError
 
 BLOCK = 2**20  # values that are read at a time
-UNCLIPPED = ('FLOAT', 'DOUBLE')  # encodings that can hold any level
-FULL_SCALE = 1 - 2**-23  # float32; at 1.0 some encoders wrap around
-# The predictors of these encoders overshoot and wrap around below full scale. At these levels, sines and speech that
-# are clipped by a third keep the right sign.
-CEILINGS = {'G721_32': 0.85, 'G723_24': 0.85, 'G723_40': 0.85,
-            'NMS_ADPCM_16': 1 - 2**-15, 'NMS_ADPCM_24': 1 - 2**-15, 'NMS_ADPCM_32': 1 - 2**-15}
-DAMAGED = ('ALAC_20', 'ALAC_24', 'ALAC_32')  # libsndfile 1.2 loses frames of loud sound when it writes these
-# Encodings, with those of FLAC, in which reading from the middle gives the same samples as reading from the start.
-SEEKABLE = ('PCM_S8', 'PCM_U8', 'PCM_16', 'PCM_24', 'PCM_32', 'FLOAT', 'DOUBLE', 'ULAW', 'ALAW')
 FORMATS_WITHOUT_SEEK = ('SDS', 'PAF')  # blocks of samples
-EMPTY = 'the file is empty'
-FRAME = 1152  # samples of an MP3's frame; the tag's count may be wrong by one frame
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +64,7 @@ def read(path: str | os.PathLike, start: int = 0, stop: int | None = None) -> tu
     """
     sound = _look(path)
     start, stop, _ = slice(start, stop).indices(sound.info.num_samples)
-    seekable = (len(sound.parts) == 1 and sound.info.subtype in SEEKABLE
+    seekable = (len(sound.parts) == 1 and sound.info.subtype in claims.SEEKABLE
                 and sound.info.format not in FORMATS_WITHOUT_SEEK)
     if sound.content and (not seekable or stop - start == sound.info.num_samples):
         _read_whole(path, sound.content)
@@ -186,61 +174,10 @@ def _part_info(path, content: files.StoredObject | None, parts, part: containers
             there = _count(file)
         if part.claimed > part.there and file.subtype.startswith('ALAC'):  # which has a variable bit rate
             raise UserError(cut_off(path, part.there, part.claimed, 'bytes of sound'))
-        claimed = max(_claimed(part, file), _logged(path, content, file))
+        claimed = max(claims.of_part(part, file), claims.of_header(path, content, file))
         if claimed > there:
             raise UserError(cut_off(path, there, claimed))
         return AudioInfo(file.samplerate, there, file.channels, file.format, file.subtype)
-
-
-def cut_off(path, there: int, claimed: int, unit: str = 'samples') -> str:
-    """The message about a file that has `there` of `claimed` samples."""
-    return (f'{path}: cut off, {there} of {claimed} {unit} are left; get the file again, or open it in a sound editor '
-            'and save it')
-
-
-def _claimed(part: containers.Part, file: soundfile.SoundFile) -> int:
-    """Samples that the bytes of the part claim; 0 if they claim no more than the part has."""
-    if part.claimed > part.there:
-        block, samples = (re.search(rf'{name} *: (\d+)', file.extra_info) for name in ('Block Align', 'Samples/Block'))
-        if block and samples:
-            claimed = part.claimed // int(block[1]) * int(samples[1])
-        elif file.subtype in SEEKABLE and file.frames:
-            return part.claimed // (part.there // file.frames)  # bytes of a sample of all channels
-        else:
-            claimed = file.frames * part.claimed // max(part.there, 1)
-        return max(claimed, file.frames + 1)
-    return part.claimed_samples or (max(file.frames - FRAME, 0) if part.tagged else 0)
-
-
-# Containers whose claim is in libsndfile's log or in the first bytes of the file: the pattern of the claim, what it
-# counts besides sound, and whether it counts bytes.
-_CLAIMS = {
-    'NIST': (r'sample_count -i (\d+)', 0, False),
-    'AVR': (r'^\s*Frames\s*: (\d+)', 0, False),
-    'MPC2K': (r'^\s*Frames\s*: (\d+)', 0, False),
-    'SVX': (r'^\s*OneShotHiSamples\s*: (\d+)', 0, False),
-    'WVE': (r'Data length (\d+) should be', 0, True),
-    'MAT4': (r'truncated\. \d+ <--> (\d+)', 0, True),
-    'MAT5': (r'(?s)Size : (\d+)(?!.*Size : )', 0, True),
-    'VOC': (r'(?:Sound Data|Extended II)\s*: (\d+)', 13, True),
-}
-_WIDTH = {'PCM_16': 2, 'PCM_24': 3, 'PCM_32': 4, 'FLOAT': 4, 'DOUBLE': 8}  # bytes; others: 1
-
-
-def _logged(path, content: files.StoredObject | None, file: soundfile.SoundFile) -> int:
-    """Samples that the header of a rare container claims; 0 if it claims none."""
-    if file.format not in _CLAIMS:
-        return 0
-    pattern, besides, in_bytes = _CLAIMS[file.format]
-    text = file.extra_info
-    if file.format == 'NIST':
-        with open(path, 'rb') if content is None else content.open() as header:
-            text = header.read(1024).decode('latin-1')
-    found = re.search(pattern, text, re.MULTILINE if pattern.startswith('^') else 0)
-    if not found:
-        return 0
-    claimed = int(found[1]) - besides
-    return claimed // (file.channels * _WIDTH.get(file.subtype, 1)) if in_bytes else claimed
 
 
 class _InOneGo(soundfile.SoundFile):
@@ -302,7 +239,7 @@ def _damaged(path, sound: _Sound, error: soundfile.SoundFileError) -> UserError:
                 while got := len(file.read(1024, always_2d=True)):
                     place += got
     return UserError(f'{path}: cut off or damaged, {place} of {sound.info.num_samples} samples can be read '
-                     f'({_words(error)}); '
+                     f'({words(error)}); '
                      'get the file again, or open it in a sound editor and save it')
 
 
@@ -314,129 +251,4 @@ def _errors(path) -> Iterator[None]:
     except UnicodeEncodeError as error:
         raise UserError(f'{path}: its name is not UTF-8; rename it') from error
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-        raise UserError(_unreadable(path, error)) from error
-
-
-def _unreadable(path, error) -> str:
-    if files.is_address(path):
-        return _unreadable_object(path, error)
-    try:
-        os.stat(path)
-    except PermissionError as denied:  # for a folder above it
-        return f'{path}: cannot be read ({denied.strerror})'
-    except OSError:
-        pass  # see below
-    if not os.path.exists(path):
-        return f'{path}: ' + ('a link that leads to no file' if os.path.islink(path) else 'no such file')
-    if os.path.isdir(path):
-        return f'{path}: a directory, expected an audio file'
-    if not os.path.isfile(path):
-        return f'{path}: not a file but a device or pipe, expected an audio file'
-    if os.path.getsize(path) == 0:
-        return f'{path}: {EMPTY}'
-    try:
-        open(path, 'rb').close()
-    except OSError as denied:
-        return f'{path}: cannot be read ({denied.strerror})'
-    return f'{path}: not readable as audio ({_words(error)})'
-
-
-def _unreadable_object(path, error) -> str:
-    if isinstance(error, FileNotFoundError):
-        return f'{path}: no such file'
-    if isinstance(error, IsADirectoryError):
-        return f'{path}: a directory, expected an audio file'
-    if isinstance(error, StoreError):
-        return f'{path}: cannot be read ({files.reason(error)})'
-    if str(error) == EMPTY:
-        return f'{path}: {EMPTY}'
-    return f'{path}: not readable as audio ({_words(error)})'
-
-
-def _words(error) -> str:
-    return str(getattr(error, 'error_string', error)).strip().rstrip('.')
-
-
-def write(path: str | os.PathLike, samples: np.ndarray, sample_rate: int, *, format: str | None = None,
-          subtype: str | None = None) -> None:
-    """Writes float samples `[N]` or `[N, C]`, clipped to [-1, 1] unless the encoding is floating point, atomically.
-
-    `format` and `subtype` are soundfile's names; by default the extension of the path determines them.
-
-    Raises:
-      UserError: the file cannot be written, or the format does not support the rate, channels or subtype.
-    """
-    format = format or os.path.splitext(path)[1].lstrip('.').upper()
-    columns = samples if samples.ndim == 2 else samples[:, None]
-    try:
-        subtype = subtype or soundfile.default_subtype(format)
-    except (ValueError, TypeError) as error:
-        raise UserError(files.unwritable(path, error)) from error
-    with writer(path, AudioInfo(sample_rate, len(columns), columns.shape[1], format, subtype)) as append:
-        append(columns)
-
-
-@contextlib.contextmanager
-def writer(path: str | os.PathLike, like: AudioInfo) -> Iterator[Callable[[np.ndarray], None]]:
-    """Writes a file piece by piece in the rate, channels, format and subtype of `like`; it appears when complete.
-
-    Yields:
-      A function that appends `[n, C]`, clipped to [-1, 1] unless the encoding is floating point.
-
-    Raises:
-      UserError: the file cannot be written.
-    """
-    try:
-        with files.atomic_write(path) as partial:
-            with _encoder(partial, like) as file:
-                yield lambda samples: file.write(clipped(samples, like.subtype))
-            if not partial.stat().st_size:  # FLAC without samples, which could not be read
-                raise soundfile.SoundFileRuntimeError(f'{like.format} needs at least one sample')
-    except (soundfile.SoundFileError, OSError) as error:
-        raise UserError(files.unwritable(path, error)) from error
-
-
-def _encoder(target: pathlib.Path | io.BytesIO, like: AudioInfo) -> soundfile.SoundFile:
-    if like.subtype in DAMAGED:
-        raise soundfile.SoundFileRuntimeError('libsndfile damages loud sound in this encoding')
-    try:
-        return soundfile.SoundFile(target, 'w', like.sample_rate, like.num_channels, like.subtype, format=like.format)
-    except (ValueError, TypeError) as error:
-        raise soundfile.SoundFileRuntimeError(str(error)) from error
-
-
-def clipped(samples: np.ndarray, subtype: str) -> np.ndarray:
-    """Clips samples to what an encoding can hold: beyond full scale most encodings wrap around, or worse."""
-    if subtype in UNCLIPPED:
-        return samples
-    ceiling = CEILINGS.get(subtype)
-    return np.clip(samples, -(ceiling or 1.0), ceiling or FULL_SCALE)
-
-
-def check_writable(path: str | os.PathLike) -> None:
-    """Checks that results can be written in the rate, channels and encoding of a file.
-
-    Raises:
-      UserError: they cannot, or the file cannot be read.
-    """
-    like = info(path)
-    try:
-        _encoder(io.BytesIO(), like).close()
-    except soundfile.SoundFileError as error:
-        raise UserError(f'{path}: {like.format} with {like.subtype}, {like.sample_rate} Hz and {like.num_channels} '
-                        'channels can be read but not written, and results keep the encoding of their input; convert '
-                        'the file first, for example to FLAC or 16-bit wav') from error
-
-
-def num_resampled(num_samples: int, from_rate: int, to_rate: int) -> int:
-    """The number of samples after resampling; their span covers every input sample."""
-    return -(-num_samples * to_rate // from_rate)
-
-
-def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
-    """Resamples `[N]` or `[N, C]` along time with soxr (high quality) -> float32, `ceil(N to / from)` samples."""
-    if from_rate == to_rate:
-        return samples
-    length = num_resampled(len(samples), from_rate, to_rate)
-    found = soxr.resample(np.asarray(samples, np.float32), from_rate, to_rate, quality='HQ')[:length]
-    return np.pad(found, [(0, length - len(found)), *[(0, 0)] * (found.ndim - 1)])
+        raise UserError(unreadable(path, error)) from error
