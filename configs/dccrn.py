@@ -46,7 +46,8 @@ RELEASED = COMBINATIONS | {  # with the weights of the released code for its own
 VARIANTS = {
     'loss': TERMS | {name: 'weighted by the rule of the study' for name in COMBINATIONS},
     'data': experiment.DATA,
-    'size': {'small': 'a quarter of the width: 230 000 parameters', 'quick': experiment.QUICK},
+    'size': {'half': 'half the width: 930 000 parameters', 'small': 'a quarter of the width: 230 000 parameters',
+             'quick': experiment.QUICK},
     'length': {'short': f'{experiment.SHORT}: 800 steps of 4 x 2 s'},
     'faithfulness': {'released': 'the released code: its losses with their mistakes (docs/dccrn.md) and its weights; '
                                  'the output is clamped to [-1, 1], and padding takes part in the training'},
@@ -93,7 +94,9 @@ def get_config(variant: str = '') -> ConfigDict:
             eval_every=200, eval_seconds=3.0, save_every=200, log_every=25)
         config.optimizer.update(learning_rate=1e-3, decay='cosine', warmup_steps=50,
                                 clip_norm=20.0)  # only clips rare spikes of PMSQE's gradient
-    if chosen.size == 'small':
+    if chosen.size == 'half':
+        config.model.update(channels=(16, 32, 64, 128, 128, 128), lstm_units=128)
+    elif chosen.size == 'small':
         config.model.update(channels=(8, 16, 32, 64, 64, 64), lstm_units=64)
     elif chosen.size == 'quick':
         config.model.update(channels=(8, 16, 16, 16), lstm_units=16)

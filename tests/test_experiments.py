@@ -120,7 +120,8 @@ def test_stages_that_train_c_gen_further_differ_only_in_what_they_train_on(lengt
 
 
 @pytest.mark.parametrize(('name', 'expected'), [
-    ('dccrn:small', 0.23), ('dccrn', 3.7), ('diffiner:small', 11.1), ('diffgmm', 34.3), ('diffgmm:small', 3.2),
+    ('dccrn:small', 0.23), ('dccrn:half', 0.93), ('dccrn', 3.7),
+    ('diffiner:small', 11.1), ('diffgmm', 34.3), ('diffgmm:small', 3.2),
     ('compact_diffiner', 0.04621), ('segan', 2.7 + 1.4), ('segan:small', 0.68 + 0.36),
     ('noise_unet', 1.941093), ('sgmse', 65.590822), ('sgmse:48k', 64.739854), ('sgmse:small', 4.7),
     ('bridge', 65.590822), ('flowse:small', 4.7)])
