@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--workers', type=int, metavar='N', help='scoring processes (default: one per CPU)')
     parser.add_argument('--cache', type=files.given, metavar='DIR', help='folder of the cache (default: DIR/cache)')
     parser.add_argument('--also', action='append', default=[], metavar='NAME=DIR',
-                        help='files of another system for the same utterances, scored beside the run; repeatable')
+                        help="another system's files for the same utterances; repeatable")
     arguments.add_run(parser)
     study = parser.add_argument_group('sweeps')
     study.add_argument('--steps', type=arguments.numbers(int), metavar='A,B,...',
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument('--speech', type=files.given, metavar='DIR', help='clean speech to mix; requires --noise')
     data.add_argument('--noise', type=files.given, metavar='DIR', help='noise to mix it with, one folder per class')
     data.add_argument('--rir', type=files.given, metavar='DIR',
-                      help='room impulse responses to reverberate the mixtures with; requires --speech and --noise')
+                      help='room impulse responses for the mixtures; requires --speech and --noise')
     data.add_argument('--arrays', type=files.given, metavar='FILE.npy',
                       help='prepared pairs: [noise kind, dB class, B, 2, L] or [B, 2, L]; 2: noisy, clean')
     data.add_argument('--snr-db', type=arguments.numbers(float), default=(), metavar='A,B,...',

@@ -61,6 +61,8 @@ def difference(values: np.ndarray, reference: np.ndarray, sign: int = 1) -> Diff
 
 def interval(values: np.ndarray) -> tuple[float, float]:
     """The interval of the mean of `values` `[files]`, the same at every call; NaN with fewer than two files."""
+    if len(values) < 2:
+        return math.nan, math.nan
     low, high = intervals(values[None])
     return float(low[0]), float(high[0])
 

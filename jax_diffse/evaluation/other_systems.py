@@ -171,8 +171,11 @@ NONE = OtherSystems((), (), Reading(16_000))
 
 
 def described(systems: Mapping[str, Mapping], aligned: bool) -> list[str]:
-    """Lines on offsets and lengths, from `OtherSystems.summary`, of the systems that have any."""
+    """Lines on missing files, offsets and lengths, from `OtherSystems.summary`, of the systems that have any."""
     lines = []
+    if any(system['lacking'] for system in systems.values()):
+        lines.append('not every system has every file: compare systems by their paired differences, not by means over '
+                     'different files')
     for name, system in systems.items():
         late, excess, rate = list(system['offset'].values()), system['excess'].values(), system['sample_rate']
         if late:

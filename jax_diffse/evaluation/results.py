@@ -261,7 +261,8 @@ def summary_tables(results: Results, sort: str = '') -> str:
 def _summary_tables(results: Results, statistics: dict, pairs: Sequence[tuple[str, str]]) -> str:
     """The tables, with rows of intervals if the statistics have them."""
     total, rows = len(results.infos), []
-    means = _table(results, ['stage'], _mean_rows(results.metrics, statistics, total))
+    label = 'system' if results.side_by_side else 'stage'
+    means = _table(results, [label], _mean_rows(results.metrics, statistics, total))
     for row, (stage, earlier) in zip(_difference_rows(statistics, total, pairs), pairs, strict=True):
         against = {metric: entry['against'][earlier] for metric, entry in statistics[stage].items()}
         rows.append(row)

@@ -20,7 +20,8 @@ from jax_diffse.metrics.scoring import CLEAN
 HERE = pathlib.Path(__file__).parent
 MOST_STAGES = 4  # with more, only changes from the first stage have histograms
 MAX_SECONDS = 30  # of an example, to limit the size of the page
-STAGE_COLOURS = ('#b9732f', '#2b66b1', '#6b4fa0', '#2f7d6d', '#a33e78')  # of histograms, by stage
+STAGE_COLOURS = ('#b9732f', '#2b66b1', '#6b4fa0', '#2f7d6d', '#a33e78',  # of histograms, by stage
+                 '#7a8b1f', '#c2504a', '#3b9ab2', '#8a5a44', '#5b6b7f')
 CLEAN_COLOUR = '#7c8796'
 HEADLINES = ('pesq_wb', 'estoi', 'si_sdr', 'covl', 'nisqa_v2_mos')  # shown large, if computed
 
@@ -122,6 +123,8 @@ def _per_file(results: Results) -> dict:
         'decimals': [METRICS[metric].decimals for metric in results.metrics],
         'signs': [METRICS[metric].sign for metric in results.metrics],
         'titles': [METRICS[metric].title for metric in results.metrics], 'stages': names,
+        'facts': [fact for fact in ('snr_db', 'noise')
+                  if any(info.get(fact) not in (None, '') for info in results.infos)],
         'files': [{'id': info['id'], 'snr_db': info.get('snr_db'), 'noise': info.get('noise') or None,
                    'values': [_rounded(rows[name], results.metrics) for name in names],
                    'reasons': [rows[name].reasons for name in names]}

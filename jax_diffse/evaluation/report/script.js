@@ -52,10 +52,10 @@ function columnsOf(data, view) {
     name: `${metric} ${data.signs[m] < 0 ? '\u2193' : '\u2191'}`, m, stage, earlier, title: data.titles[m]}));
 }
 
-// Puts the columns after those of the file, its SNR and its noise.
-function fillHead(table, columns) {
+// Puts the columns after the first ones, of the file, its SNR and its noise.
+function fillHead(table, columns, fixed) {
   const row = table.tHead.rows[0];
-  while (row.cells.length > 3) row.lastElementChild.remove();
+  while (row.cells.length > fixed) row.lastElementChild.remove();
   columns.forEach(column => {
     const head = document.createElement('th');
     const button = document.createElement('button');
@@ -75,8 +75,12 @@ function fillFiles(table, data, columns) {
   data.files.forEach(file => {
     const row = body.insertRow();
     addCell(row, file.id, file.id, 'text id').title = file.id;
-    addCell(row, String(file.snr_db ?? '').replace('-', '\u2212'), file.snr_db, '');
-    addCell(row, file.noise ?? '', file.noise, 'text');
+    row.dataset.words = `${file.id} ${file.noise ?? ''}`.toLowerCase();
+    data.facts.forEach(fact => {
+      const text = String(file[fact] ?? '');
+      if (fact === 'noise') addCell(row, text, text, 'text');
+      else addCell(row, text.replace('-', '\u2212'), text, '');
+    });
     columns.forEach(({m, stage, earlier}) => {
       const difference = earlier !== undefined, metric = data.metrics[m];
       const value = file.values[stage][m];
@@ -96,8 +100,7 @@ function fillFiles(table, data, columns) {
 function filterFiles(table, text) {
   const wanted = text.trim().toLowerCase();
   for (const row of table.tBodies[0].rows) {
-    const words = `${row.cells[0].textContent} ${row.cells[2].textContent}`.toLowerCase();
-    row.hidden = !words.includes(wanted);
+    row.hidden = !row.dataset.words.includes(wanted);
   }
 }
 
@@ -110,14 +113,13 @@ if (files) {
   const view = document.getElementById('view');
   const search = document.getElementById('search');
   const refresh = () => {
-    const heads = [...files.tHead.rows[0].cells];
-    const sorted = heads.findIndex(cell => cell.hasAttribute('aria-sort'));
-    const direction = sorted >= 0 && heads[sorted].getAttribute('aria-sort') === 'ascending' ? 1 : -1;
+    const before = [...files.tHead.rows[0].cells].find(cell => cell.hasAttribute('aria-sort'));
     const columns = columnsOf(data, view.value);
-    fillHead(files, columns);
+    fillHead(files, columns, 1 + data.facts.length);
     fillFiles(files, data, columns);
     filterFiles(files, search.value);
-    if (sorted >= 0 && sorted < columns.length + 3) sortRows(files, sorted, direction);
+    const sorted = [...files.tHead.rows[0].cells].findIndex(cell => cell.textContent === before?.textContent);
+    if (sorted >= 0) sortRows(files, sorted, before.getAttribute('aria-sort') === 'ascending' ? 1 : -1);
   };
   view.addEventListener('change', refresh);
   search.addEventListener('input', () => filterFiles(files, search.value));
