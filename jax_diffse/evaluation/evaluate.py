@@ -18,7 +18,7 @@ from jax_diffse.evaluation import results as tables
 from jax_diffse.evaluation.cache import json_safe
 from jax_diffse.evaluation.evaluator import Evaluator, Measured
 from jax_diffse.evaluation.options import EvaluationOptions, EvaluationSet
-from jax_diffse.evaluation.other_systems import described, list_folders, open_systems
+from jax_diffse.evaluation.other_systems import described, list_folders, listed, open_systems
 from jax_diffse.evaluation.report import page
 from jax_diffse.evaluation.signals import Reading
 from jax_diffse.evaluation.utterances import file_name, read_all
@@ -28,6 +28,7 @@ from jax_diffse.runs import Run
 
 CACHE = 'cache'  # in the output folder; the default cache
 AUDIO = 'audio'  # in the output folder
+REASONS = 5  # for undefined values, that are printed
 
 
 def evaluate(setting: Setting, data: EvaluationSet, output: str | os.PathLike,
@@ -183,7 +184,7 @@ def write_report(output: pathlib.Path, results: tables.Results, summary: dict, n
     files.write_text(output / 'summary.md', tables.to_markdown(results, 'Evaluation', notes, summary['statistics']))
     files.write_text(output / 'index.html', html)
     print(f'\n{tables.summary_tables(results, summary["sort"])}', flush=True)
-    print('\n'.join(['', *described(summary['systems'], summary['aligned'])]))
+    print('\n'.join(['', *described(summary['systems'], summary['aligned']), *_undefined(summary['failures'])]))
     print(f'report: {output / "index.html"}', flush=True)
 
 
@@ -209,6 +210,17 @@ def _notes(summary: dict) -> list[str]:
                                         f'{summary["network_evaluations"]}']),
             f'real-time factor of enhancement: {factor:.3f} on {summary["device"]}, without compilation{timed}',
             *system_notes(summary)]
+
+
+def _undefined(failures: Sequence[dict]) -> list[str]:
+    """Lines on undefined values: the most frequent reasons, with the number of files of each."""
+    files_of: dict[tuple, set[str]] = {}
+    for failure in failures:
+        files_of.setdefault((failure['stage'], failure['reason']), set()).add(failure['id'])
+    most = sorted(files_of.items(), key=lambda item: -len(item[1]))
+    lines = [f'n/a: {stage}, {len(ids)} file{"s" * (len(ids) > 1)} ({listed(sorted(ids))}): {reason}'
+             for (stage, reason), ids in most[:REASONS]]
+    return lines + (['n/a: more reasons are in summary.json, under failures'] if len(most) > REASONS else [])
 
 
 def system_notes(summary: dict) -> list[str]:

@@ -162,6 +162,7 @@ class OtherSystems:
         return {system.name: {
             'folder': system.folder, 'files': system.count, 'lacking': system.lacking(self.ids),
             'unused': list(system.unused), 'sample_rate': self.reading.sample_rate,
+            'tolerance': self.reading.tolerance,
             **{kind: {name: getattr(rows[system.name], kind) for name, rows in zip(self.ids, found, strict=True)
                       if system.name in rows and getattr(rows[system.name], kind)} for kind in ('offset', 'excess')},
         } for system in self.systems}
@@ -177,13 +178,20 @@ def described(systems: Mapping[str, Mapping], aligned: bool) -> list[str]:
         lines.append('not every system has every file: compare systems by their paired differences, not by means over '
                      'different files')
     for name, system in systems.items():
-        late, excess, rate = list(system['offset'].values()), system['excess'].values(), system['sample_rate']
+        late, excess, rate = list(system['offset'].values()), list(system['excess'].values()), system['sample_rate']
         if late:
             middle = sorted(late)[len(late) // 2]
-            lines.append(f'{name}: {len(late)} of {system["files"]} files are offset from the clean speech, by '
-                         f'{min(late):+d} to {max(late):+d} samples (median {middle:+d}, {1000 * middle / rate:+.1f} '
-                         f'ms; + is late)' + ('; removed' if aligned else '; --align removes offsets'))
+            lines.append(f'{name}: {len(late)} of {system["files"]} files are offset from the clean speech by '
+                         f'{span(late)}; median {middle:+d}, {1000 * middle / rate:+.1f} ms (+: late); '
+                         + ('removed before scoring' if aligned else '--align removes it'))
         if excess:
-            lines.append(f'{name}: {len(excess)} of {system["files"]} files differ in length from the clean speech, by '
-                         f'{min(excess):+d} to {max(excess):+d} samples; the longer signal is cut')
+            lines.append(f'{name}: {len(excess)} of {system["files"]} files differ in length from the clean speech by '
+                         f'{span(excess)}; up to {system["tolerance"]:g} s are cut off, beyond that metrics that '
+                         'compare are n/a')
     return lines
+
+
+def span(values: Sequence[int]) -> str:
+    """The range of numbers of samples, in words."""
+    low, high = min(values), max(values)
+    return f'{low:+d} samples' if low == high else f'{low:+d} to {high:+d} samples'

@@ -115,7 +115,7 @@ def score_folders(clean: str | os.PathLike | None, systems: Mapping[str, str | o
     output, columns = files.path(output), {NOISY: noisy} if noisy else {}
     metrics = _metrics(options, clean is not None)
     with timed(seconds, 'reading'):
-        found = _open(clean, columns | dict(systems), options)
+        found = _open(clean, columns | dict(systems), options, any(METRICS[name].needs_reference for name in metrics))
     scoring.check(metrics, found.others.reading.sample_rate)
     make_folder(output)
     ids, reading = found.others.ids, found.others.reading
@@ -159,7 +159,7 @@ def _metrics(options: ScoreOptions, with_clean: bool) -> tuple[str, ...]:
     return chosen
 
 
-def _open(clean, named: Mapping[str, str | os.PathLike], options: ScoreOptions) -> _Files:
+def _open(clean, named: Mapping[str, str | os.PathLike], options: ScoreOptions, compared: bool) -> _Files:
     """Finds the files; the utterances are those that some system has a file for."""
     folders = list_folders(named)
     systems = [folder.files for name, folder in folders.items() if name != NOISY]
@@ -182,20 +182,15 @@ def _open(clean, named: Mapping[str, str | os.PathLike], options: ScoreOptions) 
     found = headers(paths)
     if not found:
         raise UserError(f'{paths[0]}: not readable as audio, nor are the other files there; expected audio files')
-    reading = _reading(next(iter(found.values())).sample_rate, options, clean is not None)
+    rate = next(iter(found.values())).sample_rate if options.sample_rate is None else options.sample_rate
+    reading = Reading(rate, options.resample or options.sample_rate is not None, options.channel, options.align,
+                      options.tolerance)
+    if compared:
+        check_rate(rate)
     reading.check(found)
     others = open_systems(folders, ids, reading)
     return _Files(tuple(path if clean is not None else None for path in paths), others,
                   sum(info.num_samples / info.sample_rate for info in found.values()))
-
-
-def _reading(sample_rate: int, options: ScoreOptions, compared: bool) -> Reading:
-    """How files are read, if the first one has this rate in Hz."""
-    rate = options.sample_rate or sample_rate
-    if compared:
-        check_rate(rate)
-    return Reading(rate, options.resample or options.sample_rate is not None, options.channel, options.align,
-                   options.tolerance)
 
 
 def score(clean: np.ndarray | Sequence[np.ndarray] | None, enhanced: np.ndarray | Sequence[np.ndarray],

@@ -140,6 +140,6 @@ def check_rate(sample_rate: int) -> None:
       UserError: they are not.
     """
     if sample_rate not in SAMPLE_RATES:
-        raise UserError(f'the clean speech has {sample_rate} Hz, but metrics that compare with it are defined at '
+        raise UserError(f'files of {sample_rate} Hz: metrics that compare with clean speech are defined at '
                         f'{" and ".join(map(str, SAMPLE_RATES))} Hz; --sample-rate {SAMPLE_RATES[-1]} resamples all '
                         'files')
