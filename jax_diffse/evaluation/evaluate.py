@@ -81,7 +81,7 @@ def evaluate(setting: Setting, data: EvaluationSet, output: str | os.PathLike,
     summary = _summarise(setting, measured, evaluator, seconds)
     summary |= {'data': data.description, 'command': options.command,
                 'preceding': refined(setting.preceding, options.processed),
-                'systems': others.summary(evaluator.scored_inputs()), 'aligned': False}
+                'systems': others.summary(evaluator.scored_inputs()), 'aligned': False, 'not_scored': []}
     if jax.process_index():
         return summary  # the first process writes the report
     with timed(seconds, 'report'):

@@ -183,7 +183,7 @@ def described(systems: Mapping[str, Mapping], aligned: bool) -> list[str]:
             middle = sorted(late)[len(late) // 2]
             lines.append(f'{name}: {len(late)} of {system["files"]} files are offset from the clean speech by '
                          f'{span(late)}; median {middle:+d}, {1000 * middle / rate:+.1f} ms (+: late); '
-                         + ('removed before scoring' if aligned else '--align removes it'))
+                         + ('removed before scoring' if aligned else 'not removed (score: --align)'))
         if excess:
             lines.append(f'{name}: {len(excess)} of {system["files"]} files differ in length from the clean speech by '
                          f'{span(excess)}; up to {system["tolerance"]:g} s are cut off, beyond that metrics that '

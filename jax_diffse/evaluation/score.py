@@ -17,10 +17,11 @@ from jax_diffse.evaluation.other_systems import Folder, OtherSystems, list_folde
 from jax_diffse.evaluation.report import page
 from jax_diffse.evaluation.results import NOISY, Results
 from jax_diffse.evaluation.scorer import Scorer, by_row
-from jax_diffse.evaluation.signals import Reading, Signal, check_rate, headers
+from jax_diffse.evaluation.signals import Reading, Signal, headers
 from jax_diffse.evaluation.utterances import partner
 from jax_diffse.metrics import DEFAULT, METRICS, Pool, scoring
 from jax_diffse.metrics.pool import check_workers
+from jax_diffse.metrics.scores import SAMPLE_RATES
 from jax_diffse.metrics.scoring import CLEAN
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class _Files:
     clean: tuple[pathlib.Path | None, ...]  # per utterance
     others: OtherSystems
     seconds: float  # duration of the utterances
+    alone: tuple[str, ...]  # names of other clean or noisy files, which no system has
 
     def clean_speech(self, i: int) -> tuple[np.ndarray | None, str]:
         """The clean speech of utterance i `[N]`, or why there is none."""
@@ -128,14 +130,15 @@ def score_folders(clean: str | os.PathLike | None, systems: Mapping[str, str | o
     summary = summarise(results, found.seconds, reading.sample_rate, options.sort) | {
         'data': ', '.join(os.fspath(folder) for folder in (given | columns).values()) or 'files without a reference',
         'command': options.command, 'systems': found.others.summary(scored), 'aligned': options.align,
-        'seconds': seconds}
+        'not_scored': list(found.alone), 'seconds': seconds}
     if jax.process_index():
         return summary  # the first process writes the report
     with timed(seconds, 'report'):
         examples = [page.Example(label, i, found.waveforms(i)) for label, i in results.ends().items()]
         html = page.render(results, summary, examples, reading.sample_rate)
     seconds['total'] = time.perf_counter() - started
-    notes = [f'data: {summary["data"]} ({len(ids)} files, {summary["audio_seconds"]:.1f} s)', *system_notes(summary)]
+    notes = [f'data: {summary["data"]} ({len(ids)} files, {summary["audio_seconds"]:.1f} s)',
+             *([f'{_not_scored(found.alone)}: {listed(found.alone)}'] if found.alone else []), *system_notes(summary)]
     write_report(output, results, summary, notes, html)
     return summary
 
@@ -170,11 +173,8 @@ def _open(clean, named: Mapping[str, str | os.PathLike], options: ScoreOptions, 
     if not reference.files:
         raise UserError(f'{reference.path or next(iter(folders.values())).path}: no audio files in this directory')
     ids = sorted(name for name in reference.files if any(partner(there, name) for there in systems))
+    alone = sorted(set(reference.files) - set(ids)) if ids else []
     if ids:
-        alone = sorted(set(reference.files) - set(ids))
-        if alone:
-            print(f'{reference.path}: {len(alone)} files are not scored, as no system has files of these names: '
-                  f'{listed(alone)}', flush=True)
         folders = {name: folder.without(set(alone)) for name, folder in folders.items()}
     else:
         ids = sorted(reference.files)  # `open_systems` refuses the first system
@@ -185,12 +185,20 @@ def _open(clean, named: Mapping[str, str | os.PathLike], options: ScoreOptions, 
     rate = next(iter(found.values())).sample_rate if options.sample_rate is None else options.sample_rate
     reading = Reading(rate, options.resample or options.sample_rate is not None, options.channel, options.align,
                       options.tolerance)
-    if compared:
-        check_rate(rate)
+    if compared and rate not in SAMPLE_RATES:
+        raise UserError(f'files of {rate} Hz: metrics that compare with clean speech are defined at '
+                        f'{" and ".join(map(str, SAMPLE_RATES))} Hz; --sample-rate {SAMPLE_RATES[-1]} resamples all '
+                        'files')
     reading.check(found)
+    if alone:
+        print(f'{_not_scored(alone)}: {listed(alone)}', flush=True)
     others = open_systems(folders, ids, reading)
     return _Files(tuple(path if clean is not None else None for path in paths), others,
-                  sum(info.num_samples / info.sample_rate for info in found.values()))
+                  sum(info.num_samples / info.sample_rate for info in found.values()), tuple(alone))
+
+
+def _not_scored(alone: Sequence[str]) -> str:
+    return f'not scored, as no system has a file of the name: {len(alone)} file{"s" * (len(alone) > 1)}'
 
 
 def score(clean: np.ndarray | Sequence[np.ndarray] | None, enhanced: np.ndarray | Sequence[np.ndarray],

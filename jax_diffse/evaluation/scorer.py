@@ -23,6 +23,7 @@ from jax_diffse.metrics.scoring import CLEAN
 
 BATCH = 32  # signals that are scored together, at least
 PER_WORKER = 4  # signals of a batch, at least
+ROWS = 8  # of a file, before the first one is read
 ROW = 'signal'  # of records
 
 
@@ -79,7 +80,7 @@ class Scorer:
         with concurrent.futures.ThreadPoolExecutor(THREADS) as threads:
             stop = 0
             while stop < len(found):
-                start, rows = stop, max(map(len, found[:stop]), default=1)
+                start, rows = stop, max(map(len, found[:stop]), default=ROWS)
                 stop = min(len(found), start + max(1, max(BATCH, PER_WORKER * self._pool.size) // rows))
                 batch, todo = range(start, stop), []
                 for place, job in enumerate(itertools.chain.from_iterable(threads.map(jobs, batch))):

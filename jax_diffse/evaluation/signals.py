@@ -14,7 +14,6 @@ from jax_diffse import audio
 from jax_diffse.audio import AudioInfo
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation import alignment
-from jax_diffse.metrics.scores import SAMPLE_RATES
 
 THREADS = 16  # that read files; those of object storage mostly wait
 RATES = (1000, 768_000)  # Hz, that files may be resampled to
@@ -62,11 +61,11 @@ class Reading:
 
     def __post_init__(self) -> None:
         if not RATES[0] <= self.sample_rate <= RATES[1]:
-            raise UserError(f'--sample-rate={self.sample_rate}: expected a rate from {RATES[0]} to {RATES[1]} Hz')
+            raise UserError(f'sample_rate={self.sample_rate}: expected a rate from {RATES[0]} to {RATES[1]} Hz')
         if self.channel is not None and self.channel < 1:
-            raise UserError(f'--channel={self.channel}: expected 1 (the first channel) or more')
+            raise UserError(f'channel={self.channel}: expected 1 (the first channel) or more')
         if not 0 <= self.tolerance < math.inf:
-            raise UserError(f'--tolerance={self.tolerance:g}: expected 0 or more seconds')
+            raise UserError(f'tolerance={self.tolerance:g}: expected 0 or more seconds')
 
     def check(self, found: Mapping[pathlib.Path, AudioInfo]) -> None:
         """Checks rates and channels of files.
@@ -81,8 +80,8 @@ class Reading:
                             f'--resample resamples to {self.sample_rate} Hz')
         for path, info in found.items():
             if info.num_channels > 1 and (self.channel is None or self.channel > info.num_channels):
-                given = f', but --channel={self.channel}' if self.channel else ', expected 1'
-                raise UserError(f'{path}: {info.num_channels} channels{given}; --channel 1 takes the first channel')
+                given = f', but channel={self.channel}' if self.channel else ', expected 1'
+                raise UserError(f'{path}: {info.num_channels} channels{given}; take the first one (score: --channel 1)')
 
     def read(self, path: pathlib.Path) -> np.ndarray:
         """The signal of a file that `check` accepts, `[N]`; a file with one channel has it whatever `channel` says.
@@ -131,15 +130,3 @@ def headers(paths: Iterable[pathlib.Path]) -> dict[pathlib.Path, AudioInfo]:
     paths = list(paths)
     with concurrent.futures.ThreadPoolExecutor(THREADS) as threads:
         return {path: info for path, info in zip(paths, threads.map(examine, paths), strict=True) if info}
-
-
-def check_rate(sample_rate: int) -> None:
-    """Checks that metrics which compare with clean speech are defined at a rate in Hz.
-
-    Raises:
-      UserError: they are not.
-    """
-    if sample_rate not in SAMPLE_RATES:
-        raise UserError(f'files of {sample_rate} Hz: metrics that compare with clean speech are defined at '
-                        f'{" and ".join(map(str, SAMPLE_RATES))} Hz; --sample-rate {SAMPLE_RATES[-1]} resamples all '
-                        'files')

@@ -11,7 +11,8 @@ def noise(n, seed=0):
 
 
 @pytest.mark.parametrize('block', [2**20, 700])  # in one piece, and in several
-@pytest.mark.parametrize(('late', 'sign', 'ratio'), [(0, 1, 10), (137, 1, 0.7), (-200, 1, 0.5), (200, -1, 1), (1, 1, 100)])
+@pytest.mark.parametrize(('late', 'sign', 'ratio'), [
+    (0, 1, 10), (137, 1, 0.7), (-200, 1, 0.5), (200, -1, 1), (1, 1, 100)])
 def test_a_shift_is_found(monkeypatch, block, late, sign, ratio):
     monkeypatch.setattr(alignment, '_BLOCK', block)
     whole = noise(6000)

@@ -62,7 +62,7 @@ def render(stages=('noisy', 'enhanced'), ids=('a', HOSTILE, 'c', 'd'), preceding
     summary = {
         'data': HOSTILE, 'files': 4, 'audio_seconds': 1.0, 'sample_rate': 16000, 'date': '2026-01-01T00:00:00+00:00',
         'checkpoint': {'workdir': 'runs/x', 'step': 3, 'hash': 'abcdef'}, 'preceding': preceding,
-        'sampling_steps': None, 'sort': '', 'systems': {}, 'aligned': False,
+        'sampling_steps': None, 'sort': '', 'systems': {}, 'aligned': False, 'not_scored': [],
         'statistics': results.statistics(intervals=True), 'failures': results.failures(),
         'seconds': {'enhancing': 1.0},
         'groups': {name: {label: {'files': len(files), 'statistics': results.statistics(files)}

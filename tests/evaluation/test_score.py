@@ -67,7 +67,9 @@ def test_a_system_may_lack_files(tmp_path, capsys):
     write(tmp_path / 'clean' / 'nobody.wav', speech(7))
     summary = run(tmp_path, {'full': found['full'], 'part': str(tmp_path / 'part')}, found['noisy'], sort='si_sdr')
     printed = capsys.readouterr().out
-    assert 'clean: 1 files are not scored, as no system has files of these names: nobody' in printed
+    assert 'not scored, as no system has a file of the name: 1 file: nobody' in printed
+    assert summary['not_scored'] == ['nobody']
+    assert '1 file not scored, as no system' in (tmp_path / 'report' / 'index.html').read_text()
     assert 'part: 1 of 3 files; lacks b, c; not used, as they are named as no utterance: more' in printed
     assert 'compare systems by their paired differences' in printed
     assert summary['files'] == 3 and summary['failures'] == []
