@@ -160,7 +160,8 @@ class Results:
     def ranked(self) -> list[int]:
         """Files by the gain of the last stage over the first in the main metric, best first; NaN is left out.
 
-        Of systems side by side: by the mean of their gains, among the files for which most of them have a value.
+        Of systems side by side: by the mean of their gains, among the files for which the most of them have a value,
+        three or more.
         """
         gains = self._overall()[:, self.main_metric()]
         return [int(i) for i in np.argsort(-gains, kind='stable') if np.isfinite(gains[i])]
@@ -179,8 +180,9 @@ class Results:
         gains = values * [METRICS[metric].sign for metric in self.metrics]
         finite = np.isfinite(gains)
         count = finite.sum(axis=1)
-        most = (count > 0) & (count == count.max(axis=0))
-        return np.where(most, np.where(finite, gains, 0).sum(axis=1) / np.maximum(count, 1), np.nan)
+        third = np.sort(count, axis=0)[-min(3, len(count))]  # there are three examples
+        means = np.where(finite, gains, 0).sum(axis=1) / np.maximum(count, 1)
+        return np.where((count > 0) & (count >= third), means, np.nan)
 
 
 def _only(found: Mapping, metrics: Sequence[str]) -> dict:
