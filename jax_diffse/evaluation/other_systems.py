@@ -182,16 +182,16 @@ def described(systems: Mapping[str, Mapping], aligned: bool) -> list[str]:
         if late:
             middle = sorted(late)[len(late) // 2]
             lines.append(f'{name}: {len(late)} of {system["files"]} files are offset from the clean speech by '
-                         f'{span(late)}; median {middle:+d}, {1000 * middle / rate:+.1f} ms (+: late); '
+                         f'{span(late)} samples, median {middle:+d} ({1000 * middle / rate:+.1f} ms; + is late); '
                          + ('removed before scoring' if aligned else 'not removed (score: --align)'))
         if excess:
             lines.append(f'{name}: {len(excess)} of {system["files"]} files differ in length from the clean speech by '
-                         f'{span(excess)}; up to {system["tolerance"]:g} s are cut off, beyond that metrics that '
-                         'compare are n/a')
+                         f'{span(excess)} samples; up to {system["tolerance"]:g} s are cut off, beyond that metrics '
+                         'that compare are n/a')
     return lines
 
 
-def span(values: Sequence[int]) -> str:
-    """The range of numbers of samples, in words."""
+def span(values: Collection[int]) -> str:
+    """The range of whole numbers, in words."""
     low, high = min(values), max(values)
-    return f'{low:+d} samples' if low == high else f'{low:+d} to {high:+d} samples'
+    return f'{low:+d}' if low == high else f'{low:+d} to {high:+d}'

@@ -72,8 +72,8 @@ def test_summary_and_its_words(tmp_path):
                              'tolerance': 0.25, 'offset': {'a': 160, 'b': -8}, 'excess': {'b': 5}}
     missing, late, longer = described(found, aligned=False)
     assert missing.startswith('not every system has every file')
-    assert late == ('mine: 2 of 2 files are offset from the clean speech by -8 to +160 samples; median +160, +10.0 ms '
-                    '(+: late); not removed (score: --align)')
+    assert late == ('mine: 2 of 2 files are offset from the clean speech by -8 to +160 samples, median +160 (+10.0 '
+                    'ms; + is late); not removed (score: --align)')
     assert longer.startswith('mine: 1 of 2 files differ in length from the clean speech by +5 samples; up to 0.25 s')
     assert 'removed before scoring' in described(found, aligned=True)[1]
     assert described({'mine': found['mine'] | {'lacking': [], 'offset': {}, 'excess': {}}}, False) == []

@@ -16,8 +16,8 @@ from jax_diffse.metrics import Scores
 
 HOSTILE = '</script><script>alert(1)</script>"\'&<img src=x onerror=alert(2)>'
 NAN = float('nan')
-GAIN = '+0.100 −0.200 to +0.400 1 of 3 worse'  # 0.1, 0.4, -0.2: the mean of three draws lies between the ends
-SAME = '+0.000 +0.000 to +0.000 0 worse'
+GAIN = '+0.100 −0.200, +0.400 1 of 3 worse'  # 0.1, 0.4, -0.2: the mean of three draws lies between the ends
+SAME = '+0.000 +0.000, +0.000 0 worse'
 LENGTHS = (3000, 4000, 5000, 6000)  # samples, of the files
 
 
@@ -210,7 +210,7 @@ def test_clean_speech_has_a_row_in_metrics_without_a_reference():
     found, plain = Page(text), ' '.join(Page(text).text.split())
     assert table_rows(text, 'aria-labelledby="h-summary"')[1:] == [
         'clean 4.300 3 files –', 'noisy 2.000 0.50', 'enhanced 2.100 3 files 0.50']
-    assert difference_rows(text) == [f'enhanced − noisy {GAIN} +0.00 +0.00 to +0.00 0 worse']
+    assert difference_rows(text) == [f'enhanced − noisy {GAIN} +0.00 +0.00, +0.00 0 worse']
     assert table_rows(text, 'aria-label="Means by SNR (dB)"')[1:4] == [  # of the file without a score
         '2 1 clean n/a 0 files –', 'noisy 2.000 0.50', 'enhanced n/a 0 files n/a 0.50 +0.00']
     assert 'clean n/a n/a 4.000 n/a n/a' in table_rows(text, 'aria-label="nisqa_v2_mos by noise kind and SNR"')[-3:]

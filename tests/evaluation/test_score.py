@@ -98,7 +98,7 @@ def test_offsets_and_lengths_are_reported_and_removed(tmp_path):
     assert means[0] < 0 < means[1] and means[1] == means[3]
     assert_allclose(means[2], means[3], atol=0.3)  # without the last 80 samples of two files
     page = (tmp_path / 'report' / 'index.html').read_text()
-    assert 'Offsets were removed before scoring' in page and '+80 to +80' in page
+    assert 'Offsets were removed before scoring' in page and '3 files<span class="count">+80</span>' in page
 
 
 def test_bad_files_are_nan_with_a_reason(tmp_path, capsys):

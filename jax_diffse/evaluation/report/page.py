@@ -12,6 +12,7 @@ import markupsafe
 import numpy as np
 
 from jax_diffse.evaluation import bootstrap
+from jax_diffse.evaluation.other_systems import span
 from jax_diffse.evaluation.report import figures
 from jax_diffse.evaluation.results import KINDS_NOTE, NOT_APPLICABLE, PROPERTIES, Results, number
 from jax_diffse.metrics import METRICS, Scores
@@ -49,7 +50,7 @@ def render(results: Results, summary: dict, examples: list[Example], sample_rate
         stage_colours=_stage_colours(results), cards=[_card(results, m) for m in range(len(results.metrics))],
         width=figures.WIDTH, row=figures.ROW, examples=[show(example, sample_rate) for example in examples],
         table=_per_file(results), failures=_by_reason(summary['failures']), kinds_note=KINDS_NOTE,
-        percent=100 * bootstrap.CONFIDENCE, properties=PROPERTIES)
+        percent=100 * bootstrap.CONFIDENCE, properties=PROPERTIES, span=span)
 
 
 @functools.cache
