@@ -18,7 +18,7 @@ from jax_diffse.evaluation.cache import Record, ResultCache
 from jax_diffse.evaluation.other_systems import NONE, OtherSystems
 from jax_diffse.evaluation.progress import track
 from jax_diffse.evaluation.results import NOISY, Results
-from jax_diffse.evaluation.scorer import Scored, Scorer, by_row, is_final
+from jax_diffse.evaluation.scorer import Scored, Scorer, by_row
 from jax_diffse.evaluation.signals import Signal
 from jax_diffse.evaluation.utterances import Utterance
 from jax_diffse.inference.enhancer import Batch, Enhancer
@@ -148,7 +148,9 @@ class Evaluator:
         if record is None:
             return None
         for stage, scores in record.scores.items():
-            if not all(is_final(name, scores) for name in self.metrics) or not cache.has_audio(utterance.key, stage):
+            if not all(scoring.is_final(name, scores) for name in self.metrics):
+                return None
+            if not cache.has_audio(utterance.key, stage):
                 return None
         return record
 

@@ -18,7 +18,7 @@ from jax_diffse.evaluation.cache import Record, ResultCache
 from jax_diffse.evaluation.progress import track
 from jax_diffse.evaluation.results import NO_FILE
 from jax_diffse.evaluation.signals import THREADS, Signal
-from jax_diffse.metrics import METRICS, Pool, Scores, nisqa, scoring
+from jax_diffse.metrics import METRICS, Pool, Scores, scoring
 from jax_diffse.metrics.scoring import CLEAN
 
 BATCH = 32  # signals that are scored together, at least
@@ -114,7 +114,7 @@ class Scorer:
         record = self._cache.read(job.key)
         scores = record.scores.get(ROW) if record else None
         wanted = self.rated if job.signal.clean is None else self._metrics
-        if scores is None or not all(is_final(name, scores) for name in wanted):
+        if scores is None or not all(scoring.is_final(name, scores) for name in wanted):
             return False
         self._store(found, job, scores)
         return True
@@ -157,11 +157,3 @@ class _Job(NamedTuple):
         """The job without its samples, so that many can wait."""
         clean = None if self.signal.clean is None else self.signal.clean[:0]
         return self._replace(signal=self.signal._replace(samples=None, clean=clean))
-
-
-def is_final(name: str, scores: Scores) -> bool:
-    """Whether a metric needs no new computation; it does if its model was missing and is available now."""
-    if name not in scores.values:
-        return False
-    model = METRICS[name].model
-    return not (model and scores.reasons.get(name) == nisqa.how_to_get(model) and nisqa.is_available(model))

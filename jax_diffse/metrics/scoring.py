@@ -46,6 +46,14 @@ def choose(names: Sequence[str] | None) -> tuple[str, ...]:
     return wanted if names else tuple(name for name in wanted if nisqa.METRICS.get(name) not in missing)
 
 
+def is_final(name: str, scores: Scores) -> bool:
+    """Whether a metric needs no new computation; it does if its model was missing and is available now."""
+    if name not in scores.values:
+        return False
+    model = METRICS[name].model
+    return not (model and scores.reasons.get(name) == nisqa.how_to_get(model) and nisqa.is_available(model))
+
+
 def _missing(names: Iterable[str]) -> list[str]:
     """The models of these metrics that have no weights."""
     models = dict.fromkeys(nisqa.METRICS[name] for name in names if name in nisqa.METRICS)
