@@ -41,7 +41,9 @@ bounds were raised because tests failed, and the tests were run again.
 Commands use the network only in four cases: if TensorFlow Datasets has to download a data set
 (`config.data.name='voicebank_demand'`, for example), if `config.log.wandb_project` names a project of Weights & Biases,
 if a path is an address of object storage, and to connect the processes of `--distributed`. A test runs a training, an
-evaluation and an enhancement and checks this.
+evaluation and an enhancement and checks this. onnxruntime, which the extra `dnsmos` installs, reports its use to
+Microsoft from version 1.29 on; jax_diffse switches that off (`ORT_DISABLE_TELEMETRY=1`), and a test checks that nothing
+of it is left.
 
 ## Licences
 

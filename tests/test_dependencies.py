@@ -16,7 +16,8 @@ from tests.faults.processes import environment, write_pairs
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Of extras, imported where they are used. Those of object storage come with gcsfs and s3fs.
-OPTIONAL = {'torch', 'wandb', 'espeakng_loader', 'fsspec', 'gcsfs', 'aiohttp', 'google', 'requests', 's3fs', 'botocore'}
+OPTIONAL = {'torch', 'wandb', 'espeakng_loader', 'speechmos', 'onnxruntime', 'fsspec', 'gcsfs', 'aiohttp', 'google',
+            'requests', 's3fs', 'botocore'}
 
 
 def test_the_lock_keeps_to_the_bounds():

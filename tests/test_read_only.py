@@ -25,7 +25,7 @@ from jax_diffse.metrics import nisqa
 launch.tune()
 x = np.sin(np.arange(44_100) / 10).astype(np.float32)
 print(len(audio.resample(x, 44_100, 16_000)))
-print(sum(map(len, streams.resampled([x[:, None]], len(x), 44_100, 16_000))))
+print(sum(map(len, streams.resampled([x[:, None]], 44_100, 16_000))))
 print('numba' in sys.modules)  # librosa's, which compiles into these folders
 print(nisqa._mel_filters(48_000, 20_000).shape)
 import jax_diffse.data.pipeline, jax_diffse.training.loop, jax_diffse.evaluation.sweep

@@ -8,14 +8,18 @@ instead of FILE_OR_DIR), or a run (--preceding).
 
 --stream enhances hop by hop, like a live stream. The result equals that of whole files up to 1e-4, unless a file is
 longer than a chunk: whole files are then cross-faded from chunks.
+
+--stdin-pcm enhances raw audio from standard input to standard output, live: one channel of signed 16-bit little-endian
+samples, for pipes of sox, ffmpeg and arecord. The latency is reported on standard error.
 """
 
 import argparse
 
 from jax_diffse import files, launch
 from jax_diffse.cli import arguments
+from jax_diffse.errors import UserError
 
-USAGE = '--workdir RUN --output DIR FILE_OR_DIR... [options]'
+USAGE = '--workdir RUN (--output DIR FILE_OR_DIR... | --stdin-pcm HZ) [options]'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('inputs', nargs='*', type=files.given, metavar='FILE_OR_DIR',
                         help='recordings, and folders of them')
     parser.add_argument('--workdir', required=True, type=files.given, metavar='RUN', help='a trained or converted run')
-    parser.add_argument('--output', required=True, type=files.given, metavar='DIR',
+    parser.add_argument('--output', type=files.given, metavar='DIR',
                         help='folder for the results, which keep their names')
     parser.add_argument('--name-by-setting', action='store_true',
                         help='write the results to a folder in DIR that is named by the sampler, its values and steps')
@@ -35,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='folder for the removed noise (input - output)')
     parser.add_argument('--stream', action='store_true',
                         help='enhance as a live stream, on one CPU core, for systems that can (DCCRN)')
+    parser.add_argument('--stdin-pcm', type=int, metavar='HZ',
+                        help='enhance raw 16-bit samples of this rate from standard input to standard output, live')
     parser.add_argument('--chunk-seconds', type=float, metavar='SECONDS',
                         help='length of chunks (default: 16); shorter chunks need less memory')
     arguments.add_run(parser)
@@ -48,8 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int | None:
     """Enhances the inputs and returns the exit status."""
-    if args.stream:
+    if args.stdin_pcm is None and args.output is None:
+        raise UserError('the following arguments are required: --output, or --stdin-pcm')
+    if args.stream or args.stdin_pcm is not None:
         launch.use_one_core()
+    if args.stdin_pcm is not None:
+        return _live(args)
 
     from jax_diffse.inference.enhance import EnhanceOptions, enhance
 
@@ -58,3 +68,18 @@ def run(args: argparse.Namespace) -> int | None:
         steps=args.steps, checkpoint=args.checkpoint, model=dict(args.model), chunk_seconds=args.chunk_seconds,
         name_by_setting=args.name_by_setting, stream=args.stream)
     return enhance(args.workdir, args.inputs, args.output, options)
+
+
+def _live(args: argparse.Namespace) -> None:
+    """Enhances standard input."""
+    given = {'files': args.inputs, '--output': args.output, '--name-by-setting': args.name_by_setting,
+             '--steps': args.steps, '--strength': args.strength != 1, '--noise': args.noise,
+             '--chunk-seconds': args.chunk_seconds, '--preceding': args.preceding, '--noisy': args.noisy,
+             '--processed': args.processed}
+    excluded = [name for name, value in given.items() if value not in (None, False, [])]
+    if excluded:
+        raise UserError(f'--stdin-pcm: enhances standard input to standard output; drop {" and ".join(excluded)}')
+
+    from jax_diffse.inference.live import enhance_pcm
+
+    enhance_pcm(args.workdir, args.stdin_pcm, checkpoint=args.checkpoint, model=dict(args.model))

@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='a trained or converted run; repeatable')
     parser.add_argument('--output', required=True, type=files.given, metavar='DIR', help='folder for the report')
     parser.add_argument('--metrics', metavar='A,B,...',
-                        help='names; an unknown name lists them (default: all but sdr; NISQA v2 if installed)')
+                        help='names; an unknown name lists them (default: see docs/metrics.md; DNSMOS and NISQA v2 if '
+                             'installed)')
     parser.add_argument('--save-audio', action='store_true', help='write the output of every stage to DIR/audio/STAGE')
     parser.add_argument('--workers', type=int, metavar='N', help='scoring processes (default: one per CPU)')
     parser.add_argument('--cache', type=files.given, metavar='DIR', help='folder of the cache (default: DIR/cache)')

@@ -107,7 +107,7 @@ class Evaluator:
     def _scored(self, batch: Batch, files, todo, cache: ResultCache) -> Iterator[tuple[int, Record]]:
         members = [files[k] for k in batch.indices]
         total = sum(len(utterance.noisy) for utterance in members)
-        scores = self._score([utterance.clean for utterance in members], batch.stages)
+        scores = self._score(members, batch.stages)
         for place, (k, utterance) in enumerate(zip(batch.indices, members, strict=True)):
             record = Record({stage: found[place] for stage, found in scores.items()},
                             batch.seconds * len(utterance.noisy) / total, _device())
@@ -119,16 +119,20 @@ class Evaluator:
         """File -> 'clean' (only if a metric needs no reference), 'noisy' and other systems -> scores."""
         if self._inputs is None:
             scorer = Scorer(self.sample_rate, self.metrics, self._cache, self._pool)
-            self._inputs = scorer.score(len(self.utterances), lambda i: self._signals(i, bool(scorer.rated)))
+            self._inputs = scorer.score(len(self.utterances), lambda i: self._signals(i, scorer))
         return self._inputs
 
-    def _signals(self, i: int, with_clean: bool) -> dict[str, Signal]:
+    def _signals(self, i: int, scorer: Scorer) -> dict[str, Signal]:
         utterance = self.utterances[i]
-        clean = {CLEAN: Signal(utterance.clean)} if with_clean else {}
-        return clean | {NOISY: Signal(utterance.noisy, utterance.clean), **self.others.signals(i, utterance.clean)}
+        clean = {CLEAN: Signal(utterance.clean)} if scorer.rated else {}
+        noisy = utterance.noisy if scorer.needs_noise else None
+        return clean | {NOISY: Signal(utterance.noisy, utterance.clean, noisy=noisy),
+                        **self.others.signals(i, utterance.clean, noisy=noisy)}
 
-    def _score(self, clean, rows: Mapping[str, Sequence[np.ndarray]]) -> dict[str, list[Scores]]:
-        return scoring.score(clean, rows, self.sample_rate, self.metrics, self._pool)
+    def _score(self, utterances: Sequence[Utterance],
+               rows: Mapping[str, Sequence[np.ndarray]]) -> dict[str, list[Scores]]:
+        clean, noisy = [u.clean for u in utterances], [u.noisy for u in utterances]
+        return scoring.score(clean, rows, self.sample_rate, self.metrics, self._pool, noisy)
 
     def _wait_for_others(self, records: list[Record | None], cache: ResultCache, label: str) -> None:
         """Waits for the records of other processes; if one of them dies, JAX ends this one."""

@@ -81,10 +81,11 @@ class _Files:
         except UserError as error:
             return None, f'the clean speech: {str(error).removeprefix(f"{path}: ")}'
 
-    def signals(self, i: int, with_clean: bool) -> dict[str, Signal]:
+    def signals(self, i: int, scorer: Scorer) -> dict[str, Signal]:
         clean, reason = self.clean_speech(i)
-        row = {CLEAN: Signal(clean, reason=reason)} if with_clean and self.clean[i] else {}
-        return row | self.others.signals(i, clean, reason)
+        row = {CLEAN: Signal(clean, reason=reason)} if scorer.rated and self.clean[i] else {}
+        noisy = self.others.waveforms(i, None, (NOISY,)).get(NOISY) if scorer.needs_noise else None
+        return row | self.others.signals(i, clean, reason, noisy)
 
     def waveforms(self, i: int) -> dict[str, np.ndarray]:
         clean, _ = self.clean_speech(i)
@@ -116,6 +117,9 @@ def score_folders(clean: str | os.PathLike | None, systems: Mapping[str, str | o
     seconds: dict[str, float] = {}
     output, columns = files.path(output), {NOISY: noisy} if noisy else {}
     metrics = _metrics(options, clean is not None)
+    for name in metrics:
+        if METRICS[name].needs_noise and not noisy:
+            raise UserError(f'metric {name!r} needs the noise: give --noisy')
     with timed(seconds, 'reading'):
         found = _open(clean, columns | dict(systems), options, any(METRICS[name].needs_reference for name in metrics))
     scoring.check(metrics, found.others.reading.sample_rate)
@@ -123,7 +127,7 @@ def score_folders(clean: str | os.PathLike | None, systems: Mapping[str, str | o
     ids, reading = found.others.ids, found.others.reading
     with timed(seconds, 'scoring'), Pool(options.workers) as pool:
         scorer = Scorer(reading.sample_rate, metrics, options.cache or output / CACHE, pool)
-        scored = scorer.score(len(ids), lambda i: found.signals(i, bool(scorer.rated)), 'scoring')
+        scored = scorer.score(len(ids), lambda i: found.signals(i, scorer), 'scoring')
     results = Results.of([{'id': name} for name in ids], found.others.names, metrics, by_row(scored, metrics),
                          side_by_side=True)
     given = {CLEAN: clean} if clean is not None else {}
@@ -203,6 +207,7 @@ def _not_scored(alone: Sequence[str]) -> str:
 
 def score(clean: np.ndarray | Sequence[np.ndarray] | None, enhanced: np.ndarray | Sequence[np.ndarray],
           sample_rate: int, *, metrics: Sequence[str] | None = None,
+          noisy: np.ndarray | Sequence[np.ndarray] | None = None,
           workers: int | None = None) -> dict[str, float] | dict[str, np.ndarray]:
     """Scores arrays in memory; `jax-diffse score` scores folders of files.
 
@@ -216,6 +221,7 @@ def score(clean: np.ndarray | Sequence[np.ndarray] | None, enhanced: np.ndarray 
       sample_rate: Hz; 8000 or 16000 for metrics that compare with clean speech.
       metrics: names, see docs/metrics.md; default: those that compare with clean speech, or without it those that need
         none and whose weights are installed.
+      noisy: like `clean`, for metrics that need the noise; without it they are NaN.
       workers: processes that score a list; default: one per CPU; 0: score in this process. One signal starts none.
 
     Returns:
@@ -231,12 +237,15 @@ def score(clean: np.ndarray | Sequence[np.ndarray] | None, enhanced: np.ndarray 
     several = isinstance(enhanced, (list, tuple))
     signals = _arrays(enhanced, 'enhanced')
     references = signals if clean is None else _arrays(clean, 'clean')
+    if noisy is not None and len(_arrays(noisy, 'noisy')) != len(signals):
+        raise UserError(f'noisy: expected as many signals as in enhanced, {len(signals)}')
     if len(references) != len(signals) or (clean is not None and isinstance(clean, (list, tuple)) != several):
         raise UserError(f'clean has {len(references)} signals and enhanced {len(signals)}, expected two arrays [N] or '
                         'two lists of equal length')
     row = CLEAN if clean is None else NOISY
     with Pool(workers if several else 0) as pool:
-        scored = scoring.score(references, {row: signals}, sample_rate, names, pool)[row]
+        scored = scoring.score(references, {row: signals}, sample_rate, names, pool,
+                               None if noisy is None else _arrays(noisy, 'noisy'))[row]
     for i, scores in enumerate(scored):
         for name, reason in scores.reasons.items():
             log.warning('%s%s is NaN: %s', name, f' of signal {i}' if several else '', reason)

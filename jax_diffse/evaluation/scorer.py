@@ -48,6 +48,7 @@ class Scorer:
     def __init__(self, sample_rate: int, metrics: Sequence[str], cache: str | os.PathLike, pool: Pool):
         self._sample_rate, self._metrics, self._pool = sample_rate, tuple(metrics), pool
         self.rated = tuple(name for name in metrics if not METRICS[name].needs_reference)
+        self.needs_noise = any(METRICS[name].needs_noise for name in metrics)
         self._cache = ResultCache(cache, {'signals': True, 'sample_rate': sample_rate, 'versions': runs.versions(),
                                           'sources': sources.fingerprint()})
 
@@ -91,20 +92,22 @@ class Scorer:
                         todo.append(job)
                     else:
                         elsewhere.append(job.without_samples())
-                self._compute([job for job in todo if job.signal.clean is not None], found)
-                self._compute([job for job in todo if job.signal.clean is None], found)
+                for kind in ((False, False), (False, True), (True, True)):
+                    self._compute([job for job in todo if kind == (job.signal.clean is None, job.signal.noisy is None)],
+                                  found)
                 yield from batch
 
     def _compute(self, jobs: Sequence['_Job'], found) -> None:
-        """Scores signals, which all have clean speech beside them or not."""
+        """Scores signals, which all have clean and noisy speech beside them or not."""
         if not jobs:
             return
         samples = [job.signal.samples for job in jobs]
         if jobs[0].signal.clean is None:
             scores = scoring.score(samples, {CLEAN: samples}, self._sample_rate, self.rated, self._pool)[CLEAN]
         else:
-            clean = [job.signal.clean for job in jobs]
-            scores = scoring.score(clean, {ROW: samples}, self._sample_rate, self._metrics, self._pool)[ROW]
+            clean, noisy = [job.signal.clean for job in jobs], [job.signal.noisy for job in jobs]
+            scores = scoring.score(clean, {ROW: samples}, self._sample_rate, self._metrics, self._pool,
+                                   None if jobs[0].signal.noisy is None else noisy)[ROW]
         for job, of_job in zip(jobs, scores, strict=True):
             self._cache.write(job.key, Record({ROW: of_job}, 0.0, ''), {}, self._sample_rate)
             self._store(found, job, of_job)
@@ -156,4 +159,4 @@ class _Job(NamedTuple):
     def without_samples(self) -> '_Job':
         """The job without its samples, so that many can wait."""
         clean = None if self.signal.clean is None else self.signal.clean[:0]
-        return self._replace(signal=self.signal._replace(samples=None, clean=clean))
+        return self._replace(signal=self.signal._replace(samples=None, clean=clean, noisy=None))

@@ -27,12 +27,13 @@ class Signal(NamedTuple):
     reason: str = ''  # why there is no clean speech or no signal
     offset: int = 0  # samples by which the file is later than the clean speech
     excess: int = 0  # samples by which the file is longer than the clean speech
+    noisy: np.ndarray | None = None  # [N], if a metric needs the noise
 
     @property
     def key(self) -> str:
         """A hash of what the scores depend on, beside the rate."""
         digest = hashlib.sha256()
-        for samples in (self.clean, self.samples):
+        for samples in (self.clean, self.samples, *(() if self.noisy is None else (self.noisy,))):
             content = b'' if samples is None else np.ascontiguousarray(samples, np.float32).tobytes()
             digest.update(b'%d:' % len(content) + content)
         return digest.hexdigest()
@@ -93,22 +94,24 @@ class Reading:
         index = 0 if samples.shape[1] == 1 else (self.channel or 1) - 1
         return audio.resample(samples[:, index], rate, self.sample_rate)
 
-    def signal(self, path: pathlib.Path, clean: np.ndarray | None, reason: str = '') -> Signal:
+    def signal(self, path: pathlib.Path, clean: np.ndarray | None, reason: str = '',
+               noisy: np.ndarray | None = None) -> Signal:
         """Reads a file beside its clean speech.
 
         Args:
           path: of the file.
           clean: `[N]`; None: there is none, or it cannot be read.
           reason: why it cannot be read.
+          noisy: `[N]`, if a metric needs the noise.
         """
         try:
             samples = self.read(path)
         except UserError as error:
             return Signal(None, reason=str(error).removeprefix(f'{path}: '))
-        return Signal(samples, reason=reason) if clean is None else self.compared(samples, clean)
+        return Signal(samples, reason=reason) if clean is None else self.compared(samples, clean, noisy)
 
-    def compared(self, samples: np.ndarray, clean: np.ndarray) -> Signal:
-        """A signal `[M]` beside clean speech `[N]`, without it if the lengths differ by more than `tolerance`."""
+    def compared(self, samples: np.ndarray, clean: np.ndarray, noisy: np.ndarray | None = None) -> Signal:
+        """A signal `[M]` beside clean and noisy speech `[N]`, or without them, if lengths differ beyond `tolerance`."""
         late = alignment.offset(clean, samples, round(alignment.REACH * self.sample_rate)) or 0
         excess, removed = len(samples) - len(clean), late if self.align else 0
         if min(abs(excess), abs(excess - removed)) > self.tolerance * self.sample_rate:
@@ -116,7 +119,8 @@ class Reading:
                       f'{abs(excess) / self.sample_rate:.2f} s, more than the tolerance of {self.tolerance:g} s')
             return Signal(samples, None, reason, late, excess)
         cut = alignment.aligned(clean, samples, removed)
-        return Signal(cut.signal, cut.reference, '', late, excess)
+        noisy = None if noisy is None else noisy[max(-removed, 0):][:len(cut.reference)]
+        return Signal(cut.signal, cut.reference, '', late, excess, noisy)
 
 
 def headers(paths: Iterable[pathlib.Path]) -> dict[pathlib.Path, AudioInfo]:

@@ -261,7 +261,7 @@ class Enhancer:
             self._measure(source)  # only for its checks
             enhanced = self._live(source.num_channels).through(self._at_own_rate(source))
         start, noisy = 0, streams.Window(source.blocks())
-        for wet in streams.resampled(enhanced, self._length(source), self.sample_rate, source.sample_rate):
+        for wet in streams.resampled(enhanced, self.sample_rate, source.sample_rate):
             wet = wet[:source.num_samples - start]  # resampling both ways may add a sample or two
             dry = noisy.read(start, start + len(wet))
             start += len(wet)
@@ -294,7 +294,7 @@ class Enhancer:
         return audio.num_resampled(source.num_samples, source.sample_rate, self.sample_rate)
 
     def _at_own_rate(self, source: streams.Stream) -> Iterator[np.ndarray]:
-        return streams.resampled(source.blocks(), source.num_samples, source.sample_rate, self.sample_rate)
+        return streams.resampled(source.blocks(), source.sample_rate, self.sample_rate)
 
     def _levels(self, source: streams.Stream, processed: streams.Stream | None) -> tuple[np.ndarray, np.ndarray]:
         """Checks both recordings and returns the root mean square and the peak of `source`, each `[C]`."""

@@ -92,25 +92,49 @@ def stack_channels(left: Stream, right: Stream) -> Stream:
     return dataclasses.replace(left, num_channels=left.num_channels + right.num_channels, blocks=blocks)
 
 
-def resampled(blocks: Iterable[np.ndarray], num_samples: int, from_rate: int, to_rate: int) -> Iterator[np.ndarray]:
-    """Resamples consecutive blocks `[n, C]`, `num_samples` in all, with soxr (high quality).
+class Resampler:
+    """Resamples a recording of unknown length block by block with soxr (high quality).
+
+    The values do not depend on how the input is cut into blocks. In all, there are `audio.num_resampled(...)` samples.
+    """
+
+    def __init__(self, from_rate: int, to_rate: int, num_channels: int):
+        self.rates, self._num_channels = (from_rate, to_rate), num_channels
+        self._taken = self._given = 0
+        self._stream = None if from_rate == to_rate else soxr.ResampleStream(
+            from_rate, to_rate, num_channels, dtype='float32', quality='HQ')
+
+    def __call__(self, block: np.ndarray) -> np.ndarray:
+        """Takes the next samples `[n, C]` and returns the next resampled ones, `[m, C]`."""
+        return block if self._stream is None else self._resampled(block)
+
+    def flush(self) -> np.ndarray:
+        """Ends the recording and returns its remaining samples."""
+        if self._stream is None or not self._taken:
+            return np.zeros((0, self._num_channels), np.float32)
+        remaining = audio.num_resampled(self._taken, *self.rates) - self._given
+        # soxr rounds the total down: a few zeros after the end bring out the last sample.
+        zeros = np.zeros((2 * math.ceil(self.rates[0] / self.rates[1]) + 2, self._num_channels), np.float32)
+        return self._resampled(zeros, last=True)[:remaining]
+
+    def _resampled(self, block, last=False):
+        found = self._stream.resample_chunk(block, last=last)
+        self._taken, self._given = self._taken + len(block), self._given + len(found)
+        return found
+
+
+def resampled(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int) -> Iterator[np.ndarray]:
+    """Resamples consecutive blocks `[n, C]` of a recording; see `Resampler`.
 
     Yields:
-      Blocks with `audio.num_resampled(...)` samples in all. The values do not depend on how the input is cut into
-      blocks.
+      Blocks with `audio.num_resampled(...)` samples in all.
     """
-    if from_rate == to_rate:
-        yield from blocks
-        return
-    remaining, stream = audio.num_resampled(num_samples, from_rate, to_rate), None
+    resampler = None
     for block in blocks:
-        stream = stream or soxr.ResampleStream(from_rate, to_rate, block.shape[1], dtype='float32', quality='HQ')
-        piece = stream.resample_chunk(block)[:remaining]
-        remaining -= len(piece)
-        yield piece
-    # soxr rounds the total down: a few zeros after the end bring out the last sample.
-    zeros = np.zeros((2 * math.ceil(from_rate / to_rate) + 2, block.shape[1]), np.float32)
-    yield stream.resample_chunk(zeros, last=True)[:remaining]
+        resampler = resampler or Resampler(from_rate, to_rate, block.shape[1])
+        yield resampler(block)
+    if resampler and from_rate != to_rate:
+        yield resampler.flush()
 
 
 class Window:

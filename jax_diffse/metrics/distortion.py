@@ -1,4 +1,4 @@
-"""Distances between two waveforms, vectorised over frames: SDR, SI-SDR, segmental SNR, LLR and WSS.
+"""Distances between two waveforms, vectorised over frames: SDR, SI-SDR and its parts, segmental SNR, LSD, LLR and WSS.
 
 Signals are float64 `[N]`; clean and degraded have one length. Frames are those of P. C. Loizou, 'Speech Enhancement:
 Theory and Practice' (2nd edition, 2013), chapter 11: 30 ms, Hann window, 75 % overlap.
@@ -7,6 +7,8 @@ Theory and Practice' (2nd edition, 2013), chapter 11: 30 ms, Hann window, 75 % o
 import numpy as np
 
 LPC_ORDER = {8000: 10, 16000: 16}  # by sample rate in Hz
+LARGEST_RATIO = 1e20  # beyond 200 dB, the rest is rounding
+LSD_RANGE = 1e-5  # of power: 50 dB below the clean speech's maximum
 KEPT = 0.95  # LLR and WSS are means over this share of the frames, those with the lowest values
 
 # Critical bands after Klatt (1982), as in S. R. Quackenbush, T. P. Barnwell and M. A. Clements, 'Objective Measures of
@@ -59,6 +61,74 @@ def si_sdr(clean: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
     target = np.dot(degraded, clean) / np.dot(clean, clean) * clean
     distortion = degraded - target
     return float(10 * np.log10(np.dot(target, target) / np.dot(distortion, distortion)))
+
+
+def si_sir(clean: np.ndarray, degraded: np.ndarray, noise: np.ndarray) -> float:
+    """Scale-invariant signal-to-interference ratio in dB: the speech in the output against the noise left in it.
+
+    Le Roux et al. (ICASSP 2019). With s the clean speech, n the noise and x the output, the target is the projection of
+    x on s, the interference that of x - target on the span of s and n; the rest is artefacts. All are orthogonal:
+    10^(-SI-SDR/10) = 10^(-SI-SIR/10) + 10^(-SI-SAR/10).
+
+    Args:
+      clean, degraded: `[N]`.
+      noise: `[N]`, the noisy signal minus the clean one.
+
+    Raises:
+      UndefinedError: the noise is silent or proportional to the speech, or no noise is left (beyond 200 dB).
+    """
+    target, interference, _ = _parts(clean, degraded, noise)
+    return _ratio(target, interference, 'no noise is left')
+
+
+def si_sar(clean: np.ndarray, degraded: np.ndarray, noise: np.ndarray) -> float:
+    """Scale-invariant signal-to-artefacts ratio in dB: the speech in the output against what is neither.
+
+    See `si_sir`.
+
+    Raises:
+      UndefinedError: the noise is silent or proportional to the speech, or there are no artefacts (beyond 200 dB), as
+        in the noisy signal itself.
+    """
+    target, _, artefacts = _parts(clean, degraded, noise)
+    return _ratio(target, artefacts, 'no artefacts: the signal is a sum of clean speech and noise')
+
+
+def _parts(clean, degraded, noise) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The target, interference and artefacts in an output, each `[N]`."""
+    target = np.dot(degraded, clean) / np.dot(clean, clean) * clean
+    other = noise - np.dot(noise, clean) / np.dot(clean, clean) * clean  # the span's direction orthogonal to speech
+    if not np.dot(other, other) * LARGEST_RATIO > np.dot(noise, noise):
+        raise UndefinedError('the noise is silent or proportional to the clean speech')
+    interference = np.dot(degraded - target, other) / np.dot(other, other) * other
+    return target, interference, degraded - target - interference
+
+
+def _ratio(target, rest, nothing: str) -> float:
+    if np.dot(rest, rest) * LARGEST_RATIO < np.dot(target, target):
+        raise UndefinedError(nothing)
+    return float(10 * np.log10(np.dot(target, target) / np.dot(rest, rest)))
+
+
+def lsd(clean: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:
+    """Log-spectral distance in dB: the mean over frames of the RMS over bins of the difference of power spectra in dB.
+
+    With X and Y the spectra of `frames` t at the bins k = 0 ... K, up to half the sample rate, without zero padding:
+
+        LSD = mean_t sqrt(mean_k (L(X)[t, k] - L(Y)[t, k])^2),  L(X) = 10 log10 max(|X|^2, floor),
+        floor = 10^(-50/10) max_{t,k} |X[t, k]|^2, X of the clean speech.
+
+    A. H. Gray and J. D. Markel, 'Distance measures for speech processing', IEEE TASSP 1976, for the distance of two
+    spectra; I. Cohen and S. Gannot, 'Spectral enhancement methods', in Springer Handbook of Speech Processing (2008),
+    for the floor, without which digital silence in one signal would decide.
+
+    Raises:
+      UndefinedError: there are fewer than two frames.
+    """
+    power, other = (np.abs(np.fft.rfft(frames(signal, sample_rate))) ** 2 for signal in (clean, degraded))
+    floor = LSD_RANGE * np.max(power)
+    difference = 10 * np.log10(np.maximum(power, floor) / np.maximum(other, floor))
+    return float(np.mean(np.sqrt(np.mean(difference ** 2, axis=-1))))
 
 
 def ssnr(clean: np.ndarray, degraded: np.ndarray, sample_rate: int) -> float:

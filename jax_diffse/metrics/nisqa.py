@@ -5,9 +5,7 @@ the authors' files with `jax-diffse convert nisqa`, which writes to the cache fo
 """
 
 import functools
-import os
 import pathlib
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +18,7 @@ from flax import traverse_util
 
 from jax_diffse import files, launch
 from jax_diffse.errors import UserError
-from jax_diffse.metrics import Scores, catalogue
+from jax_diffse.metrics import Scores, catalogue, numba_cache
 from jax_diffse.networks.nisqa import MELS, NISQA_TTS, NISQA_V2, NISQA_V2_MOS_ONLY, SEGMENT, Nisqa, NisqaConfig
 from jax_diffse.spectral import hann
 
@@ -162,26 +160,12 @@ class FrontEnd:
 
 
 def _mel_filters(sample_rate, max_hz):
+    numba_cache.ensure()
+    from librosa.filters import mel  # slow to import, and only needed here
+
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning)  # upper bands are empty at low rates
-        return _mel()(sr=sample_rate, n_fft=N_FFT, n_mels=MELS, fmax=max_hz)
-
-
-def _mel() -> Callable[..., np.ndarray]:
-    """Imports `librosa.filters.mel`, even if neither home nor site-packages is writable.
-
-    When librosa is imported, Numba demands a writable cache folder for other functions, which are never called.
-    """
-    kept = os.environ.get('NUMBA_CACHE_DIR')
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ['NUMBA_CACHE_DIR'] = kept or folder
-        try:
-            from librosa.filters import mel  # slow to import, and only needed here
-        finally:
-            del os.environ['NUMBA_CACHE_DIR']
-            if kept:
-                os.environ['NUMBA_CACHE_DIR'] = kept
-    return mel
+        return mel(sr=sample_rate, n_fft=N_FFT, n_mels=MELS, fmax=max_hz)
 
 
 @jax.jit

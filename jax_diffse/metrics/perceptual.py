@@ -10,7 +10,7 @@ import numpy as np
 from jax_diffse.metrics.distortion import UndefinedError
 
 # PESQ's code has room for 50 utterances and does not check this: with more it returns wrong scores or crashes. Read
-# speech has about one utterance in three seconds.
+# speech has about one utterance in three seconds. A mean over segments would be another metric under PESQ's name.
 PESQ_SECONDS = 50.0
 # PESQ scales the louder signal to 16 bits and rates the other one as perfect if it is below half a unit there.
 PESQ_RANGE = 2.0 ** 16
@@ -20,7 +20,8 @@ def _pesq(clean, degraded, sample_rate, mode):
     import pesq  # compiled, only needed here
 
     if len(clean) > PESQ_SECONDS * sample_rate:
-        raise UndefinedError(f'PESQ is limited to {PESQ_SECONDS:.0f} s, got {len(clean) / sample_rate:.1f} s')
+        raise UndefinedError(f'PESQ is limited to {PESQ_SECONDS:.0f} s, got {len(clean) / sample_rate:.1f} s; cut the '
+                             'recordings')
     quieter, louder = sorted((np.max(np.abs(clean)), np.max(np.abs(degraded))))
     if quieter * PESQ_RANGE < louder:
         raise UndefinedError('PESQ: one of the signals is silent compared with the other')

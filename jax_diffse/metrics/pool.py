@@ -1,4 +1,4 @@
-"""A pool of processes that score pairs of signals.
+"""A pool of processes that score signals.
 
 Why not `concurrent.futures.ProcessPoolExecutor`: its processes run the caller's main module again, so they would import
 JAX, and the death of one ends all pending work. Each worker here is a plain Python process, fed by a thread.
@@ -13,13 +13,14 @@ import pickle
 import queue
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 import jax_diffse
 from jax_diffse import interrupts
 from jax_diffse.errors import UserError
+from jax_diffse.metrics import dnsmos
 from jax_diffse.metrics.catalogue import DEFAULT
 from jax_diffse.metrics.scores import Scores, check, score
 
@@ -38,7 +39,7 @@ def check_workers(workers: int | None) -> None:
 
 
 class Pool:
-    """Worker processes that score pairs; a context manager, which ends them on exit.
+    """Worker processes that score signals; a context manager, which ends them on exit.
 
     Args:
       workers: number of processes; default: one per CPU; 0: score in this process.
@@ -73,12 +74,13 @@ class Pool:
         """The number of processes."""
         return len(self._workers)
 
-    def score_all(self, jobs: Iterable[tuple[np.ndarray, np.ndarray]], sample_rate: int,
+    def score_all(self, jobs: Iterable[tuple[np.ndarray, ...]], sample_rate: int,
                   names: Sequence[str] = DEFAULT) -> Iterator[Scores]:
         """Scores many pairs, a few at a time.
 
         Args:
-          jobs: pairs (clean `[N]`, degraded `[N]`), consumed at most `2 * workers + 1` ahead of the results.
+          jobs: pairs (clean `[N]`, degraded `[N]`), or triples with noisy `[N]`, for metrics that need the noise; at
+            most `2 * workers + 1` are consumed ahead of the results.
           sample_rate: 8000 or 16000 Hz.
           names: of `COMPARING`.
 
@@ -89,24 +91,39 @@ class Pool:
           UserError: an unknown metric, or a sample rate at which metrics are not defined.
         """
         check(sample_rate, names)
-        if not self._workers:
-            return (score(clean, degraded, sample_rate, names) for clean, degraded in jobs)
-        return self._pooled(jobs, sample_rate, tuple(names))
+        # NumPy arrays, as unpickling JAX arrays would import JAX in the worker
+        return self._run(_score, (tuple(map(np.asarray, signals)) for signals in jobs), sample_rate, tuple(names))
 
-    def _pooled(self, jobs, sample_rate, names):
-        def run(clean, degraded):
+    def rate_all(self, waveforms: Iterable[np.ndarray], sample_rate: int,
+                 names: Sequence[str] = dnsmos.DEFAULT) -> Iterator[Scores]:
+        """Scores many signals without a reference, like `score_all`.
+
+        Args:
+          waveforms: `[N]` each.
+          sample_rate: Hz.
+          names: of `dnsmos.METRICS`.
+        """
+        return self._run(dnsmos.score, map(np.asarray, waveforms), sample_rate, tuple(names))
+
+    def _run(self, function, jobs, sample_rate, names):
+        """`function(signals, sample_rate, names)` for each job, in order."""
+        if not self._workers:
+            return (function(signals, sample_rate, names) for signals in jobs)
+        return self._pooled(function, jobs, sample_rate, names)
+
+    def _pooled(self, function, jobs, sample_rate, names):
+        def run(signals):
             worker = self._idle.get()
             try:
-                return worker.score(clean, degraded, sample_rate, names)
+                return worker.run(function, (signals, sample_rate, names), names)
             finally:
                 self._idle.put(worker)
 
         threads = concurrent.futures.ThreadPoolExecutor(len(self._workers))
         pending = collections.deque()
         try:
-            for clean, degraded in jobs:
-                # NumPy arrays, as unpickling JAX arrays would import JAX in the worker
-                pending.append(threads.submit(run, np.asarray(clean), np.asarray(degraded)))
+            for signals in jobs:
+                pending.append(threads.submit(run, signals))
                 if len(pending) > 2 * len(self._workers):
                     yield pending.popleft().result()
             while pending:
@@ -116,19 +133,20 @@ class Pool:
 
 
 class _Worker:
-    """A process that scores one pair at a time; it starts on first use, and again if it died."""
+    """A process that scores one job at a time; it starts on first use, and again if it died."""
 
     def __init__(self):
         self._process = None
 
-    def score(self, clean, degraded, sample_rate, names):
+    def run(self, function: Callable[..., Scores], arguments: tuple, names: Sequence[str]) -> Scores:
+        """The scores `names` by a function of a module, which the process imports."""
         try:
             process = self._process = self._process or _start()
-            process.stdin.write(pickle.dumps((clean, degraded, sample_rate, names), protocol=5))
+            process.stdin.write(pickle.dumps((function, arguments), protocol=5))
             process.stdin.flush()
             return pickle.load(process.stdout)
         except (BrokenPipeError, EOFError, pickle.UnpicklingError):
-            return Scores.undefined(names, f'the scoring process died on this pair (exit status {self.stop()})')
+            return Scores.undefined(names, f'the scoring process died on this file (exit status {self.stop()})')
 
     def kill(self):
         """Kills the process, if there is one."""
@@ -146,6 +164,11 @@ class _Worker:
         return status
 
 
+def _score(signals, sample_rate, names):
+    clean, degraded, *noisy = signals
+    return score(clean, degraded, sample_rate, names, *noisy)
+
+
 def _start():
     search_path = os.pathsep.join(filter(None, (_PACKAGE_ROOT, os.environ.get('PYTHONPATH'))))
     command = f'from {__name__} import serve; serve()'
@@ -155,16 +178,16 @@ def _start():
 
 
 def serve() -> None:
-    """Runs a worker: reads pickled arguments of `score` from stdin and writes pickled `Scores` to stdout."""
+    """Runs a worker: reads pickled functions and arguments from stdin and writes pickled `Scores` to stdout."""
     jobs, results = sys.stdin.buffer, os.fdopen(os.dup(1), 'wb')
     os.dup2(2, 1)  # prints go to stderr, not into the results
     while True:
         try:
-            job = pickle.load(jobs)
+            function, arguments = pickle.load(jobs)
         except EOFError:
             return
         try:
-            pickle.dump(score(*job), results)
+            pickle.dump(function(*arguments), results)
             results.flush()
         except BrokenPipeError:  # the parent is gone
             os._exit(1)  # a normal exit would flush `results` again and print an error

@@ -37,7 +37,8 @@ def check(sample_rate: int, names: Sequence[str]) -> None:
         raise UserError(f'metrics are defined at 8000 and 16000 Hz, not at {sample_rate}: resample the signals first')
 
 
-def score(clean: np.ndarray, degraded: np.ndarray, sample_rate: int, names: Sequence[str] = DEFAULT) -> Scores:
+def score(clean: np.ndarray, degraded: np.ndarray, sample_rate: int, names: Sequence[str] = DEFAULT,
+          noisy: np.ndarray | None = None) -> Scores:
     """Scores a degraded or enhanced signal against the clean one.
 
     Args:
@@ -45,6 +46,7 @@ def score(clean: np.ndarray, degraded: np.ndarray, sample_rate: int, names: Sequ
       degraded: `[N]`, aligned with `clean`.
       sample_rate: 8000 or 16000 Hz.
       names: of `COMPARING`.
+      noisy: `[N]`, the clean signal with noise, for metrics that need the noise.
 
     Returns:
       `Scores` with the given names in the given order. A metric that is undefined for these signals is NaN with a
@@ -55,25 +57,50 @@ def score(clean: np.ndarray, degraded: np.ndarray, sample_rate: int, names: Sequ
     """
     check(sample_rate, names)
     clean, degraded = np.asarray(clean, np.float64), np.asarray(degraded, np.float64)
-    reason = _unusable(clean, degraded)
+    reason = _unusable({'clean': clean, 'degraded': degraded})
     if reason:
         return Scores.undefined(names, reason)
+    signals = _Signals(clean, degraded, sample_rate, None if noisy is None else np.asarray(noisy, np.float64))
     done = Scores({}, {})
     for name in names:
-        _measure(name, (clean, degraded, sample_rate), done)
+        _measure(name, signals, done)
     return Scores({name: done.values[name] for name in names},
                   {name: done.reasons[name] for name in names if name in done.reasons})
 
 
-def _unusable(clean, degraded):
-    if clean.ndim != 1 or clean.shape != degraded.shape:
-        return f'the signals must have one shape [N], got clean {list(clean.shape)} and degraded {list(degraded.shape)}'
-    for label, signal in (('clean', clean), ('degraded', degraded)):
+def _unusable(signals):
+    """The reason why named signals cannot be scored, or None."""
+    shapes = {label: list(signal.shape) for label, signal in signals.items()}
+    if signals['clean'].ndim != 1 or len({signal.shape for signal in signals.values()}) > 1:
+        found = ' and '.join(f'{label} {shape}' for label, shape in shapes.items())
+        return f'the signals must have one shape [N], got {found}'
+    for label, signal in signals.items():
         if not np.all(np.isfinite(signal)):
             return f'the {label} signal has NaN or infinite samples'
         if not np.any(signal):
             return f'the {label} signal is all zero'
     return None
+
+
+class _Signals(NamedTuple):
+    clean: np.ndarray
+    degraded: np.ndarray
+    sample_rate: int
+    noisy: np.ndarray | None
+
+    def arguments(self, needs_noise: bool) -> tuple:
+        """The arguments of a metric.
+
+        Raises:
+          UndefinedError: it needs the noise, and there is no noisy signal or it is unusable.
+        """
+        if not needs_noise:
+            return self[:3]
+        reason = ('needs the noisy signal' if self.noisy is None else
+                  _unusable({'clean': self.clean, 'noisy': self.noisy}))
+        if reason:
+            raise distortion.UndefinedError(reason)
+        return self.clean, self.degraded, self.noisy - self.clean
 
 
 def _measure(name, signals, done):
@@ -87,7 +114,8 @@ def _measure(name, signals, done):
     if missing:
         value, reason = np.nan, f'needs {missing[0]}: {done.reasons[missing[0]]}'
     else:
-        value, reason = _attempt(metric.function, [done.values[part] for part in metric.of] or signals)
+        value, reason = _attempt(metric.function, lambda: [done.values[part] for part in metric.of]
+                                 or signals.arguments(metric.needs_noise))
     done.values[name] = value
     if np.isnan(value):
         done.reasons[name] = reason
@@ -96,7 +124,7 @@ def _measure(name, signals, done):
 def _attempt(function, arguments):
     try:
         with np.errstate(all='ignore'):  # the result is checked below
-            value = function(*arguments)
+            value = function(*arguments())
     except distortion.UndefinedError as error:
         return float('nan'), str(error)
     except Exception as error:  # a failure on one file must not end the evaluation

@@ -1,7 +1,7 @@
 """Chooses metrics and scores every file at every stage.
 
-Metrics that compare with the clean speech are defined at 8 and 16 kHz and run in a pool of processes. Metrics of
-`nisqa` need no reference and take any rate; they also rate the clean speech and run in this process, in batches.
+Metrics that compare with the clean speech are defined at 8 and 16 kHz and run in a pool of processes. Those of networks
+need no reference and also rate the clean speech: `dnsmos` in the pool, `nisqa` in this process, in batches.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from jax_diffse.errors import UserError
-from jax_diffse.metrics import COMPARING, DEFAULT, METRICS, Pool, Scores, nisqa
+from jax_diffse.metrics import COMPARING, DEFAULT, METRICS, Pool, Scores, dnsmos, nisqa
 from jax_diffse.metrics import scores as comparing
 
+RATERS = {name: rater for rater in (dnsmos, nisqa) for name in rater.METRICS}  # metric -> module
 CLEAN = 'clean'  # the row of the clean speech, which only metrics without a reference score
 
 
@@ -20,7 +21,7 @@ def check(names: Sequence[str] | None, sample_rate: int) -> None:
 
     Raises:
       UserError: no name, an unknown name, a rate (Hz) at which metrics that compare with clean speech are not defined,
-        or only metrics of models without weights (the message says how to get them).
+        or only metrics of models that are not installed (the message says how to get them).
     """
     names, known = DEFAULT if names is None else names, METRICS
     unknown = [name for name in names if name not in known]
@@ -30,38 +31,38 @@ def check(names: Sequence[str] | None, sample_rate: int) -> None:
     compared, missing = [name for name in names if name in COMPARING], _missing(names)
     if compared:
         comparing.check(sample_rate, compared)
-    elif all(nisqa.METRICS[name] in missing for name in names):
-        raise UserError('; '.join(map(nisqa.how_to_get, missing)))
+    elif all(METRICS[name].model in missing for name in names):
+        raise UserError('; '.join(missing.values()))
 
 
 def choose(names: Sequence[str] | None) -> tuple[str, ...]:
-    """Returns the metrics to compute: the named ones, or the default ones, which include NISQA if its weights exist.
+    """Returns the metrics to compute: the named ones, or the default ones, which include those of installed networks.
 
-    Prints one line for each model without weights, which says how to get them.
+    Prints one line for each model that is not installed, which says how to get it.
     """
-    wanted = (*DEFAULT, *nisqa.DEFAULT) if names is None else tuple(names)
+    wanted = (*DEFAULT, *dnsmos.DEFAULT, *nisqa.DEFAULT) if names is None else tuple(names)
     missing = _missing(wanted)
-    for model in missing:
-        print(nisqa.how_to_get(model), flush=True)
-    return wanted if names else tuple(name for name in wanted if nisqa.METRICS.get(name) not in missing)
+    for how_to_get in missing.values():
+        print(how_to_get, flush=True)
+    return wanted if names else tuple(name for name in wanted if METRICS[name].model not in missing)
 
 
 def is_final(name: str, scores: Scores) -> bool:
     """Whether a metric needs no new computation; it does if its model was missing and is available now."""
     if name not in scores.values:
         return False
-    model = METRICS[name].model
-    return not (model and scores.reasons.get(name) == nisqa.how_to_get(model) and nisqa.is_available(model))
+    rater, model = RATERS.get(name), METRICS[name].model
+    return not (rater and scores.reasons.get(name) == rater.how_to_get(model) and rater.is_available(model))
 
 
-def _missing(names: Iterable[str]) -> list[str]:
-    """The models of these metrics that have no weights."""
-    models = dict.fromkeys(nisqa.METRICS[name] for name in names if name in nisqa.METRICS)
-    return [model for model in models if not nisqa.is_available(model)]
+def _missing(names: Iterable[str]) -> dict[str, str]:
+    """The models of these metrics that are not installed -> how to get them."""
+    models = {METRICS[name].model: RATERS[name] for name in names if name in RATERS}
+    return {model: rater.how_to_get(model) for model, rater in models.items() if not rater.is_available(model)}
 
 
 def score(clean: Sequence[np.ndarray], rows: Mapping[str, Sequence[np.ndarray]], sample_rate: int,
-          names: Sequence[str], pool: Pool) -> dict[str, list[Scores]]:
+          names: Sequence[str], pool: Pool, noisy: Sequence[np.ndarray] | None = None) -> dict[str, list[Scores]]:
     """Scores every file in every row.
 
     Args:
@@ -69,17 +70,24 @@ def score(clean: Sequence[np.ndarray], rows: Mapping[str, Sequence[np.ndarray]],
       rows: stage -> per file, `[N]`. The row 'clean' is scored only in metrics that need no reference.
       sample_rate: Hz.
       names: metrics; undefined values are NaN with a reason.
-      pool: for metrics that compare with clean speech.
+      pool: for all metrics but those of `nisqa`.
+      noisy: per file, `[N]`, for metrics that need the noise, which is noisy - clean.
 
     Returns:
       Row -> scores per file.
     """
-    compared, rated = ([name for name in names if name in known] for known in (COMPARING, nisqa.METRICS))
+    compared, by_dnsmos, by_nisqa = ([name for name in names if name in known]
+                                     for known in (COMPARING, dnsmos.METRICS, nisqa.METRICS))
+    more = (noisy,) if noisy is not None and any(METRICS[name].needs_noise for name in compared) else ()
     found = {}
     for row, waveforms in rows.items():
-        parts = [pool.score_all(zip(clean, waveforms, strict=True), sample_rate, compared)] if (
-            compared and row != CLEAN) else []
-        parts += [_attempt(waveforms, sample_rate, rated)] if rated else []
+        parts: list[Iterable[Scores]] = []
+        if compared and row != CLEAN:
+            parts.append(pool.score_all(zip(clean, waveforms, *more, strict=True), sample_rate, compared))
+        if by_dnsmos:
+            parts.append(pool.rate_all(waveforms, sample_rate, by_dnsmos))
+        if by_nisqa:
+            parts.append(_attempt(waveforms, sample_rate, by_nisqa))
         found[row] = [_merged(names, scores) for scores in zip(*parts, strict=True)] or [Scores({}, {})] * len(clean)
     return found
 

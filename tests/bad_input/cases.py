@@ -81,6 +81,8 @@ EVALUATIONS = [
          f'{BARE} --clean clean --noisy report/audio/enhanced --save-audio',
          (pairs('clean', 'report/audio/enhanced'),), 2, 'report/audio/enhanced: lies in report/audio'),
     Case('an unknown metric', f'{EVALUATE} --metrics pesk', (pairs(),), 2, "metric 'pesk' does not exist"),
+    Case('the name of several metrics', f'{EVALUATE} --metrics dnsmos', (pairs(),), 2,
+         "metric 'dnsmos' does not exist, .*dnsmos_ovrl"),
     Case('no metric', f"{EVALUATE} --metrics ''", (pairs(),), 2, 'metric'),
     Case('a limit of 0', f'{EVALUATE} --limit 0', (pairs(),), 2, 'limit=0: expected 1 or more'),
     Case('a limit in words', f'{EVALUATE} --limit few', (pairs(),), 2, "--limit: invalid int value: 'few'"),

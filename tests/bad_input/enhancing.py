@@ -12,6 +12,7 @@ from tests.bad_input.world import Case, cut, data, empty_folder, fifo, link, met
 # ------------------------------------------------------------------------------------------------------- enhance
 
 ENHANCE = 'jax-diffse enhance --workdir runs/half --output out'
+LIVE = 'jax-diffse enhance --workdir runs/half --stdin-pcm 16000'
 REFINE = 'jax-diffse enhance --workdir runs/prior --output out'
 SAMPLE = 'jax-diffse enhance --workdir runs/sampler --output out'
 A = wav('in/a.wav')
@@ -194,6 +195,18 @@ FLAGS = [
          "config.model.width.*'wide'"),
     Case('no value', f'{ENHANCE} --model width in', (A,), 2, "--model: expected KEY=VALUE, got 'width'"),
     Case('--stream with a system that cannot', f'{ENHANCE} --stream in', (A,), 2, 'Half needs the whole recording'),
+    Case('--stdin-pcm with a system that cannot', LIVE, (), 2,
+         'Half needs the whole recording and cannot stream; use a DCCRN run'),
+    Case('--stdin-pcm with files', f'{LIVE} in', (A,), 2, 'drop files'),
+    Case('--stdin-pcm with --output', f'{LIVE} --output out', (), 2, 'drop --output'),
+    Case('--stdin-pcm with options of files', f'{LIVE} --strength 0.5 --chunk-seconds 8', (), 2,
+         'drop --strength and --chunk-seconds'),
+    Case('--stdin-pcm with a rate of 0', LIVE.replace('16000', '0'), (), 2, '--stdin-pcm=0: expected a sample rate'),
+    Case('--stdin-pcm with a rate in kHz', LIVE.replace('16000', '16k'), (), 2, "invalid int value: '16k'"),
+    Case('--stdin-pcm without a rate', LIVE.replace(' 16000', ''), (), 2, 'expected one argument'),
+    Case('--stdin-pcm of a run that is not there', LIVE.replace('half', 'gone'), (), 2, 'runs/gone'),
+    Case('neither --output nor --stdin-pcm', 'jax-diffse enhance --workdir runs/half in', (A,), 2,
+         'required: --output, or --stdin-pcm'),
 ]
 RUNS = [
     Case('a missing run', 'jax-diffse enhance --workdir runs/gone --output out in', (A,), 2,

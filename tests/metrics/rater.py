@@ -1,8 +1,8 @@
-"""A stand-in for NISQA, whose weights are not part of this project."""
+"""A stand-in for NISQA, whose weights are not part of this project; DNSMOS counts as missing."""
 
 import numpy as np
 
-from jax_diffse.metrics import Scores, nisqa
+from jax_diffse.metrics import Scores, dnsmos, nisqa
 
 SHORTEST = 1000  # samples
 
@@ -21,6 +21,7 @@ def install(monkeypatch, there=('nisqa_v2', 'nisqa_tts')) -> list[tuple[int, int
     monkeypatch.setattr(nisqa, 'score_all', score_all)
     monkeypatch.setattr(nisqa, 'is_available', lambda model: model in there)
     monkeypatch.setattr(nisqa, 'how_to_get', lambda model: f'get {model}')
+    monkeypatch.setattr(dnsmos, 'PACKAGES', ('no_such_package',))
     return calls
 
 

@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from jax_diffse.errors import UserError
 from jax_diffse.evaluation.results import Results
-from jax_diffse.metrics import DEFAULT, METRICS, Pool, nisqa, score, scoring
+from jax_diffse.metrics import DEFAULT, METRICS, Pool, Scores, dnsmos, nisqa, score, scoring
 from tests.metrics import rater
 
 RATED, NATURALNESS = 'nisqa_v2_mos', 'nisqa_tts_mos'
@@ -79,8 +79,8 @@ def test_metrics_that_need_no_reference_take_any_rate(calls):
 
 
 @pytest.mark.parametrize(('names', 'there', 'chosen', 'printed'), [
-    (None, {'nisqa_v2', 'nisqa_tts'}, (*DEFAULT, *nisqa.DEFAULT), []),
-    (None, {'nisqa_tts'}, DEFAULT, ['get nisqa_v2']),
+    (None, {'nisqa_v2', 'nisqa_tts'}, (*DEFAULT, *nisqa.DEFAULT), [dnsmos.how_to_get()]),
+    (None, {'nisqa_tts'}, DEFAULT, [dnsmos.how_to_get(), 'get nisqa_v2']),
     (('llr', RATED, 'nisqa_v2_noi', NATURALNESS), {'nisqa_tts'}, ('llr', RATED, 'nisqa_v2_noi', NATURALNESS),
      ['get nisqa_v2']),
     ((RATED, NATURALNESS), {'nisqa_v2'}, (RATED, NATURALNESS), ['get nisqa_tts']),
@@ -106,3 +106,30 @@ def test_an_unknown_metric_lists_all_metrics(names, start):
         scoring.check(names, 16000)
     message, _, known = str(error.value).partition('expected some of: ')
     assert message == start and known.split(', ') == list(METRICS)
+
+
+def test_metrics_of_networks_are_scored_side_by_side(calls, monkeypatch):
+    def loudness(signal, sample_rate, names):
+        return Scores(dict.fromkeys(names, float(np.max(signal))), {})
+
+    monkeypatch.setattr(dnsmos, 'score', loudness)
+    clean, noisy = noise(4000, 6000), noise(4000, 6000, seed=1)
+    names = ('dnsmos_ovrl', 'sdr', RATED, 'dnsmos_sig')
+    results = scored([{'id': 'a'}, {'id': 'b'}], clean, {'noisy': noisy}, 16000, names)
+    for i in range(2):
+        sdr = 10 * np.log10(np.sum(clean[i] ** 2) / np.sum((noisy[i] - clean[i]) ** 2))
+        assert_allclose(results.values[i, 0], [np.max(noisy[i]), sdr, np.mean(np.abs(noisy[i])), np.max(noisy[i])])
+        assert list(results.clean[i].values) == ['dnsmos_ovrl', RATED, 'dnsmos_sig']
+        assert_allclose(list(results.clean[i].values.values()), [np.max(clean[i]), np.mean(np.abs(clean[i])),
+                                                                 np.max(clean[i])])
+
+
+def test_metrics_that_need_the_noise_get_the_difference_of_noisy_and_clean():
+    """With the output equal to speech plus a share of the noise plus something else, all orthogonal."""
+    speech, interference, other = np.eye(3, 3000)
+    clean, noisy, enhanced = [speech], [speech + 2 * interference], [3 * speech + 0.3 * interference + 0.03 * other]
+    for given, expected in ((noisy, [20, 40]), (None, [np.nan, np.nan])):
+        with Pool(1) as pool:
+            rows = scoring.score(clean, {'enhanced': enhanced}, 16000, ('si_sir', 'si_sar'), pool, given)
+        assert_allclose(list(rows['enhanced'][0].values.values()), expected)
+    assert rows['enhanced'][0].reasons == dict.fromkeys(('si_sir', 'si_sar'), 'needs the noisy signal')
