@@ -150,8 +150,8 @@ def test_without_clean_speech_only_what_needs_none_is_computed(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-    ({'metrics': ('stoi',)}, "'stoi' compares with clean speech: give --clean, or name only some of: nisqa_v2_mos"),
-    ({'metrics': None}, '^get nisqa_v2$'), ({'metrics': ('nisqa_v2_mos',)}, '^get nisqa_v2$'),
+    ({'metrics': ('stoi',)}, "'stoi' compares with clean speech: give --clean, or name only some of: .*nisqa_v2_mos"),
+    ({'metrics': None}, 'get nisqa_v2$'), ({'metrics': ('nisqa_v2_mos',)}, '^get nisqa_v2$'),
     ({'metrics': ('nisqa_tts_mos',), 'align': True}, '--align needs --clean')])
 def test_what_needs_clean_speech_is_refused_without(tmp_path, monkeypatch, options, message):
     rater.install(monkeypatch, there=('nisqa_tts',))
