@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jax_diffse.api import convert, evaluate, train
     from jax_diffse.evaluation.options import EvaluationData, EvaluationOptions
+    from jax_diffse.evaluation.score import score
     from jax_diffse.inference.enhancer import Enhancer, load
     from jax_diffse.inference.streaming import StreamingEnhancer
     from jax_diffse.inference.streaming import load as load_streaming
     from jax_diffse.systems.base import LossOutput, System
 
 __all__ = ['Enhancer', 'EvaluationData', 'EvaluationOptions', 'LossOutput', 'StreamingEnhancer', 'System', 'convert',
-           'evaluate', 'load', 'load_streaming', 'train']
+           'evaluate', 'load', 'load_streaming', 'score', 'train']
 
 _MODULES = {
     'Enhancer': 'inference.enhancer', 'load': 'inference.enhancer',
     'StreamingEnhancer': 'inference.streaming', 'load_streaming': 'inference.streaming:load',
-    'train': 'api', 'evaluate': 'api', 'convert': 'api',
+    'train': 'api', 'evaluate': 'api', 'convert': 'api', 'score': 'evaluation.score',
     'EvaluationData': 'evaluation.options', 'EvaluationOptions': 'evaluation.options',
     'System': 'systems.base', 'LossOutput': 'systems.base',
 }

@@ -15,12 +15,14 @@ FLAG = re.compile(r'(?<![\w-])--[a-z][\w-]*(?:\.[\w.]+)?')
 KEY = re.compile(r'\bconfig\.((?:data|train|augment|optimizer|log|parallel)\.\w+|init_from|system)\b')
 # Folder or module below jax_diffse -> the commands that print its messages; the longest that fits counts.
 PRINTED_BY = {
-    'evaluation': ('evaluate',), 'inference': ('evaluate', 'enhance'), 'inference/enhance': ('enhance',),
+    'evaluation': ('evaluate',), 'evaluation/score': ('score',), 'evaluation/signals': ('evaluate', 'score'),
+    'evaluation/other_systems': ('evaluate', 'score'), 'inference': ('evaluate', 'enhance'),
+    'inference/enhance': ('enhance',),
     'inference/jobs': ('enhance',), 'inference/live': ('enhance',), 'inference/streaming': ('enhance',),
     'inference/export': ('export',),
-    'metrics': ('evaluate',), 'conversion': ('convert',), 'training': ('train',), 'data': ('train',),
+    'metrics': ('evaluate', 'score'), 'conversion': ('convert',), 'training': ('train',), 'data': ('train',),
     'data/packing': ('pack',), 'data/lists': ('pack',),
-    'processes': ('train', 'evaluate'), 'config': ('train',), 'systems': ('train', 'evaluate', 'enhance'),
+    'processes': ('train', 'evaluate', 'score'), 'config': ('train',), 'systems': ('train', 'evaluate', 'enhance'),
     'runs': ('train', 'convert'), **{f'cli/{name}': (name,) for name in cli.COMMANDS}}
 
 
@@ -44,7 +46,7 @@ def _messages(path: pathlib.Path) -> list[str]:
         node.value, str) and id(node) not in parts | documentation]
 
 
-OF_ANOTHER = r'\b(train|evaluate|enhance): (--[\w-]+)'
+OF_ANOTHER = r'\b(train|evaluate|enhance|score): (--[\w-]+)'
 OTHERS = {'--always', '--dirty', '--abbrev', '--exclude', '--logdir'}  # of git and TensorBoard
 
 

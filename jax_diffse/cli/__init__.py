@@ -15,6 +15,7 @@ from jax_diffse import errors, launch
 COMMANDS = {
     'train': 'train a system, or resume a training',
     'evaluate': 'score runs on a data set, sweep sampling steps, compare runs',
+    'score': 'score files that any systems made, without a run',
     'enhance': 'enhance recordings',
     'convert': "turn the authors' checkpoints into a run",
     'export': 'write a run as one file that JAX alone can load',

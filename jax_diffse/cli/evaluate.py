@@ -30,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--save-audio', action='store_true', help='write the output of every stage to DIR/audio/STAGE')
     parser.add_argument('--workers', type=int, metavar='N', help='scoring processes (default: one per CPU)')
     parser.add_argument('--cache', type=files.given, metavar='DIR', help='folder of the cache (default: DIR/cache)')
+    parser.add_argument('--also', action='append', default=[], metavar='NAME=DIR',
+                        help="another system's files for the same utterances; repeatable")
     arguments.add_run(parser)
     study = parser.add_argument_group('sweeps')
     study.add_argument('--steps', type=arguments.numbers(int), metavar='A,B,...',
@@ -48,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument('--speech', type=files.given, metavar='DIR', help='clean speech to mix; requires --noise')
     data.add_argument('--noise', type=files.given, metavar='DIR', help='noise to mix it with, one folder per class')
     data.add_argument('--rir', type=files.given, metavar='DIR',
-                      help='room impulse responses to reverberate the mixtures with; requires --speech and --noise')
+                      help='room impulse responses for the mixtures; requires --speech and --noise')
     data.add_argument('--arrays', type=files.given, metavar='FILE.npy',
                       help='prepared pairs: [noise kind, dB class, B, 2, L] or [B, 2, L]; 2: noisy, clean')
     data.add_argument('--snr-db', type=arguments.numbers(float), default=(), metavar='A,B,...',
@@ -80,6 +82,7 @@ def run(args: argparse.Namespace) -> int | None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     from jax_diffse import runs
+    from jax_diffse.evaluation import other_systems
     from jax_diffse.evaluation.options import EvaluationData, EvaluationOptions
     from jax_diffse.evaluation.study import study
 
@@ -90,7 +93,8 @@ def _evaluate(args: argparse.Namespace) -> None:
         skip_bad=args.skip_bad, limit=args.limit)
     options = EvaluationOptions(
         metrics=None if args.metrics is None else tuple(dict.fromkeys(args.metrics.split(','))), workers=args.workers,
-        cache=args.cache, processed=args.processed, save_audio=args.save_audio, command=launch.command())
+        cache=args.cache, processed=args.processed, also=other_systems.parse(args.also, '--also'),
+        save_audio=args.save_audio, command=launch.command())
     preceding = runs.load(args.preceding) if args.preceding else None
     study(_variants(args), data, args.output, options, seeds=args.seeds, preceding=preceding)
 

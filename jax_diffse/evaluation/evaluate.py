@@ -18,7 +18,9 @@ from jax_diffse.evaluation import results as tables
 from jax_diffse.evaluation.cache import json_safe
 from jax_diffse.evaluation.evaluator import Evaluator, Measured
 from jax_diffse.evaluation.options import EvaluationOptions, EvaluationSet
+from jax_diffse.evaluation.other_systems import described, list_folders, listed, open_systems
 from jax_diffse.evaluation.report import page
+from jax_diffse.evaluation.signals import Reading
 from jax_diffse.evaluation.utterances import file_name, read_all
 from jax_diffse.inference.setting import Setting
 from jax_diffse.metrics import Pool, scoring
@@ -26,6 +28,7 @@ from jax_diffse.runs import Run
 
 CACHE = 'cache'  # in the output folder; the default cache
 AUDIO = 'audio'  # in the output folder
+REASONS = 5  # for undefined values, that are printed
 
 
 def evaluate(setting: Setting, data: EvaluationSet, output: str | os.PathLike,
@@ -62,30 +65,29 @@ def evaluate(setting: Setting, data: EvaluationSet, output: str | os.PathLike,
     if options.save_audio and options.processed is not None:
         check_apart(output, options.processed)
     seconds: dict[str, float] = {}
-    with _timed(seconds, 'reading'):
+    with timed(seconds, 'reading'):
         utterances = read_all(source, options.processed, data.limit, data.skip_bad)
+    others = open_systems(list_folders(options.also), [utterance.info['id'] for utterance in utterances],
+                          Reading(source.sample_rate, data.resample))
     make_folder(output)
     data.write_manifest(output)
 
-    with _timed(seconds, 'scoring'), Pool(options.workers) as pool:
-        evaluator = Evaluator(utterances, source.sample_rate, metrics, options.cache or output / CACHE, pool)
+    with timed(seconds, 'scoring'), Pool(options.workers) as pool:
+        evaluator = Evaluator(utterances, source.sample_rate, metrics, options.cache or output / CACHE, pool, others)
         measured = evaluator.measure(setting, 'enhancing and scoring')
     seconds |= {'enhancing': measured.seconds, 'compiling': measured.compile_seconds}
     seconds['scoring'] = max(0.0, seconds['scoring'] - measured.compile_seconds - measured.new_seconds)
 
     summary = _summarise(setting, measured, evaluator, seconds)
     summary |= {'data': data.description, 'command': options.command,
-                'preceding': refined(setting.preceding, options.processed)}
+                'preceding': refined(setting.preceding, options.processed),
+                'systems': others.summary(evaluator.scored_inputs()), 'aligned': False, 'not_scored': []}
     if jax.process_index():
         return summary  # the first process writes the report
-    with _timed(seconds, 'report'):
+    with timed(seconds, 'report'):
         html = page.render(measured.results, summary, _examples(evaluator, measured), source.sample_rate)
     seconds['total'] = time.perf_counter() - started
-    files.write_text(output / 'scores.csv', tables.to_csv(measured.results))
-    files.write_text(output / 'summary.json', json.dumps(json_safe(summary), indent=2, allow_nan=False) + '\n')
-    files.write_text(output / 'summary.md', tables.to_markdown(measured.results, 'Evaluation', _notes(summary)))
-    files.write_text(output / 'index.html', html)
-    print(f'\n{tables.summary_tables(measured.results)}\n\nreport: {output / "index.html"}', flush=True)
+    write_report(output, measured.results, summary, _notes(summary), html)
     if options.save_audio:  # last, so that a failure here loses nothing else
         _save_audio(output / AUDIO, evaluator, measured)
     return summary
@@ -126,30 +128,64 @@ def check_apart(output: str | os.PathLike, folder: str | os.PathLike) -> None:
 
 
 def _summarise(setting: Setting, measured: Measured, evaluator: Evaluator, seconds: dict[str, float]) -> dict:
-    results = measured.results
     duration = sum(len(utterance.noisy) for utterance in evaluator.utterances) / evaluator.sample_rate
     return {
-        'files': len(evaluator.utterances),
-        'audio_seconds': duration,
-        'sample_rate': evaluator.sample_rate,
-        'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+        **summarise(measured.results, duration, evaluator.sample_rate),
         'checkpoint': named(setting.run),
         'sampling_steps': setting.sampling_steps,
         'network_evaluations': setting.evaluations,
         'seed': setting.seed,
+        'seconds': seconds,
+        'real_time_factor': seconds['enhancing'] / duration,
+        'device': ', '.join(measured.devices),
+        'config': setting.run.config.to_dict(),
+    }
+
+
+def summarise(results: tables.Results, audio_seconds: float, sample_rate: int, sort: str = '') -> dict:
+    """The part of a summary that is about scores.
+
+    Args:
+      results: the scores.
+      audio_seconds: duration of all utterances.
+      sample_rate: Hz.
+      sort: the metric that orders the stages in the tables of means, best first; '': none.
+    """
+    statistics = results.statistics(intervals=True)
+    return {
+        'files': len(results.infos),
+        'audio_seconds': audio_seconds,
+        'sample_rate': sample_rate,
+        'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         'stages': list(results.stages),
         'metrics': list(results.metrics),
-        'statistics': results.statistics(),
+        'sort': sort,
+        'statistics': tables.ranked(statistics, sort) if sort else statistics,
         'groups': {name: {label: {'files': len(files), 'statistics': results.statistics(files)}
                           for label, files in groups.items()} for name, groups in results.groups().items()},
         'noise_kinds': results.by_kind(),
         'failures': results.failures(),
-        'seconds': seconds,
-        'real_time_factor': seconds['enhancing'] / duration,
-        'device': ', '.join(measured.devices),
         'versions': all_versions(),
-        'config': setting.run.config.to_dict(),
     }
+
+
+def write_report(output: pathlib.Path, results: tables.Results, summary: dict, notes: Sequence[str], html: str) -> None:
+    """Writes the files of a report and prints its tables.
+
+    Args:
+      output: the folder.
+      results: the scores.
+      summary: the content of `summary.json`, of `summarise` and more.
+      notes: facts for the head of `summary.md`.
+      html: the page.
+    """
+    files.write_text(output / 'scores.csv', tables.to_csv(results))
+    files.write_text(output / 'summary.json', json.dumps(json_safe(summary), indent=2, allow_nan=False) + '\n')
+    files.write_text(output / 'summary.md', tables.to_markdown(results, 'Evaluation', notes, summary['statistics']))
+    files.write_text(output / 'index.html', html)
+    print(f'\n{tables.summary_tables(results, summary["sort"])}', flush=True)
+    print('\n'.join(['', *described(summary['systems'], summary['aligned']), *_undefined(summary['failures'])]))
+    print(f'report: {output / "index.html"}', flush=True)
 
 
 def all_versions() -> dict[str, str]:
@@ -172,7 +208,26 @@ def _notes(summary: dict) -> list[str]:
             *([f'preceding: {preceding["folder"] if given else _named(preceding)}'] if preceding else []),
             *([] if steps is None else [f'sampling steps: {steps}, network evaluations: '
                                         f'{summary["network_evaluations"]}']),
-            f'real-time factor of enhancement: {factor:.3f} on {summary["device"]}, without compilation{timed}']
+            f'real-time factor of enhancement: {factor:.3f} on {summary["device"]}, without compilation{timed}',
+            *system_notes(summary)]
+
+
+def _undefined(failures: Sequence[dict]) -> list[str]:
+    """Lines on undefined values: the most frequent reasons, with the number of files of each."""
+    files_of: dict[tuple, set[str]] = {}
+    for failure in failures:
+        files_of.setdefault((failure['stage'], failure['reason']), set()).add(failure['id'])
+    most = sorted(files_of.items(), key=lambda item: -len(item[1]))
+    lines = [f'n/a: {stage}, {len(ids)} file{"s" * (len(ids) > 1)} ({listed(sorted(ids))}): {reason}'
+             for (stage, reason), ids in most[:REASONS]]
+    return lines + (['n/a: more reasons are in summary.json, under failures'] if len(most) > REASONS else [])
+
+
+def system_notes(summary: dict) -> list[str]:
+    """The facts on systems that were given as files."""
+    systems = summary['systems']
+    return [*(f'{name}: {system["folder"]}, {system["files"]} of {summary["files"]} files'
+              for name, system in systems.items()), *described(systems, summary['aligned'])]
 
 
 def _named(checkpoint: dict) -> str:
@@ -217,7 +272,7 @@ def make_folder(path: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
     seconds[name] = time.perf_counter() - started

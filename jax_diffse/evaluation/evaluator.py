@@ -11,20 +11,20 @@ from collections.abc import Iterator, Mapping, Sequence
 import jax
 import numpy as np
 
-from jax_diffse import launch, runs
+from jax_diffse import launch
+from jax_diffse.errors import UserError
 from jax_diffse.evaluation import sources
 from jax_diffse.evaluation.cache import Record, ResultCache
+from jax_diffse.evaluation.other_systems import NONE, OtherSystems
 from jax_diffse.evaluation.progress import track
-from jax_diffse.evaluation.results import Results
+from jax_diffse.evaluation.results import NOISY, Results
+from jax_diffse.evaluation.scorer import Scored, Scorer, by_row
+from jax_diffse.evaluation.signals import Signal
 from jax_diffse.evaluation.utterances import Utterance
 from jax_diffse.inference.enhancer import Batch, Enhancer
 from jax_diffse.inference.setting import Setting
-from jax_diffse.metrics import METRICS, Pool, Scores, scoring
+from jax_diffse.metrics import Pool, Scores, scoring
 from jax_diffse.metrics.scoring import CLEAN
-
-NOISY = 'noisy'
-INPUTS = (CLEAN, NOISY)  # rows that are equal in every setting
-INPUT_BATCH = 32  # unprocessed files that are scored together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +37,7 @@ class Measured:
     compile_seconds: float  # spent in this call; not part of `seconds`
     devices: tuple[str, ...]  # that enhanced the files
     cache: ResultCache
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """The stages of the system, without the input."""
-        return tuple(self.results.stages[1:])
+    stages: tuple[str, ...]  # of the system, without the input
 
 
 class Evaluator:
@@ -53,13 +49,15 @@ class Evaluator:
       metrics: names that `scoring.check` accepts.
       cache: folder of earlier results.
       pool: for scoring.
+      others: systems whose files are scored, too.
     """
 
     def __init__(self, utterances: Sequence[Utterance], sample_rate: int, metrics: Sequence[str],
-                 cache: str | os.PathLike, pool: Pool):
+                 cache: str | os.PathLike, pool: Pool, others: OtherSystems = NONE):
         self.utterances, self.sample_rate, self.metrics = utterances, sample_rate, tuple(metrics)
+        self.others = others
         self._cache, self._pool = cache, pool
-        self._inputs: dict[str, list[Scores]] | None = None
+        self._inputs: list[dict[str, Scored]] | None = None
 
     def measure(self, setting: Setting, label: str = 'enhancing') -> Measured:
         """Enhances and scores the files that the cache lacks, batch by batch, and returns all results.
@@ -69,7 +67,7 @@ class Evaluator:
         Raises:
           UserError: a system that does not take the steps, gives NaN or cannot refine its input.
         """
-        inputs = self._scored_inputs()
+        inputs = by_row(self.scored_inputs(), self.metrics)
         cache = ResultCache(self._cache, {**setting.record(), 'sources': _sources(setting)})
         records = [self._stored(cache, utterance) for utterance in self.utterances]
         before = sum(record is not None for record in records)
@@ -82,17 +80,20 @@ class Evaluator:
                 records[i] = record
             compile_seconds = enhancer.compile_seconds
         self._wait_for_others(records, cache, label)
-        rows = inputs | {stage: [record.scores[stage] for record in records] for stage in records[0].scores}
+        stages = tuple(records[0].scores)
+        for name in set(stages) & set(self.others.names):
+            raise UserError(f'--also {name}=...: {name!r} is a stage of {setting.run.workdir}; choose another name')
+        rows = inputs | {stage: [record.scores[stage] for record in records] for stage in stages}
         return Measured(
-            Results.of([u.info for u in self.utterances], (NOISY, *records[0].scores), self.metrics, rows),
+            Results.of([u.info for u in self.utterances], (NOISY, *self.others.names, *stages), self.metrics, rows),
             sum(record.seconds for record in records), sum(records[i].seconds for i in todo), compile_seconds,
-            tuple(dict.fromkeys(record.device for record in records)), cache)
+            tuple(dict.fromkeys(record.device for record in records)), cache, stages)
 
     def waveforms(self, cache: ResultCache, i: int, stages: Sequence[str]) -> dict[str, np.ndarray]:
-        """'clean', 'noisy' and every stage -> the waveform `[N]` of file i; stages to 16 bits."""
+        """'clean', 'noisy', other systems and every stage -> the waveform `[N]` of file i; stages to 16 bits."""
         utterance = self.utterances[i]
         outputs = {stage: cache.waveform(utterance.key, stage) for stage in stages}
-        return {CLEAN: utterance.clean, NOISY: utterance.noisy, **outputs}
+        return {CLEAN: utterance.clean, NOISY: utterance.noisy, **self.others.waveforms(i, utterance.clean), **outputs}
 
     def _new(self, enhancer: Enhancer, cache: ResultCache, todo: list[int]) -> Iterator[tuple[int, Record]]:
         """Enhances and scores files; yields the index and the record of each when it is done."""
@@ -114,37 +115,26 @@ class Evaluator:
             cache.write(utterance.key, record, outputs, self.sample_rate)
             yield todo[k], record
 
-    def _scored_inputs(self) -> dict[str, list[Scores]]:
-        """Row of `INPUTS` -> scores per file; has clean speech only if a metric needs no reference."""
+    def scored_inputs(self) -> list[dict[str, Scored]]:
+        """File -> 'clean' (only if a metric needs no reference), 'noisy' and other systems -> scores."""
         if self._inputs is None:
-            cache = ResultCache(self._cache, {'input': True, 'versions': runs.versions(),
-                                              'sources': sources.fingerprint()})
-            rows = INPUTS if not all(METRICS[name].needs_reference for name in self.metrics) else (NOISY,)
-            records = [self._stored(cache, utterance, rows) for utterance in self.utterances]
-            missing = _share(records)
-            for start in range(0, len(missing), INPUT_BATCH):
-                for i, record in self._score_inputs(missing[start:start + INPUT_BATCH], rows, cache):
-                    records[i] = record
-            self._wait_for_others(records, cache, 'scoring of the input', rows)
-            self._inputs = {row: [record.scores[row] for record in records] for row in rows}
+            scorer = Scorer(self.sample_rate, self.metrics, self._cache, self._pool)
+            self._inputs = scorer.score(len(self.utterances), lambda i: self._signals(i, scorer))
         return self._inputs
 
-    def _score_inputs(self, indices: Sequence[int], rows, cache: ResultCache) -> Iterator[tuple[int, Record]]:
-        files = [self.utterances[i] for i in indices]
-        waveforms = {row: [getattr(utterance, row) for utterance in files] for row in rows}
-        scores = self._score(files, waveforms)
-        for place, (i, utterance) in enumerate(zip(indices, files, strict=True)):
-            record = Record({row: found[place] for row, found in scores.items()}, 0.0, '')
-            cache.write(utterance.key, record, {}, self.sample_rate)
-            yield i, record
+    def _signals(self, i: int, scorer: Scorer) -> dict[str, Signal]:
+        utterance = self.utterances[i]
+        clean = {CLEAN: Signal(utterance.clean)} if scorer.rated else {}
+        noisy = utterance.noisy if scorer.needs_noise else None
+        return clean | {NOISY: Signal(utterance.noisy, utterance.clean, noisy=noisy),
+                        **self.others.signals(i, utterance.clean, noisy=noisy)}
 
     def _score(self, utterances: Sequence[Utterance],
                rows: Mapping[str, Sequence[np.ndarray]]) -> dict[str, list[Scores]]:
         clean, noisy = [u.clean for u in utterances], [u.noisy for u in utterances]
         return scoring.score(clean, rows, self.sample_rate, self.metrics, self._pool, noisy)
 
-    def _wait_for_others(self, records: list[Record | None], cache: ResultCache, label: str,
-                         rows: Sequence[str] = ()) -> None:
+    def _wait_for_others(self, records: list[Record | None], cache: ResultCache, label: str) -> None:
         """Waits for the records of other processes; if one of them dies, JAX ends this one."""
         missing = [i for i, record in enumerate(records) if record is None]
         if missing:
@@ -153,19 +143,18 @@ class Evaluator:
             time.sleep(cache.poll_seconds)
             cache.list_again()
             for i in missing:
-                records[i] = self._stored(cache, self.utterances[i], rows)
+                records[i] = self._stored(cache, self.utterances[i])
             missing = [i for i in missing if records[i] is None]
 
-    def _stored(self, cache: ResultCache, utterance: Utterance, rows: Sequence[str] = ()) -> Record | None:
-        """The record of a file, if it has all requested rows and metrics."""
+    def _stored(self, cache: ResultCache, utterance: Utterance) -> Record | None:
+        """The record of a file, if it has all metrics and the audio of all stages."""
         record = cache.read(utterance.key)
-        if record is None or not all(row in record.scores for row in rows):
+        if record is None:
             return None
-        for row, scores in record.scores.items():
-            wanted = [name for name in self.metrics if row != CLEAN or not METRICS[name].needs_reference]
-            if not all(scoring.is_final(name, scores) for name in wanted):
+        for stage, scores in record.scores.items():
+            if not all(scoring.is_final(name, scores) for name in self.metrics):
                 return None
-            if row not in INPUTS and not cache.has_audio(utterance.key, row):
+            if not cache.has_audio(utterance.key, stage):
                 return None
         return record
 

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +26,7 @@ class EvaluationOptions:
       workers: scoring processes; default: one per CPU; 0: score in this process.
       cache: folder of earlier results; default: `cache` in the output folder.
       processed: for a refiner: folder with another enhancer's output; see `utterances.read_all`.
+      also: other systems whose files are scored beside the run: name -> folder with files named by the utterances' ids.
       save_audio: also write the output of every stage for every file.
       command: the command line that repeats the evaluation, for the record.
 
@@ -37,6 +38,7 @@ class EvaluationOptions:
     workers: int | None = None
     cache: str | os.PathLike | None = None
     processed: str | os.PathLike | None = None
+    also: Mapping[str, str | os.PathLike] = dataclasses.field(default_factory=dict)
     save_audio: bool = False
     command: str = ''
 
@@ -53,12 +55,14 @@ class EvaluationSet:
       description: of the data, for the report.
       limit: at most this many utterances, spread evenly over the source.
       skip_bad: leave out utterances whose processed file is missing or does not fit, instead of stopping.
+      resample: resample the files of other systems that have another rate.
     """
 
     source: Source
     description: str = ''
     limit: int | None = None
     skip_bad: bool = False
+    resample: bool = False
 
     def write_manifest(self, folder: pathlib.Path) -> None:
         """Writes the list of mixtures, `mixtures.tsv`, if speech is mixed on the fly; only the first process writes."""
@@ -145,7 +149,7 @@ class EvaluationData:
             raise UserError(f'--snr-db: {self.arrays} has no axis of dB classes; drop it')
         if config.share_of(split)[0] < 1:
             description += f': {source.used}'
-        return EvaluationSet(source, description, self.limit, config.skip_bad)
+        return EvaluationSet(source, description, self.limit, config.skip_bad, config.resample)
 
     def _check(self, folders: dict[str, str], own: DataConfig, run: Run) -> None:
         if tuple(folders) not in ((), ('clean', 'noisy'), ('speech', 'noise'), ('speech', 'noise', 'rir'), ('arrays',)):

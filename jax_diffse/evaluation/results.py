@@ -8,9 +8,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from jax_diffse.evaluation import bootstrap
 from jax_diffse.metrics import METRICS, Scores
 from jax_diffse.metrics.scoring import CLEAN
 
+NOISY = 'noisy'  # the stage of the noisy input
+NO_FILE = 'no file'  # the reason why a system has no scores for an utterance; such values are no failures
+PROPERTIES = {'snr_db': 'SNR (dB)', 'noise': 'noise', 'shared': 'files of'}  # of groups -> title
 MAX_LEVELS = 12  # more SNRs than these are grouped into steps of 5 dB
 NOT_APPLICABLE = '–'  # for clean speech, in metrics that compare with it
 KINDS_NOTE = 'Seen: noise of a class in the training data. Avg: the mean over the SNRs, n/a if one of them is n/a.'
@@ -26,17 +30,18 @@ class Results:
     values: np.ndarray  # [files, stages, metrics], float64
     reasons: Sequence[Sequence[dict[str, str]]]  # [files][stages]: metric -> the reason for NaN
     clean: Sequence[Scores] = ()  # per file: the clean speech, in the metrics without a reference; (): no such metric
+    side_by_side: bool = False  # stages other than 'noisy' are systems that do not build on one another
 
     @classmethod
     def of(cls, infos: Sequence[dict], stages: Sequence[str], metrics: Sequence[str],
-           rows: Mapping[str, Sequence[Scores]]) -> 'Results':
+           rows: Mapping[str, Sequence[Scores]], side_by_side: bool = False) -> 'Results':
         """Builds results from the scores per file of every stage and, if scored, of 'clean'."""
         files = range(len(infos))
         values = [[[rows[stage][i].values[name] for name in metrics] for stage in stages] for i in files]
         reasons = [[_only(rows[stage][i].reasons, metrics) for stage in stages] for i in files]
         clean = [Scores(_only(scores.values, metrics), _only(scores.reasons, metrics))
                  for scores in rows.get(CLEAN, ())]
-        return cls(infos, tuple(stages), tuple(metrics), np.array(values, np.float64), reasons, clean)
+        return cls(infos, tuple(stages), tuple(metrics), np.array(values, np.float64), reasons, clean, side_by_side)
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -62,17 +67,33 @@ class Results:
         return {metric: np.array([scores.values[metric] for scores in self.clean], np.float64)
                 for metric in (self.clean[0].values if self.clean else ())}
 
-    def statistics(self, files: Sequence[int] | None = None) -> dict[str, dict[str, dict]]:
+    def statistics(self, files: Sequence[int] | None = None, intervals: bool = False) -> dict[str, dict[str, dict]]:
         """Stage -> metric -> statistics over `files` (indices; default: all). 'clean' comes first, if it was scored.
 
         'mean' is over the 'files' for which the metric is not NaN. 'against' has, for every earlier stage, the mean
-        'difference' to it over the 'paired' files with both values, and how many of those the stage made 'worse'.
+        'difference' to it over the 'paired' files with both values, and how many of those the stage made 'worse'. With
+        `intervals`, means and differences have 'low' and 'high' (see `bootstrap`).
         """
         files = list(range(len(self.infos)) if files is None else files)
         clean = {metric: _entry(values[files]) for metric, values in self.clean_values().items()}
         stages = {stage: {metric: _entry(self.values[files, s, m], self._against(s, m, files))
                           for m, metric in enumerate(self.metrics)} for s, stage in enumerate(self.stages)}
-        return {CLEAN: clean} | stages if clean else stages
+        found = {CLEAN: clean} | stages if clean else stages
+        if intervals:
+            self._add_intervals(found, files)
+        return found
+
+    def _add_intervals(self, statistics: dict[str, dict[str, dict]], files: list[int]) -> None:
+        entries = [(entry, self.clean_values()[metric][files]) for metric, entry in statistics.get(CLEAN, {}).items()]
+        for s, stage in enumerate(self.stages):
+            for m, metric in enumerate(self.metrics):
+                entry = statistics[stage][metric]
+                entries.append((entry, self.values[files, s, m]))
+                entries += [(against, self.differences(stage, earlier)[files, m])
+                            for earlier, against in entry['against'].items()]
+        low, high = bootstrap.intervals(np.array([values for _, values in entries]))
+        for (entry, _), *ends in zip(entries, low.tolist(), high.tolist(), strict=True):
+            entry['low'], entry['high'] = ends
 
     def _against(self, s: int, m: int, files: list[int]) -> dict[str, dict]:
         against = {}
@@ -83,15 +104,20 @@ class Results:
         return against
 
     def groups(self) -> dict[str, dict[str, list[int]]]:
-        """The files (indices) by SNR ('snr_db'), lowest first, and by noise class ('noise').
+        """The files (indices) by SNR ('snr_db'), lowest first, by noise class ('noise') and those of all systems.
 
-        Files without the property form the last group, 'unknown'. A property that no file has is left out.
+        Files without the property form the last group, 'unknown'. A property that no file has is left out. The files of
+        all systems ('shared') are there if these are some, but not all.
         """
         levels = {info['snr_db'] for info in self.infos if info.get('snr_db') is not None}
         of_level = _level if len(levels) <= MAX_LEVELS else _range
         by_snr = self._group([info.get('snr_db') for info in self.infos], of_level)
         by_noise = self._group([info.get('noise') or None for info in self.infos], lambda noise: (noise, noise))
-        return {name: group for name, group in (('snr_db', by_snr), ('noise', by_noise)) if group}
+        scored = np.isfinite(self.values).any(axis=2).all(axis=1)
+        shared = {'every system': np.flatnonzero(scored).tolist()}
+        by_presence = shared if self.side_by_side and scored.any() and not scored.all() else {}
+        return {name: group for name, group in (('snr_db', by_snr), ('noise', by_noise), ('shared', by_presence))
+                if group}
 
     def by_kind(self) -> dict[str, dict[str, dict]]:
         """Noise kind ('seen' in training, 'unseen') -> SNR, lowest first, then 'Avg' -> {'files', 'statistics'}.
@@ -121,10 +147,10 @@ class Results:
         return groups | {'unknown': unknown} if groups and unknown else groups
 
     def failures(self) -> list[dict[str, str]]:
-        """The undefined values: 'id', 'stage', 'metric' and 'reason'."""
+        """The undefined values: 'id', 'stage', 'metric' and 'reason'; but those of files that a system lacks."""
         return [{'id': info['id'], 'stage': row, 'metric': metric, 'reason': reason}
                 for i, info in enumerate(self.infos) for row, scores in self.rows(i).items()
-                for metric, reason in scores.reasons.items()]
+                for metric, reason in scores.reasons.items() if reason != NO_FILE]
 
     def main_metric(self) -> int:
         """Index of the metric that ranks files: pesq_wb, else the first that some file has at both ends."""
@@ -132,7 +158,11 @@ class Results:
         return next((m for m in order if np.isfinite(self._overall()[:, m]).any()), order[0])
 
     def ranked(self) -> list[int]:
-        """Files by the gain of the last stage over the first in the main metric, best first; NaN is left out."""
+        """Files by the gain of the last stage over the first in the main metric, best first; NaN is left out.
+
+        Of systems side by side: by the mean of their gains, among the files for which the most of them have a value,
+        three or more.
+        """
         gains = self._overall()[:, self.main_metric()]
         return [int(i) for i in np.argsort(-gains, kind='stable') if np.isfinite(gains[i])]
 
@@ -143,7 +173,16 @@ class Results:
         return {places[place]: i for place, i in enumerate(ranked) if place in places}
 
     def _overall(self) -> np.ndarray:
-        return self.gains(self.stages[-1], self.stages[0])
+        if not self.side_by_side:
+            return self.gains(self.stages[-1], self.stages[0])
+        systems = [s for s, stage in enumerate(self.stages) if stage != NOISY]
+        values = self.values[:, systems] - (self.values[:, :1] if self.stages[0] == NOISY else 0)
+        gains = values * [METRICS[metric].sign for metric in self.metrics]
+        finite = np.isfinite(gains)
+        count = finite.sum(axis=1)
+        third = np.sort(count, axis=0)[-min(3, len(count))]  # there are three examples
+        means = np.where(finite, gains, 0).sum(axis=1) / np.maximum(count, 1)
+        return np.where((count > 0) & (count >= third), means, np.nan)
 
 
 def _only(found: Mapping, metrics: Sequence[str]) -> dict:
@@ -197,27 +236,69 @@ def to_csv(results: Results) -> str:
     return text.getvalue()
 
 
-def summary_tables(results: Results) -> str:
+def ranked(statistics: dict[str, dict], metric: str) -> dict[str, dict]:
+    """Statistics with the stages in the order of a metric, best first; 'clean' stays first, NaN comes last."""
+    def place(stage):
+        mean = math.inf if stage == CLEAN else METRICS[metric].sign * statistics[stage][metric]['mean']
+        return -mean if math.isfinite(mean) or stage == CLEAN else math.inf
+
+    return {stage: statistics[stage] for stage in sorted(statistics, key=place)}
+
+
+def summary_tables(results: Results, sort: str = '') -> str:
     """Two Markdown tables: the means of every stage, and its mean differences to every earlier one.
 
-    The row below each difference has the number of files that the stage made worse.
+    The row below each difference has the number of files that the stage made worse. Of systems side by side, only the
+    differences to the first stage are there.
+
+    Args:
+      results: the scores.
+      sort: the metric that orders the means, best first; '': they are in the order of the stages.
     """
-    statistics, total, rows = results.statistics(), len(results.infos), []
-    for row, (stage, earlier) in zip(_difference_rows(statistics, total, results.pairs), results.pairs, strict=True):
-        against = [entry['against'][earlier] for entry in statistics[stage].values()]
-        losses = [str(entry['worse']) if entry['paired'] else 'n/a' for entry in against]
-        rows += [row, ['files made worse', str(total), *losses]]
-    return '\n\n'.join([_table(results, ['stage'], _mean_rows(results.metrics, statistics, total)),
-                        _table(results, ['difference'], rows)])
+    statistics = results.statistics()
+    pairs = [pair for pair in results.pairs if not results.side_by_side or pair[1] == results.stages[0]]
+    return _summary_tables(results, ranked(statistics, sort) if sort else statistics, pairs)
 
 
-def to_markdown(results: Results, title: str, notes: Sequence[str]) -> str:
-    """The summary, two tables per grouping, and a table per metric by noise kind and SNR, as a Markdown document."""
-    parts = [f'# {title}', '\n'.join(f'- {note}' for note in notes), summary_tables(results),
+def _summary_tables(results: Results, statistics: dict, pairs: Sequence[tuple[str, str]]) -> str:
+    """The tables, with rows of intervals if the statistics have them."""
+    total, rows = len(results.infos), []
+    label = 'system' if results.side_by_side else 'stage'
+    means = _table(results, [label], _mean_rows(results.metrics, statistics, total))
+    for row, (stage, earlier) in zip(_difference_rows(statistics, total, pairs), pairs, strict=True):
+        against = {metric: entry['against'][earlier] for metric, entry in statistics[stage].items()}
+        rows.append(row)
+        if all('low' in entry for entry in against.values()):
+            rows.append([f'{100 * bootstrap.CONFIDENCE:g} % interval', str(total), *(
+                span(entry, metric, sign=True) or 'n/a' for metric, entry in against.items())])
+        rows.append(['files made worse', str(total), *(str(entry['worse']) if entry['paired'] else 'n/a'
+                                                       for entry in against.values())])
+    return '\n\n'.join([means, _table(results, ['difference'], rows)] if rows else [means])
+
+
+def span(entry: dict, metric: str, sign: bool = False) -> str:
+    """The interval of a mean or a difference, such as '0.50 to 0.70'; '' if it has none."""
+    if not math.isfinite(entry.get('low', math.nan)):
+        return ''
+    return f'{number(entry["low"], metric, sign)} to {number(entry["high"], metric, sign)}'
+
+
+def to_markdown(results: Results, title: str, notes: Sequence[str], statistics: dict | None = None) -> str:
+    """The summary, two tables per grouping, and a table per metric by noise kind and SNR, as a Markdown document.
+
+    Args:
+      results: the scores.
+      title: of the document.
+      notes: facts at its head.
+      statistics: of all files; their order is that of the means. Default: without intervals, in the order of stages.
+    """
+    parts = [f'# {title}', '\n'.join(f'- {note}' for note in notes),
+             _summary_tables(results, statistics or results.statistics(), results.pairs),
              'Arrows point to the better side. A mean over fewer files than its row names shows their number in '
-             'parentheses. Differences are means over the files that have both values.']
+             'parentheses. Differences are means over the files that have both values; their intervals are '
+             f'bootstrapped over files ({bootstrap.RESAMPLES} draws).']
     for name, groups in results.groups().items():
-        title = {'snr_db': 'SNR (dB)', 'noise': 'noise'}[name]
+        title = PROPERTIES[name]
         means, differences = [], []
         for label, files in groups.items():
             group = results.statistics(files), len(files)

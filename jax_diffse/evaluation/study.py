@@ -41,6 +41,8 @@ def study(variants: Sequence[Variant], data: EvaluationData, output: str | os.Pa
     check_refining(variants, preceding, options.processed is not None)
     if options.save_audio and not alone:
         raise UserError('--save-audio: is for one setting; give one at a time, or take audio from the cache')
+    if options.also and not alone:
+        raise UserError('--also: is for one setting; give one at a time')
     config, _ = data.config(first.run)
     if options.save_audio and config.name == FOLDERS:
         _check_apart(config, output)

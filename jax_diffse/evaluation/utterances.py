@@ -4,7 +4,7 @@ import hashlib
 import os
 import pathlib
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -82,7 +82,7 @@ def _partners(source: Source, folder, skip_bad: bool) -> dict[int, pathlib.Path 
     for i in range(len(source)):
         info = source.info(i)
         name = file_name(info['id'])
-        path = next((files[key] for key in _keys(info['id']) if key in files), None)
+        path = partner(files, info['id'])
         used.add(path)
         lengths = {info['num_samples'], source.unpadded(i)} if isinstance(source, Padded) else {info['num_samples']}
         wrong = _mismatch(path, source.sample_rate, lengths) if path else 'no such file, of any extension'
@@ -97,6 +97,11 @@ def _partners(source: Source, folder, skip_bad: bool) -> dict[int, pathlib.Path 
     if not partners:
         raise UserError(f'{folder}: no utterance of the data has a matching file here; expected files named by id')
     return partners
+
+
+def partner(files: Mapping[str, pathlib.Path], utterance: str) -> pathlib.Path | None:
+    """The file of an utterance, among files by name; None if there is none."""
+    return next((files[key] for key in _keys(utterance) if key in files), None)
 
 
 def _keys(utterance: str) -> list[str]:

@@ -69,6 +69,11 @@ class Pool:
         for worker in self._workers:
             worker.kill()
 
+    @property
+    def size(self) -> int:
+        """The number of processes."""
+        return len(self._workers)
+
     def score_all(self, jobs: Iterable[tuple[np.ndarray, ...]], sample_rate: int,
                   names: Sequence[str] = DEFAULT) -> Iterator[Scores]:
         """Scores many pairs, a few at a time.

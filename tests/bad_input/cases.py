@@ -23,6 +23,7 @@ from tests.bad_input.givens import (
     zipped_payload,
 )
 from tests.bad_input.packing import PACKING
+from tests.bad_input.scoring import SCORE, SCORING
 from tests.bad_input.selections import SELECTIONS
 from tests.bad_input.stored import STORED
 from tests.bad_input.world import Case, cut, data, empty_folder, fifo, link, pairs, sound, wav
@@ -336,6 +337,7 @@ ADDRESSES = [
         ('--workdir of evaluate', EVALUATE.replace('runs/half', GS)),
         ('--output of evaluate', EVALUATE.replace('report', GS)), ('--cache', f'{EVALUATE} --cache {GS}'),
         ('--clean', f'{BARE} --clean {GS} --noisy noisy'), ('--noise', f'{BARE} --speech clean --noise {GS}'),
+        ('NAME=DIR of score', f'{SCORE} mine={GS}'), ('--also', f'{EVALUATE} --also mine={GS}'),
         ('--compare', EVALUATE.replace('--workdir runs/half', f'--compare runs/half {GS}@steps=1')),
         ('--workdir of train', f'jax-diffse train --config toy.py --workdir {GS} {PAIRS}'),
         ('a folder of data', f'jax-diffse train --config toy.py --workdir runs/new --config.data.train.speech={GS}'),
@@ -359,6 +361,6 @@ ADDRESSES = [
 SECTIONS = {
     'enhance: the files': FILES, 'enhance: input that works': GOOD_FILES, 'enhance: outputs': OUTPUTS,
     'enhance: flags': FLAGS, 'enhance: runs and refiners': RUNS, 'evaluate': [*EVALUATIONS, *PREPARED],
-    'train': TRAININGS + SELECTIONS, 'convert': CONVERSIONS, 'pack': PACKING,
+    'score': SCORING, 'train': TRAININGS + SELECTIONS, 'convert': CONVERSIONS, 'pack': PACKING,
     'Paths': ADDRESSES, 'Data in object storage': STORED}
 CASES = [case for cases in SECTIONS.values() for case in cases]

@@ -10,7 +10,8 @@ LONGEST = 300  # characters of a shown line
 HEAD = '| input | command | status | output or result |\n|---|---|--:|---|'
 INTRODUCTION = f"""# Bad input
 
-How `jax-diffse train`, `evaluate`, `enhance`, `convert` and `pack` react to {len(CASES)} mistakes and oddities.
+How `jax-diffse train`, `evaluate`, `score`, `enhance`, `convert` and `pack` react to {len(CASES)} mistakes and
+oddities.
 `python -m tests.bad_input` writes this page, and the tests run every command on it.
 
 A mistake gives one line on standard error, without a traceback, and the exit status 2. The line names the file, key or

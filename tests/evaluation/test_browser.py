@@ -100,8 +100,9 @@ def test_every_view_shows_the_scores(page, scores):
     view = Select(page.find_element(By.ID, 'view'))
     names = [option.text for option in view.options]
     pairs = [f'{later} − {earlier}' for i, later in enumerate(STAGES) for earlier in STAGES[:i]]
-    assert sorted(names) == sorted([*pairs, *STAGES, 'clean'])
-    for name in names:
+    of_metrics = [f'{metric} of every stage' for metric in METRICS]
+    assert sorted(names) == sorted([*pairs, *STAGES, 'clean', *of_metrics])
+    for name in set(names) - set(of_metrics):
         view.select_by_visible_text(name)
         stage, *earlier = name.split(' − ')
         shown = rows(page, FILES)
@@ -113,6 +114,20 @@ def test_every_view_shows_the_scores(page, scores):
                     assert cell == ('–' if stage == 'clean' else 'n/a')
                 else:
                     _check_number(cell, value, signed=bool(earlier))
+
+
+def test_a_view_of_a_metric_has_a_column_per_stage(page, scores):
+    Select(page.find_element(By.ID, 'view')).select_by_visible_text('llr of every stage')
+    heads = [head.text.strip(' \u25b2\u25bc') for head in page.find_elements(By.CSS_SELECTOR, f'{FILES} thead th')]
+    assert heads[3:] == [*STAGES, 'clean']
+    for file, _, _, *cells in rows(page, FILES):
+        assert cells[-1] == '–'  # which clean speech has no llr
+        for stage, cell in zip(STAGES, cells):
+            value = scores[stage][file]['llr']
+            assert cell == 'n/a' if math.isnan(value) else not _check_number(cell, value, signed=False)
+    click_header(page, FILES, 4)
+    values = {name: entry['llr'] for name, entry in scores['half'].items() if math.isfinite(entry['llr'])}
+    assert [row[0] for row in rows(page, FILES)][:len(values)] == sorted(values, key=values.get)
 
 
 def _check_number(cell, value, signed):

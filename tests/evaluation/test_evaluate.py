@@ -252,7 +252,8 @@ def test_named_without_weights_a_metric_is_nan_with_the_reason(tmp_path, monkeyp
     summary = strict_json(tmp_path / 'out' / 'summary.json')
     assert capsys.readouterr().out.splitlines().count('get nisqa_v2') == 1
     assert summary['statistics']['enhanced']['si_sdr']['files'] == 1
-    assert summary['statistics']['clean'] == {'nisqa_v2_mos': {'mean': None, 'files': 0, 'against': {}}}
+    assert summary['statistics']['clean'] == {'nisqa_v2_mos': {'mean': None, 'files': 0, 'against': {}, 'low': None,
+                                                               'high': None}}
     assert [(f['stage'], f['reason']) for f in summary['failures']] == [
         (row, 'no weights') for row in ('clean', 'noisy', 'enhanced')]
 

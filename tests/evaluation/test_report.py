@@ -16,6 +16,8 @@ from jax_diffse.metrics import Scores
 
 HOSTILE = '</script><script>alert(1)</script>"\'&<img src=x onerror=alert(2)>'
 NAN = float('nan')
+GAIN = '+0.100 −0.200, +0.400 1 of 3 worse'  # 0.1, 0.4, -0.2: the mean of three draws lies between the ends
+SAME = '+0.000 +0.000, +0.000 0 worse'
 LENGTHS = (3000, 4000, 5000, 6000)  # samples, of the files
 
 
@@ -60,7 +62,8 @@ def render(stages=('noisy', 'enhanced'), ids=('a', HOSTILE, 'c', 'd'), preceding
     summary = {
         'data': HOSTILE, 'files': 4, 'audio_seconds': 1.0, 'sample_rate': 16000, 'date': '2026-01-01T00:00:00+00:00',
         'checkpoint': {'workdir': 'runs/x', 'step': 3, 'hash': 'abcdef'}, 'preceding': preceding,
-        'sampling_steps': None, 'statistics': results.statistics(), 'failures': results.failures(),
+        'sampling_steps': None, 'sort': '', 'systems': {}, 'aligned': False, 'not_scored': [],
+        'statistics': results.statistics(intervals=True), 'failures': results.failures(),
         'seconds': {'enhancing': 1.0},
         'groups': {name: {label: {'files': len(files), 'statistics': results.statistics(files)}
                           for label, files in groups.items()} for name, groups in results.groups().items()},
@@ -175,7 +178,7 @@ def test_data_of_the_file_table(rendered):
 def test_numbers_on_the_page(rendered):
     text = ' '.join(Page(rendered[0]).text.split())
     assert '2.100 3 files' in text  # the mean over the files with a score
-    assert difference_rows(rendered[0]) == ['enhanced − noisy +0.100 1 of 3 worse +0.000 0 worse']
+    assert difference_rows(rendered[0]) == [f'enhanced − noisy {GAIN} {SAME}']
     assert '2 of 3 not worse, mean +0.100' in text
     assert re.search(r'Best.*Median a .*Worst c ', text)
     assert '1 missing value' in text
@@ -187,9 +190,9 @@ def test_more_stages_get_rows_and_players_of_their_own():
     assert [player['aria-label'].rsplit(', ', 1)[1] for player in found.all('audio')[:5]] == [
         'clean', 'noisy', 'condition', 'diffusion', 'refined']
     assert [option['value'] for option in found.all('option')] == [
-        '3-0', '3-1', '3-2', '2-0', '2-1', '1-0', '3', '2', '1', '0']
-    same, last = '+0.000 0 worse', '+0.100 1 of 3 worse'  # stages between are like the noisy input
-    assert difference_rows(text) == [f'{pair} {last if pair.startswith("refined") else same} {same}' for pair in (
+        '3-0', '3-1', '3-2', '2-0', '2-1', '1-0', '3', '2', '1', '0', 'm0', 'm1']
+    # Stages between are like the noisy input.
+    assert difference_rows(text) == [f'{pair} {GAIN if pair.startswith("refined") else SAME} {SAME}' for pair in (
         'condition − noisy', 'diffusion − noisy', 'diffusion − condition',
         'refined − noisy', 'refined − condition', 'refined − diffusion')]
 
@@ -207,7 +210,7 @@ def test_clean_speech_has_a_row_in_metrics_without_a_reference():
     found, plain = Page(text), ' '.join(Page(text).text.split())
     assert table_rows(text, 'aria-labelledby="h-summary"')[1:] == [
         'clean 4.300 3 files –', 'noisy 2.000 0.50', 'enhanced 2.100 3 files 0.50']
-    assert difference_rows(text) == ['enhanced − noisy +0.100 1 of 3 worse +0.00 0 worse']
+    assert difference_rows(text) == [f'enhanced − noisy {GAIN} +0.00 +0.00, +0.00 0 worse']
     assert table_rows(text, 'aria-label="Means by SNR (dB)"')[1:4] == [  # of the file without a score
         '2 1 clean n/a 0 files –', 'noisy 2.000 0.50', 'enhanced n/a 0 files n/a 0.50 +0.00']
     assert 'clean n/a n/a 4.000 n/a n/a' in table_rows(text, 'aria-label="nisqa_v2_mos by noise kind and SNR"')[-3:]
@@ -216,7 +219,7 @@ def test_clean_speech_has_a_row_in_metrics_without_a_reference():
     assert [row[:20] for row in table_rows(text, 'aria-label="Missing values"')[1:]] == [
         'd clean nisqa_v2_mos', 'd enhanced nisqa_v2_']
     data, views = json.loads(found.scripts[0]), [option['value'] for option in found.all('option')]
-    assert views == ['1-0', '1', '0', '2']
+    assert views == ['1-0', '1', '0', '2', 'm0', 'm1']
     assert [file['values'][2] for file in data['files']] == [[4.5, None], [4.0, None], [4.4, None], [None, None]]
     assert [file['reasons'][2] for file in data['files']] == [{}, {}, {}, {'nisqa_v2_mos': HOSTILE}]
     assert len(found.scripts) == 2 and 'alert(2)' not in found.scripts[1]
@@ -225,7 +228,7 @@ def test_clean_speech_has_a_row_in_metrics_without_a_reference():
 def test_without_such_a_metric_there_is_no_row_of_clean_speech(rendered):
     assert [row.split()[0] for row in table_rows(rendered[0], 'aria-labelledby="h-summary"')] == [
         'stage', 'noisy', 'enhanced']
-    assert all(option['value'] in ('1-0', '1', '0') for option in Page(rendered[0]).all('option'))
+    assert all(option['value'] in ('1-0', '1', '0', 'm0', 'm1') for option in Page(rendered[0]).all('option'))
 
 
 def test_groups_have_the_differences_of_their_files(rendered):

@@ -1,10 +1,13 @@
 import csv
+import dataclasses
 import io
 import math
 
 import numpy as np
 from numpy.testing import assert_allclose
+from scipy import stats
 
+from jax_diffse.evaluation import bootstrap
 from jax_diffse.evaluation import results as tables
 from jax_diffse.evaluation.results import Results
 from jax_diffse.metrics import Scores
@@ -231,3 +234,56 @@ def test_csv_has_clean_speech_with_empty_cells_where_it_is_the_reference():
     assert [(row['nisqa_v2_mos'], row['si_sdr'], row['reasons']) for row in rows[::3]] == [
         ('4.5', '', ''), ('4.0', '', ''), ('nan', '', 'nisqa_v2_mos: too short')]
     assert [row['si_sdr'] for row in rows[1::3]] == ['5.0', '7.0', '9.0']
+
+
+def side_by_side(stages=('noisy', 'x', 'y'), metrics=('si_sdr', 'llr')):
+    """Four files; system y lacks the first and the last."""
+    values = np.array([[[0, 1], [1, 0.5], [NAN, NAN]], [[0, 1], [5, 1.5], [3, 0.5]],
+                       [[0, 1], [-1, 0.9], [-3, 0.1]], [[0, 1], [9, 0.2], [NAN, NAN]]])[:, :len(stages)]
+    missing = dict.fromkeys(metrics, tables.NO_FILE)
+    reasons = [[missing if np.isnan(row).all() else {} for row in file] for file in values]
+    return Results([{'id': name} for name in 'abcd'], stages, metrics, values, reasons, (), True)
+
+
+def test_systems_side_by_side_have_all_pairs_and_no_failures():
+    found = side_by_side()
+    assert found.failures() == [] and found.pairs == [('x', 'noisy'), ('y', 'noisy'), ('y', 'x')]
+    entry = found.statistics()['y']['si_sdr']
+    assert entry == {'mean': 0, 'files': 2, 'against': {
+        'noisy': {'difference': 0, 'paired': 2, 'worse': 1}, 'x': {'difference': -2, 'paired': 2, 'worse': 2}}}
+    assert found.groups() == {'shared': {'every system': [1, 2]}}
+    means, differences = cells(tables.summary_tables(found))
+    assert means[0][0] == 'system' and [row[0] for row in differences[1::2]] == ['x - noisy', 'y - noisy']
+
+
+def test_systems_are_ranked_best_first_and_undefined_last():
+    statistics = side_by_side().statistics()
+    assert list(tables.ranked(statistics, 'si_sdr')) == ['x', 'noisy', 'y']  # 3.5, 0, 0: equal ones keep their order
+    assert list(tables.ranked(statistics, 'llr')) == ['y', 'x', 'noisy']  # a lower llr is better
+    statistics['x']['llr']['mean'] = NAN
+    assert list(tables.ranked({'clean': {}} | statistics, 'llr')) == ['clean', 'y', 'noisy', 'x']
+
+
+def test_examples_of_systems_side_by_side_are_files_that_most_have():
+    assert side_by_side().ranked() == [3, 1, 0, 2]  # mean gains 9, 4, 1, -2; the third most systems of a file are one
+    assert side_by_side(('noisy', 'x')).ends() == {'Best': 3, 'Median': 0, 'Worst': 2}
+    two = side_by_side()
+    more = dataclasses.replace(two, values=np.concatenate([two.values, two.values[1:2] + [[0], [1], [1]]]),
+                               infos=[*two.infos, {'id': 'e'}], reasons=[*two.reasons, [{}] * 3])
+    assert more.ranked() == [4, 1, 2]  # three files have both systems
+
+
+def test_intervals_are_those_of_scipy():
+    """`scipy.stats.bootstrap`, percentiles, with the same generator, over the files that have values."""
+    values = np.random.default_rng(0).standard_normal((20, 3, 2))
+    values[3, 1, 0] = values[5, 2] = NAN
+    found = by_hand(values).statistics(intervals=True)
+    for stage, earlier, difference in ((1, None, values[:, 1, 0]), (2, 0, values[:, 2, 0] - values[:, 0, 0]),
+                                       (2, 1, values[:, 2, 0] - values[:, 1, 0])):
+        entry = found[('noisy', 'enhanced', 'refined')[stage]]['si_sdr']
+        entry = entry if earlier is None else entry['against'][('noisy', 'enhanced')[earlier]]
+        expected = stats.bootstrap((difference[np.isfinite(difference)],), np.mean, n_resamples=bootstrap.RESAMPLES,
+                                   method='percentile', rng=np.random.default_rng(0), batch=500).confidence_interval
+        assert_allclose((entry['low'], entry['high']), expected, rtol=1e-12)
+    alone = by_hand(values[:1]).statistics(intervals=True)['enhanced']['si_sdr']
+    assert math.isnan(alone['low']) and math.isnan(alone['against']['noisy']['high'])

@@ -63,7 +63,7 @@ def histograms(values: Mapping[Hashable, np.ndarray], bins: int = BINS) -> Figur
       bins: maximum number of bins; their width is a round number.
     """
     finite = {label: row[np.isfinite(row)] for label, row in values.items()}
-    together = np.concatenate(list(finite.values()))
+    together = np.concatenate([*finite.values(), np.zeros(0)])
     if not len(together):
         return None
     edges = _edges(together.min(), together.max(), bins)

@@ -11,14 +11,18 @@ import jinja2
 import markupsafe
 import numpy as np
 
+from jax_diffse.evaluation import bootstrap
+from jax_diffse.evaluation.other_systems import span
 from jax_diffse.evaluation.report import figures
-from jax_diffse.evaluation.results import KINDS_NOTE, NOT_APPLICABLE, Results, number
+from jax_diffse.evaluation.results import KINDS_NOTE, NOT_APPLICABLE, PROPERTIES, Results, number
 from jax_diffse.metrics import METRICS, Scores
 from jax_diffse.metrics.scoring import CLEAN
 
 HERE = pathlib.Path(__file__).parent
+MOST_STAGES = 4  # with more, only changes from the first stage have histograms
 MAX_SECONDS = 30  # of an example, to limit the size of the page
-STAGE_COLOURS = ('#b9732f', '#2b66b1', '#6b4fa0', '#2f7d6d', '#a33e78')  # of histograms, by stage
+STAGE_COLOURS = ('#b9732f', '#2b66b1', '#6b4fa0', '#2f7d6d', '#a33e78',  # of histograms, by stage
+                 '#7a8b1f', '#c2504a', '#3b9ab2', '#8a5a44', '#5b6b7f')
 CLEAN_COLOUR = '#7c8796'
 HEADLINES = ('pesq_wb', 'estoi', 'si_sdr', 'covl', 'nisqa_v2_mos')  # shown large, if computed
 
@@ -45,7 +49,8 @@ def render(results: Results, summary: dict, examples: list[Example], sample_rate
         headlines=[metric for metric in HEADLINES if metric in results.metrics] or results.metrics[:4],
         stage_colours=_stage_colours(results), cards=[_card(results, m) for m in range(len(results.metrics))],
         width=figures.WIDTH, row=figures.ROW, examples=[show(example, sample_rate) for example in examples],
-        table=_per_file(results), failures=_by_reason(summary['failures']), kinds_note=KINDS_NOTE)
+        table=_per_file(results), failures=_by_reason(summary['failures']), kinds_note=KINDS_NOTE,
+        percent=100 * bootstrap.CONFIDENCE, properties=PROPERTIES, span=span)
 
 
 @functools.cache
@@ -91,7 +96,9 @@ def _card(results: Results, m: int) -> dict:
     metric, clean = results.metrics[m], results.clean_values()
     values = {CLEAN: clean[metric]} if metric in clean else {}
     values |= {stage: results.values[:, s, m] for s, stage in enumerate(results.stages)}
-    changes = {pair: results.differences(*pair)[:, m] for pair in results.pairs}
+    pairs = results.pairs if len(results.stages) <= MOST_STAGES else [(stage, results.stages[0])
+                                                                      for stage in results.stages[1:]]
+    changes = {pair: results.differences(*pair)[:, m] for pair in pairs}
     if METRICS[metric].lower_is_better:  # zero goes to the better side, as no change is no loss
         changes = {pair: np.where(change == 0, -1e-9, change) for pair, change in changes.items()}
     return {'metric': metric, 'values': figures.histograms(values), 'changes': figures.histograms(changes)}
@@ -101,12 +108,12 @@ def show(example: Example, sample_rate: int) -> dict:
     """Spectrograms and sounds of an example; its spectrograms share one colour scale."""
     shown = {name: waveform[:MAX_SECONDS * sample_rate] for name, waveform in example.waveforms.items()}
     power = {name: figures.power_db(waveform) for name, waveform in shown.items()}
-    loudest = power['clean'].max()
+    loudest = (power['clean'] if 'clean' in power else np.concatenate(list(power.values()), axis=1)).max()
     return {'label': example.label, 'file': example.file,
             'signals': {name: {'picture': figures.spectrogram(power[name], loudest, sample_rate),
                                'sound': figures.player(waveform, sample_rate)}
                         for name, waveform in shown.items()},
-            'cut': len(example.waveforms['clean']) > MAX_SECONDS * sample_rate}
+            'cut': any(len(waveform) > MAX_SECONDS * sample_rate for waveform in example.waveforms.values())}
 
 
 def _per_file(results: Results) -> dict:
@@ -116,6 +123,9 @@ def _per_file(results: Results) -> dict:
         'metrics': list(results.metrics), 'not_applicable': NOT_APPLICABLE,
         'decimals': [METRICS[metric].decimals for metric in results.metrics],
         'signs': [METRICS[metric].sign for metric in results.metrics],
+        'titles': [METRICS[metric].title for metric in results.metrics], 'stages': names,
+        'facts': [fact for fact in ('snr_db', 'noise')
+                  if any(info.get(fact) not in (None, '') for info in results.infos)],
         'files': [{'id': info['id'], 'snr_db': info.get('snr_db'), 'noise': info.get('noise') or None,
                    'values': [_rounded(rows[name], results.metrics) for name in names],
                    'reasons': [rows[name].reasons for name in names]}

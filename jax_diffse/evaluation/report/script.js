@@ -18,10 +18,12 @@ function sortRows(table, column, direction) {
 }
 
 function makeSortable(table) {
-  [...table.tHead.rows[0].cells].forEach((cell, column) => {
-    cell.querySelector('button').addEventListener('click', () => {
-      sortRows(table, column, cell.getAttribute('aria-sort') === 'ascending' ? -1 : 1);
-    });
+  [...table.tHead.rows[0].cells].forEach((cell, column) => sortOnClick(table, cell, column));
+}
+
+function sortOnClick(table, cell, column) {
+  cell.querySelector('button').addEventListener('click', () => {
+    sortRows(table, column, cell.getAttribute('aria-sort') === 'ascending' ? -1 : 1);
   });
 }
 
@@ -38,18 +40,49 @@ function signed(value, decimals, sign) {
   return (value < 0 ? '\u2212' : sign ? '+' : '') + text;
 }
 
-// Fills the table of files with the values of one stage ('2') or the differences of two ('2-1').
-function fillFiles(table, data, view) {
+// The columns of a view of the files: the metrics of one stage ('2') or of the difference of two ('2-1'), or one metric
+// of every stage ('m0').
+function columnsOf(data, view) {
+  if (view.startsWith('m')) {
+    const m = Number(view.slice(1));
+    return data.stages.map((name, stage) => ({name, m, stage, title: data.titles[m]}));
+  }
   const [stage, earlier] = view.split('-');
-  const difference = earlier !== undefined;
+  return data.metrics.map((metric, m) => ({
+    name: `${metric} ${data.signs[m] < 0 ? '\u2193' : '\u2191'}`, m, stage, earlier, title: data.titles[m]}));
+}
+
+// Puts the columns after the first ones, of the file, its SNR and its noise.
+function fillHead(table, columns, fixed) {
+  const row = table.tHead.rows[0];
+  while (row.cells.length > fixed) row.lastElementChild.remove();
+  columns.forEach(column => {
+    const head = document.createElement('th');
+    const button = document.createElement('button');
+    head.scope = 'col';
+    head.title = column.title;
+    button.type = 'button';
+    button.textContent = column.name;
+    head.append(button);
+    row.append(head);
+    sortOnClick(table, head, row.cells.length - 1);
+  });
+}
+
+function fillFiles(table, data, columns) {
   const body = table.tBodies[0];
   body.replaceChildren();
   data.files.forEach(file => {
     const row = body.insertRow();
     addCell(row, file.id, file.id, 'text id').title = file.id;
-    addCell(row, String(file.snr_db ?? '').replace('-', '\u2212'), file.snr_db, '');
-    addCell(row, file.noise ?? '', file.noise, 'text');
-    data.metrics.forEach((metric, m) => {
+    row.dataset.words = `${file.id} ${file.noise ?? ''}`.toLowerCase();
+    data.facts.forEach(fact => {
+      const text = String(file[fact] ?? '');
+      if (fact === 'noise') addCell(row, text, text, 'text');
+      else addCell(row, text.replace('-', '\u2212'), text, '');
+    });
+    columns.forEach(({m, stage, earlier}) => {
+      const difference = earlier !== undefined, metric = data.metrics[m];
       const value = file.values[stage][m];
       const base = difference ? file.values[earlier][m] : 0;
       const missing = value === null || base === null;
@@ -67,8 +100,7 @@ function fillFiles(table, data, view) {
 function filterFiles(table, text) {
   const wanted = text.trim().toLowerCase();
   for (const row of table.tBodies[0].rows) {
-    const words = `${row.cells[0].textContent} ${row.cells[2].textContent}`.toLowerCase();
-    row.hidden = !words.includes(wanted);
+    row.hidden = !row.dataset.words.includes(wanted);
   }
 }
 
@@ -81,12 +113,13 @@ if (files) {
   const view = document.getElementById('view');
   const search = document.getElementById('search');
   const refresh = () => {
-    fillFiles(files, data, view.value);
+    const before = [...files.tHead.rows[0].cells].find(cell => cell.hasAttribute('aria-sort'));
+    const columns = columnsOf(data, view.value);
+    fillHead(files, columns, 1 + data.facts.length);
+    fillFiles(files, data, columns);
     filterFiles(files, search.value);
-    const sorted = [...files.tHead.rows[0].cells].findIndex(cell => cell.hasAttribute('aria-sort'));
-    if (sorted >= 0) {
-      sortRows(files, sorted, files.tHead.rows[0].cells[sorted].getAttribute('aria-sort') === 'ascending' ? 1 : -1);
-    }
+    const sorted = [...files.tHead.rows[0].cells].findIndex(cell => cell.textContent === before?.textContent);
+    if (sorted >= 0) sortRows(files, sorted, before.getAttribute('aria-sort') === 'ascending' ? 1 : -1);
   };
   view.addEventListener('change', refresh);
   search.addEventListener('input', () => filterFiles(files, search.value));
