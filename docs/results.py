@@ -108,10 +108,17 @@ def _training(checkpoint: dict) -> str:
         history = history['from']
     commands = dict.fromkeys(command for history in chain for command in history['commands'])
     commits = ', '.join(dict.fromkeys(commit for history in chain for commit in history['commits']))
-    minutes = ' + '.join(f'{history["seconds"] / 60:.0f}' for history in chain)
+    minutes = ' + '.join(map(_minutes, chain))
     data = '; '.join(dict.fromkeys(history['data'] for history in chain))
     return (f'Training of {_checkpoint(checkpoint)}, at commit {commits}, {minutes} minutes, on {data}:\n\n```\n'
             + '\n'.join(commands) + '\n```')
+
+
+def _minutes(history: dict) -> str:
+    minutes = f'{history["seconds"] / 60:.0f}'
+    if 'processor_seconds' not in history:  # of a report that was stored earlier
+        return minutes
+    return f'{minutes} ({history["processor_seconds"] / 60:.0f} of processor time)'
 
 
 def _published(entries: list[dict]) -> str:

@@ -12,6 +12,9 @@ from typing import Any
 
 from jax_diffse import launch
 
+# What a training took: the time, and that of the processors, over all threads of this process.
+CLOCKS = {'seconds': time.perf_counter, 'processor_seconds': time.process_time}
+
 
 class History:
     """The record of a training over all its calls.
@@ -24,7 +27,8 @@ class History:
     """
 
     def __init__(self, earlier: Mapping[str, Any], data: str, source: Mapping[str, Any], augment: Mapping[str, Any]):
-        self._begun, self._before = time.perf_counter(), earlier.get('seconds', 0.0)
+        self._begun = {name: clock() for name, clock in CLOCKS.items()}
+        self._before = {name: earlier.get(name, 0.0) for name in CLOCKS}
         self._record = {
             'commands': _joined(earlier.get('commands', []), launch.command()),
             'commits': _joined(earlier.get('commits', []), commit()),
@@ -35,8 +39,9 @@ class History:
         }
 
     def record(self) -> dict[str, Any]:
-        """The record for JSON: 'commands', 'commits', 'date' of the start, 'seconds', 'data', 'from', 'augment'."""
-        return {**self._record, 'seconds': self._before + time.perf_counter() - self._begun}
+        """The record for JSON: 'commands', 'commits', 'date' of the start, `CLOCKS`, 'data', 'from', 'augment'."""
+        return self._record | {name: self._before[name] + clock() - self._begun[name]
+                               for name, clock in CLOCKS.items()}
 
 
 def _joined(known: list[str], new: str) -> list[str]:

@@ -455,6 +455,7 @@ def test_a_run_keeps_the_record_of_its_training(half_run, corpus, tmp_path, monk
     assert after['commands'] == [*before['commands'], "python train.py --workdir 'the abc'"]
     assert after['commits'] == [*before['commits'], 'abc']
     assert after['seconds'] > before['seconds'] and after['date'] == before['date']
+    assert after['processor_seconds'] > before['processor_seconds'] > 0
     assert call(tmp_path / 'run', 'abc', steps=7)['commands'] == after['commands']  # the same command again
     following = call(tmp_path / 'next', 'xyz', steps=1)
     assert (following['commits'], following['from']) == (['xyz'], before)
