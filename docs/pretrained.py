@@ -25,7 +25,7 @@ from jax_diffse.config import checkpoint
 from jax_diffse.errors import UserError, exit_with
 from jax_diffse.evaluation.results import grid, heading, number
 from jax_diffse.inference.enhancer import Enhancer
-from jax_diffse.inference.streaming import StreamingEnhancer
+from jax_diffse.inference.streaming import StreamingEnhancer, timing
 from jax_diffse.runs import layout
 
 HERE = pathlib.Path(__file__).parent
@@ -96,11 +96,11 @@ def write(folder: str, step: int | str, to: pathlib.Path = pretrained.FOLDER) ->
         large for the package, or that change the output by more than `TOLERANCE` when they are rounded.
     """
     run = runs.load(folder, step=step)
-    if not isinstance(run.history.get('commands'), list) or not run.history.get('commits'):
+    if not all(run.history.get(key) for key in ('commands', 'commits', 'data', 'seconds')):
         raise UserError(f'{folder}: does not say how it was trained; train it again, in a clone')
     if any('dirty' in commit for commit in run.history['commits']):
         raise UserError(f'{folder}: was trained with local changes; train it again, at a commit')
-    StreamingEnhancer(run)  # for its check
+    timing(run)  # for its check
     meta = {**layout.meta(layout.directory(folder) / str(run.step), folder), 'step': run.step}
     with tempfile.TemporaryDirectory() as temporary:
         pretrained.write(meta, run.variables, pathlib.Path(temporary))
@@ -143,13 +143,19 @@ def speed() -> dict:
 
 
 def page() -> str:
-    """The text of docs/pretrained.md."""
+    """The text of docs/pretrained.md.
+
+    Raises:
+      UserError: a stored report has figures of other weights.
+    """
     meta = pretrained.read(pretrained.NAME)[0]
     stored = {name: json.loads((results.STORE / f'{name}.json').read_text(encoding='utf-8')) for name in FIGURES}
+    run = runs.load(pretrained.NAME)
     for name, found in stored.items():
-        if found['checkpoint']['workdir'] != pretrained.NAME:
-            raise UserError(f'{name}: a report of {found["checkpoint"]["workdir"]}, expected one of {pretrained.NAME}')
-    checkpoint = next(iter(stored.values()))['checkpoint'] | {'history': meta['history'], 'step': meta['step']}
+        if found['checkpoint']['hash'] != run.hash:
+            raise UserError(f'{name}: a report of other weights than those in the package; evaluate {pretrained.NAME}, '
+                            'and store the report with python -m docs.results add')
+    checkpoint = next(iter(stored.values()))['checkpoint']
     parts = [HEAD + _description(meta), DATA, f'## Training\n\n{results.training(checkpoint)}',
              '## Figures\n\nMeans over files with their 95 % intervals, which say how far a mean moves with other '
              f'files of the same kind. {_verdict(stored)}',

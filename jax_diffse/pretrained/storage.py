@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import pathlib
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,12 +40,12 @@ def say() -> str:
     return NAME
 
 
-def read(name: str | os.PathLike, folder: pathlib.Path = FOLDER) -> tuple[dict[str, Any], dict[str, Any]]:
+def read(name: str | os.PathLike, folder: pathlib.Path | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads the packaged enhancer.
 
     Args:
       name: its name, `NAME`.
-      folder: of its files.
+      folder: of its files; default: in this package.
 
     Returns:
       Its metadata, like those of a checkpoint with 'step', and its variables, NumPy arrays in float32.
@@ -56,8 +55,9 @@ def read(name: str | os.PathLike, folder: pathlib.Path = FOLDER) -> tuple[dict[s
     """
     if os.fspath(name) != NAME:
         raise UserError(f'{name}: no model of this package has this name, expected {NAME}')
+    folder = folder or FOLDER
+    path = folder / 'dccrn.json'
     try:
-        path = folder / 'dccrn.json'
         meta = json.loads(path.read_text(encoding='utf-8'))
         expected = meta['weights']['sha256']
         path = folder / 'dccrn.npz'
@@ -66,14 +66,14 @@ def read(name: str | os.PathLike, folder: pathlib.Path = FOLDER) -> tuple[dict[s
             raise ValueError('it does not match its checksum')
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             flat = {key: stored[key].astype(np.float32) for key in stored.files}
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         why = f'lacks {error}' if isinstance(error, KeyError) else files.reason(error)
         raise UserError(f'{path}: a file of {NAME} is missing or damaged ({why}); install jax_diffse again, or name '
                         'a run') from error
     return meta, unflatten_dict(flat, sep='/')
 
 
-def write(meta: Mapping[str, Any], variables: Mapping[str, Any], folder: pathlib.Path = FOLDER) -> dict[str, Any]:
+def write(meta: Mapping[str, Any], variables: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     """Writes the files of the packaged enhancer.
 
     Args:
