@@ -26,6 +26,7 @@ from jax_diffse.errors import UserError, exit_with
 from jax_diffse.evaluation.results import grid, heading, number
 from jax_diffse.inference.enhancer import Enhancer
 from jax_diffse.inference.streaming import StreamingEnhancer, timing
+from jax_diffse.metrics import METRICS
 from jax_diffse.runs import layout
 
 HERE = pathlib.Path(__file__).parent
@@ -66,8 +67,9 @@ DATA = """## Data and licences
   Other utterances of p226 are in the training.
 
 Every author and recordist is named in `jax_diffse/pretrained/CREDITS.txt`, which is installed with the package. The
-weights are under the MIT licence of this project. Speech and noise were mixed on the fly. Nothing was trained on,
-chosen by or tuned on the test recordings below, and no test speaker is in the training."""
+weights are under the MIT licence of this project. Files were chosen by their licence alone, packed with
+`jax-diffse pack --list`, and mixed on the fly. Nothing was trained on, chosen by or tuned on the test recordings
+below, and no test speaker is in the training."""
 
 LIMITS = """## Limits
 
@@ -75,10 +77,9 @@ LIMITS = """## Limits
 - Each channel is enhanced alone. It uses no spatial information.
 - The training speech is English, mostly read. Other languages, whispering, shouting, singing and music were not
   tested.
-- The training mixtures have signal-to-noise ratios of -5 to 20 dB, one or two noises, and levels of -36 to -16 dB
-  of full scale. It works at the level of the whole recording (of the stream as it comes, for live audio: there is
-  no automatic gain).
-- Steady noise and ambience are removed best. Babble, other speakers, and noises shorter than speech sounds are not.
+- The training mixtures have signal-to-noise ratios of -5 to 20 dB, one or two noises, and levels (RMS) of -36 to
+  -16 dB of full scale. It does not adapt to the level: bring much quieter or louder recordings there first.
+- Which kinds of noise it removes was not studied. Nothing in it tells the speaker from other voices.
 - It does not remove reverberation, echoes, clipping or artefacts of codecs.
 - It is a small network after a short training. It can remove soft speech along with the noise; at high
   signal-to-noise ratios the input may be better than the output. `--strength 0.8` mixes some of the input back in.
@@ -158,7 +159,7 @@ def page() -> str:
     checkpoint = next(iter(stored.values()))['checkpoint']
     parts = [HEAD + _description(meta), DATA, f'## Training\n\n{results.training(checkpoint)}',
              '## Figures\n\nMeans over files with their 95 % intervals, which say how far a mean moves with other '
-             f'files of the same kind. {_verdict(stored)}',
+             f'files of the same kind.\n\n{_verdict(stored)}',
              *(_figures(title, stored[name]) for name, title in FIGURES.items()),
              _speed(json.loads(SPEED.read_text(encoding='utf-8'))), LIMITS]
     return '\n\n'.join(parts) + '\n'
@@ -181,11 +182,17 @@ def better(found: dict) -> dict[str, bool]:
 
 
 def _verdict(stored: dict[str, dict]) -> str:
-    worse = [f'{metric} in {FIGURES[name].lower()}' for name, found in stored.items()
-             for metric, won in better(found).items() if not won]
-    names = ', '.join(REQUIRED)
-    return (f'The output is better than the noisy input in {names} on both sets.' if not worse else
-            f'Of {names}, the output is worse than the noisy input in: {"; ".join(worse)}.')
+    """For each set: the metrics that are better, worse and not clearly either than those of the noisy input."""
+    lines = []
+    for name, found in stored.items():
+        groups: dict[str, list[str]] = {'better': [], 'worse': [], 'no clear change': []}
+        for metric in found['metrics']:
+            entry, sign = found['statistics']['enhanced'][metric]['against']['noisy'], METRICS[metric].sign
+            ends = sorted((sign * entry['low'], sign * entry['high']))
+            groups['better' if ends[0] > 0 else 'worse' if ends[1] < 0 else 'no clear change'].append(metric)
+        said = '; '.join(f'{group} in {", ".join(metrics)}' for group, metrics in groups.items() if metrics)
+        lines.append(f'- {FIGURES[name]}, compared with the noisy input: {said}.')
+    return '\n'.join(lines)
 
 
 def _figures(title: str, found: dict) -> str:
@@ -199,8 +206,8 @@ def _figures(title: str, found: dict) -> str:
         rows.append(['enhanced - noisy', *(_difference(entry, metric) for metric, entry in against.items())])
         rows.append(['files made worse', *(f'{entry["worse"]} of {entry["paired"]}' for entry in against.values())])
         tables.append(grid(['measured', *map(heading, metrics)], 1, rows))
-    return (f'### {title}\n\n{found["files"]} files, {found["audio_seconds"] / 60:.1f} minutes: {found["data"]}. '
-            f'{found["note"]}\n\n' + '\n\n'.join(tables) + f'\n\n```\n{found["command"]}\n```')
+    return (f'### {title}\n\n{found["files"]} files, {found["audio_seconds"] / 60:.1f} minutes: {found["data"]}'
+            f'{found["note"] and ". " + found["note"]}\n\n' + '\n\n'.join(tables) + f'\n\n```\n{found["command"]}\n```')
 
 
 def _difference(entry: dict, metric: str) -> str:
@@ -210,10 +217,10 @@ def _difference(entry: dict, metric: str) -> str:
 
 def _speed(found: dict) -> str:
     return (f'## Speed and latency\n\nAs a stream on {found["cores"]} of {found["cpu"]}, a second of '
-            f'audio takes {found["cpu_seconds_per_second"]:.2f} s of processor time (measured over '
-            f'{found["seconds"]:.0f} s). Hops last {1000 * found["hop_seconds"]:g} ms. The look-ahead is '
-            f'{1000 * found["look_ahead_seconds"]:g} ms, and the latency {1000 * found["latency_seconds"]:g} ms plus '
-            'the compute time of a hop. A first start also compiles the network; later ones take it from the '
+            f'audio takes {found["cpu_seconds_per_second"]:.2f} s of processor time: that is its real-time factor '
+            f'(measured over {found["seconds"]:.0f} s). Hops last {1000 * found["hop_seconds"]:g} ms. The look-ahead '
+            f'is {1000 * found["look_ahead_seconds"]:g} ms, and the latency {1000 * found["latency_seconds"]:g} ms '
+            'plus the compute time of a hop. A first start also compiles the network; later ones take it from the '
             '[cache](howto/caches.md).')
 
 

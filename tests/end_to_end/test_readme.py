@@ -105,7 +105,8 @@ def test_blocks(clone, tmp_path_factory):
     steps = [as_quick(step) for step in steps if step[0] != 'pip' and step[1:3] != ['-m', 'pytest']]
     assert {'train', 'evaluate', 'enhance', 'score'} == {command_of(step) for step in steps}
     run(steps, clone, data)
-    for left in ('runs/examples/report/index.html', 'runs/demo/report/index.html', 'runs/dr_diffuse/report/summary.json', 'enhanced/0.wav'):
+    for left in ('runs/examples/report/index.html', 'runs/demo/report/index.html',
+                 'runs/dr_diffuse/report/summary.json', 'enhanced/0.wav'):
         assert (clone / left).exists()
 
     (clone / 'block.py').write_text(f'{python_block()}\nassert enhanced.shape == noisy.shape')

@@ -70,6 +70,14 @@ def test_it_is_a_run_that_says_how_it_was_trained():
     assert history['commits'] and not any('dirty' in commit for commit in history['commits'])
 
 
+def test_a_step_or_size_that_it_lacks_is_named():
+    step = runs.load(pretrained.NAME).step
+    with pytest.raises(UserError, match=f'^package:dccrn: no checkpoint of step 3; available: {step}$'):
+        runs.load(pretrained.NAME, step=3)
+    with pytest.raises(UserError, match='^package:dccrn: the checkpoint of step .* does not fit its config'):
+        runs.load(pretrained.NAME, model={'lstm_units': 8})
+
+
 def test_every_kind_of_material_is_credited():
     credits = (pretrained.FOLDER / 'CREDITS.txt').read_text(encoding='utf-8')
     for corpus in ('LibriSpeech', 'LibriTTS', 'VCTK', 'VoiceBank-DEMAND', 'LJ Speech', 'ESC-10', 'Speech Commands',
