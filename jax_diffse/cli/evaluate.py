@@ -22,7 +22,7 @@ USAGE = '--workdir RUN [--workdir RUN ...] --output DIR [options]'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument('--workdir', type=files.given, metavar='RUN', action='append', default=[],
-                        help='a trained or converted run, or package:dccrn, which comes with the package; repeatable')
+                        help='a run, or package:dccrn, which comes with the package; repeatable')
     parser.add_argument('-o', '--output', required=True, type=files.given, metavar='DIR',
                         help='folder for the report')
     parser.add_argument('--metrics', metavar='A,B,...',
