@@ -11,10 +11,19 @@ BIN := .venv/bin
 .PHONY: demo test test-slow test-all docs lint types clean
 
 demo: .venv/demo.stamp
+	$(BIN)/python enhance.py examples/noisy --output runs/examples/enhanced
+	$(BIN)/python -m jax_diffse score --clean examples/clean --noisy examples/noisy --output runs/examples/report \
+	  --metrics pesq_wb,stoi,si_sdr package=runs/examples/enhanced
+	@echo
+	@echo 'Listen: runs/examples/report/index.html has the recordings before and after the enhancer in the package.'
+	@echo 'It enhances your own recordings, files or folders, with:'
+	@echo '  $(BIN)/jax-diffse enhance RECORDINGS -o enhanced'
+	@echo
+	@echo 'Next, a small network learns from synthetic speech, in minutes.'
 	$(BIN)/python train.py --config demo --workdir runs/demo
 	$(BIN)/python evaluate.py --workdir runs/demo --output runs/demo/report
 	@echo
-	@echo 'Enhance your own recordings, files or folders:'
+	@echo 'Enhance your own recordings with what was just trained:'
 	@echo '  $(BIN)/jax-diffse enhance --workdir runs/demo --output enhanced RECORDINGS'
 	@echo 'Train on your own folders of speech and noise:'
 	@echo '  $(BIN)/jax-diffse train --config dccrn:folders,small,short --workdir runs/mine \'

@@ -97,10 +97,10 @@ def checkpoints_of(found: dict) -> dict[str, dict]:
 
 def _trainings(found: dict) -> str:
     """Describes how the runs of an entry were trained."""
-    return '\n\n'.join(map(_training, checkpoints_of(found).values()))
+    return '\n\n'.join(map(training, checkpoints_of(found).values()))
 
 
-def _training(checkpoint: dict) -> str:
+def training(checkpoint: dict) -> str:
     """Describes the training of a run and of the runs that it started from, the earliest first."""
     chain, history = [], checkpoint['history']
     while history:
@@ -157,7 +157,7 @@ def _study(name: str, found: dict) -> str:
     metrics = found['metrics']
     rows = [[row, '', '', '', *(_mean(entries.get(metric), metric) for metric in metrics)]
             for row, entries in found['inputs'].items()]
-    rows += [[_series(point), *_cost(point, stage), *(_interval(entries[metric], metric) for metric in metrics)]
+    rows += [[_series(point), *_cost(point, stage), *(interval(entries[metric], metric) for metric in metrics)]
              for i, point in enumerate(found['points']) for stage, entries in point['stages'].items()
              if stage not in point['baselines'] or point['run'] not in {p['run'] for p in found['points'][:i]}]
     devices = dict.fromkeys(device for point in found['points'] for device in point['devices'])
@@ -186,7 +186,7 @@ def _mean(entry: dict | None, metric: str) -> str:
     return '–' if entry is None else 'n/a' if entry['mean'] is None else number(entry['mean'], metric)
 
 
-def _interval(entry: dict, metric: str) -> str:
+def interval(entry: dict, metric: str) -> str:
     if entry['mean'] is None or entry['low'] is None:
         return _mean(entry, metric)
     return f'{number(entry["mean"], metric)} [{number(entry["low"], metric)}, {number(entry["high"], metric)}]'

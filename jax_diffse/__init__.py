@@ -1,6 +1,6 @@
 """Speech enhancement with diffusion and predictive networks, in JAX.
 
-    enhance = jax_diffse.load('runs/dccrn')
+    enhance = jax_diffse.load()  # the enhancer that comes with the package, or that of a run: load('runs/dccrn')
     enhanced = enhance(noisy, sample_rate)  # [N] or [N, C], at any rate
 
 Every name below is documented where it is defined. Importing this package imports nothing heavy: JAX is loaded when a

@@ -54,7 +54,7 @@ def evaluate(run: str | os.PathLike | Sequence[str | os.PathLike], output: str |
     """Evaluates one run, or several side by side, and writes the report.
 
     Args:
-      run: the folder of a run, or several.
+      run: the folder of a run, or several; 'package:dccrn' is the enhancer that comes with the package.
       output: the folder for the report.
       data: the recordings; default: the test split of the first run's own data.
       options: metrics, cache and so on.

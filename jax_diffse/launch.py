@@ -14,6 +14,9 @@ HUGE_PAGES = 'glibc.malloc.hugetlb=1'
 # By release of jaxlib, because XLA ends the process if it does not know a flag.
 THREADED_CONVOLUTIONS = {'0.10': '--xla_cpu_experimental_ynn_fusion_type=-individual_convolution'}
 
+# By release of jaxlib, too.
+QUICK_COMPILATION = {'0.10': ('--xla_cpu_use_fusion_emitters=false', '--xla_backend_optimization_level=1')}
+
 OFF = ('', 'off')  # values of $JAX_DIFFSE_CACHE that turn the cache of programs off
 PROGRAMS_SIZE = 4 * 10**9  # bytes; the size of the cache of programs
 
@@ -94,10 +97,25 @@ def _use_threaded_convolutions() -> None:
     On two cores, the forward pass of DCCRN then takes a tenth less time, and a single convolution half the time. A flag
     that the user set is not changed.
     """
-    release = '.'.join(metadata.version('jaxlib').split('.')[:2])
-    flag, flags = THREADED_CONVOLUTIONS.get(release, ''), os.environ.get('XLA_FLAGS', '')
-    if flag.partition('=')[0] not in flags:
-        os.environ['XLA_FLAGS'] = f'{flags} {flag}'.strip()
+    _add_flags(THREADED_CONVOLUTIONS.get(_jaxlib(), ''))
+
+
+def compile_quickly() -> None:
+    """Makes XLA compile in about half the time, for programs that run briefly; call it before JAX is imported.
+
+    The forward pass of the packaged enhancer then takes 6 % more time on CPUs. Flags that the user set are not changed.
+    """
+    _add_flags(*QUICK_COMPILATION.get(_jaxlib(), ()))
+
+
+def _jaxlib() -> str:
+    return '.'.join(metadata.version('jaxlib').split('.')[:2])
+
+
+def _add_flags(*added: str) -> None:
+    flags = os.environ.get('XLA_FLAGS', '')
+    new = [flag for flag in added if flag.partition('=')[0] not in flags]
+    os.environ['XLA_FLAGS'] = ' '.join(filter(None, [flags, *new]))
 
 
 def _use_huge_pages() -> None:

@@ -46,8 +46,22 @@ def test_the_flag_for_convolutions_is_given_where_it_is_known(monkeypatch, versi
     assert os.environ['XLA_FLAGS'] == expected
 
 
-def test_jax_accepts_the_flag():
-    script = 'from jax_diffse import launch\nlaunch.tune()\nimport jax\nprint(jax.device_count())'
+@pytest.mark.parametrize(('version', 'own', 'expected'), [
+    ('0.10.2', '--a=1', '--a=1 --xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1'),
+    ('0.10.2', '--xla_backend_optimization_level=3',
+     '--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=false'),
+    ('0.12.0', '--a=1', '--a=1'),
+])
+def test_quick_compilation_keeps_the_users_flags(monkeypatch, version, own, expected):
+    monkeypatch.setenv('XLA_FLAGS', own)
+    monkeypatch.setattr(launch.metadata, 'version', lambda name: version)
+    launch.compile_quickly()
+    assert os.environ['XLA_FLAGS'] == expected
+
+
+def test_jax_accepts_the_flags():
+    script = 'from jax_diffse import launch\nlaunch.tune()\nlaunch.compile_quickly()\n'
+    script += 'import jax\nprint(jax.device_count())'
     env = os.environ | {'XLA_FLAGS': '', 'GLIBC_TUNABLES': ''}
     done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.stdout == '1\n', done.stderr

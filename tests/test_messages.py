@@ -23,7 +23,8 @@ PRINTED_BY = {
     'metrics': ('evaluate', 'score'), 'conversion': ('convert',), 'training': ('train',), 'data': ('train',),
     'data/packing': ('pack',), 'data/lists': ('pack',),
     'processes': ('train', 'evaluate', 'score'), 'config': ('train',), 'systems': ('train', 'evaluate', 'enhance'),
-    'runs': ('train', 'convert'), **{f'cli/{name}': (name,) for name in cli.COMMANDS}}
+    'pretrained': ('enhance', 'evaluate'), 'runs': ('train', 'convert'),
+    **{f'cli/{name}': (name,) for name in cli.COMMANDS}}
 
 
 @functools.cache

@@ -77,7 +77,7 @@ def test_every_stored_entry_says_how_each_of_its_runs_was_trained():
               if path.stem != 'published']
     described = {}
     for checkpoint in [checkpoint for found in stored for checkpoint in results.checkpoints_of(found).values()]:
-        text = results._training(checkpoint)
+        text = results.training(checkpoint)
         assert described.setdefault(text, checkpoint['hash']) == checkpoint['hash']
         history = checkpoint['history']
         while history:

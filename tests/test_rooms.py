@@ -9,8 +9,8 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'jax_diffse'
 # Each room may import from itself and from those above it in this list.
 ROOMS = ('terminal', 'interrupts', 'errors', 'files', 'launch', 'processes', 'config', 'experiment', 'platforms',
          'flops', 'spectral', 'blocks', 'audio', 'audio_files', 'losses', 'diffusion', 'networks',
-         'systems', 'data', 'metrics', 'runs', 'training', 'inference', 'evaluation', 'conversion', 'planning', 'api',
-         'cli')
+         'systems', 'data', 'metrics', 'pretrained', 'runs', 'training', 'inference', 'evaluation', 'conversion',
+         'planning', 'api', 'cli')
 WITH_TENSORFLOW = ('data.pipeline', 'data.tf', 'data.tf_spectral', 'data.tfds_source', 'data.packing',
                    'data.builders')
 

@@ -1,5 +1,7 @@
 """Enhances recordings of any length, sample rate, number of channels and encoding; results keep these properties.
 
+Without --workdir, the enhancer that comes with the package is used: a small streaming DCCRN for speech at 16 kHz.
+
 Inputs are never overwritten. Files that cannot be enhanced are listed at the end, and the exit status is then 1, or 2
 if no file was enhanced. Rerunning an interrupted command skips the files that are done.
 
@@ -14,20 +16,23 @@ samples, for pipes of sox, ffmpeg and arecord. The latency is reported on standa
 """
 
 import argparse
+import sys
+from typing import TextIO
 
 from jax_diffse import files, launch
 from jax_diffse.cli import arguments
 from jax_diffse.errors import UserError
 
-USAGE = '--workdir RUN (--output DIR FILE_OR_DIR... | --stdin-pcm HZ) [options]'
+USAGE = '[--workdir RUN] (--output DIR FILE_OR_DIR... | --stdin-pcm HZ) [options]'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument('inputs', nargs='*', type=files.given, metavar='FILE_OR_DIR',
                         help='recordings, and folders of them')
-    parser.add_argument('--workdir', required=True, type=files.given, metavar='RUN', help='a trained or converted run')
-    parser.add_argument('--output', type=files.given, metavar='DIR',
+    parser.add_argument('--workdir', type=files.given, metavar='RUN',
+                        help='a trained or converted run (default: package:dccrn, which comes with the package)')
+    parser.add_argument('-o', '--output', type=files.given, metavar='DIR',
                         help='folder for the results, which keep their names')
     parser.add_argument('--name-by-setting', action='store_true',
                         help='write the results to a folder in DIR that is named by the sampler, its values and steps')
@@ -58,16 +63,19 @@ def run(args: argparse.Namespace) -> int | None:
         raise UserError('the following arguments are required: --output, or --stdin-pcm')
     if args.stream or args.stdin_pcm is not None:
         launch.use_one_core()
+    elif args.workdir is None:
+        launch.compile_quickly()  # a small network: compilation would take most of the time
     if args.stdin_pcm is not None:
         return _live(args)
 
     from jax_diffse.inference.enhance import EnhanceOptions, enhance
 
+    workdir = _workdir(args)
     options = EnhanceOptions(
         noisy=args.noisy, processed=args.processed, preceding=args.preceding, noise=args.noise, strength=args.strength,
         steps=args.steps, checkpoint=args.checkpoint, model=dict(args.model), chunk_seconds=args.chunk_seconds,
         name_by_setting=args.name_by_setting, stream=args.stream)
-    return enhance(args.workdir, args.inputs, args.output, options)
+    return enhance(workdir, args.inputs, args.output, options)
 
 
 def _live(args: argparse.Namespace) -> None:
@@ -82,4 +90,13 @@ def _live(args: argparse.Namespace) -> None:
 
     from jax_diffse.inference.live import enhance_pcm
 
-    enhance_pcm(args.workdir, args.stdin_pcm, checkpoint=args.checkpoint, model=dict(args.model))
+    enhance_pcm(_workdir(args, sys.stderr), args.stdin_pcm, checkpoint=args.checkpoint, model=dict(args.model))
+
+
+def _workdir(args: argparse.Namespace, to: TextIO | None = None) -> str:
+    """The run, or the packaged enhancer if none is named, with a line that says so."""
+    from jax_diffse import pretrained
+
+    if args.workdir is None:
+        print(pretrained.NOTICE, file=to, flush=True)
+    return pretrained.NAME if args.workdir is None else args.workdir

@@ -22,8 +22,9 @@ USAGE = '--workdir RUN [--workdir RUN ...] --output DIR [options]'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument('--workdir', type=files.given, metavar='RUN', action='append', default=[],
-                        help='a trained or converted run; repeatable')
-    parser.add_argument('--output', required=True, type=files.given, metavar='DIR', help='folder for the report')
+                        help='a run, or package:dccrn, which comes with the package; repeatable')
+    parser.add_argument('-o', '--output', required=True, type=files.given, metavar='DIR',
+                        help='folder for the report')
     parser.add_argument('--metrics', metavar='A,B,...',
                         help='names; an unknown name lists them (default: see docs/metrics.md; DNSMOS and NISQA v2 if '
                              'installed)')

@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('systems', nargs='+', metavar='NAME=DIR', help="a system's name and the folder of its files")
     parser.add_argument('--clean', type=files.given, metavar='DIR', help='clean speech')
     parser.add_argument('--noisy', type=files.given, metavar='DIR', help='the noisy input, as the first column')
-    parser.add_argument('--output', required=True, type=files.given, metavar='DIR', help='folder for the report')
+    parser.add_argument('-o', '--output', required=True, type=files.given, metavar='DIR',
+                        help='folder for the report')
     parser.add_argument('--metrics', metavar='A,B,...',
                         help='names; an unknown name lists them (default: see docs/metrics.md; DNSMOS and NISQA v2 if '
                              'installed)')

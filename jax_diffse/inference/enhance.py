@@ -68,7 +68,7 @@ def enhance(workdir: str | os.PathLike, inputs: Sequence[str | os.PathLike], out
     """Enhances files and folders; prints a line per file and the real-time factor.
 
     Args:
-      workdir: the run.
+      workdir: the run, or `pretrained.NAME`.
       inputs: files, and folders to search for audio; empty if `options.noisy` is given.
       output: folder of the results. Existing files of the same name are replaced, except results that an earlier call
         made from the same recordings with this run and these settings.

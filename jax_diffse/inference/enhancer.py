@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_diffse import audio, runs
+from jax_diffse import audio, pretrained, runs
 from jax_diffse.errors import UserError
 from jax_diffse.inference import streams
 from jax_diffse.inference.programs import Chunk, Programs
@@ -29,13 +29,13 @@ class Batch(NamedTuple):
     seconds: float  # enhancement time without compilation
 
 
-def load(run: str | os.PathLike, *, checkpoint: int | str = 'best', model: Mapping[str, Any] | None = None,
-         preceding: str | os.PathLike | None = None, steps: int | None = None, seed: int = 0,
-         chunk_seconds: float = CHUNK_SECONDS) -> 'Enhancer':
-    """Loads the enhancer of a trained or converted run.
+def load(run: str | os.PathLike | None = None, *, checkpoint: int | str = 'best',
+         model: Mapping[str, Any] | None = None, preceding: str | os.PathLike | None = None,
+         steps: int | None = None, seed: int = 0, chunk_seconds: float = CHUNK_SECONDS) -> 'Enhancer':
+    """Loads the enhancer of a trained or converted run, or the one that comes with the package.
 
     Args:
-      run: the folder that training or conversion wrote.
+      run: the folder that training or conversion wrote. Default: the packaged enhancer, which a line of the log says.
       checkpoint: 'best', 'latest' or a step.
       model: fields of config.model to override, such as those of the sampler.
       preceding: for a refiner: the run whose output it refines; its best checkpoint is used.
@@ -47,7 +47,7 @@ def load(run: str | os.PathLike, *, checkpoint: int | str = 'best', model: Mappi
     Raises:
       UserError: no such run or checkpoint, settings that the system does not take, or incompatible runs.
     """
-    loaded = runs.load(run, step=checkpoint, model=model)
+    loaded = runs.load(pretrained.say() if run is None else run, step=checkpoint, model=model)
     preceding_run = None if preceding is None else runs.load(preceding)
     return Enhancer(loaded, preceding=preceding_run, steps=steps, seed=seed, chunk_seconds=chunk_seconds)
 

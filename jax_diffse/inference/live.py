@@ -86,7 +86,7 @@ def enhance_pcm(workdir: str | os.PathLike, sample_rate: int, *, checkpoint: int
     to standard error, also after Ctrl-C.
 
     Args:
-      workdir: the run.
+      workdir: the run, or `pretrained.NAME`.
       sample_rate: of input and output, Hz.
       checkpoint: 'best', 'latest' or a step.
       model: fields of config.model to override.

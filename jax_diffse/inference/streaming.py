@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_diffse import runs
+from jax_diffse import pretrained, runs
 from jax_diffse.errors import UserError
 from jax_diffse.runs import Run
 from jax_diffse.systems.base import Streaming, Variables
@@ -41,18 +41,19 @@ def _streaming(run: Run) -> Streaming:
     return run.system
 
 
-def load(run: str | os.PathLike, *, num_channels: int = 1, checkpoint: int | str = 'best') -> 'StreamingEnhancer':
-    """Loads the streaming enhancer of a trained or converted run.
+def load(run: str | os.PathLike | None = None, *, num_channels: int = 1,
+         checkpoint: int | str = 'best') -> 'StreamingEnhancer':
+    """Loads the streaming enhancer of a trained or converted run, or the one that comes with the package.
 
     Args:
-      run: the folder that training or conversion wrote.
+      run: the folder that training or conversion wrote. Default: the packaged enhancer, which a line of the log says.
       num_channels: of the recordings.
       checkpoint: 'best', 'latest' or a step.
 
     Raises:
       UserError: no such run or checkpoint, or its system cannot stream.
     """
-    return StreamingEnhancer(runs.load(run, step=checkpoint), num_channels)
+    return StreamingEnhancer(runs.load(pretrained.say() if run is None else run, step=checkpoint), num_channels)
 
 
 class StreamingEnhancer:

@@ -18,7 +18,7 @@ import jax
 import ml_collections
 import orbax.checkpoint as ocp
 
-from jax_diffse import files, systems
+from jax_diffse import files, pretrained, systems
 from jax_diffse.errors import StoreError, UserError
 from jax_diffse.runs import checksums
 from jax_diffse.runs.history import versions
@@ -33,8 +33,10 @@ def directory(workdir: str | os.PathLike) -> pathlib.Path:
     """The folder of a run's checkpoints.
 
     Raises:
-      UserError: Orbax cannot write or read checkpoints there.
+      UserError: Orbax cannot write or read checkpoints there, or it is the packaged enhancer, which has no folder.
     """
+    if pretrained.is_packaged(workdir):
+        raise UserError(f'{workdir}: names a model of this package, which cannot be changed; choose another --workdir')
     if os.fspath(workdir).startswith('s3://'):
         raise UserError(f'{workdir}: Orbax cannot store checkpoints in s3://; use a disk or gs://')
     return files.absolute(workdir) / 'checkpoints'

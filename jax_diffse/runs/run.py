@@ -5,7 +5,7 @@ import hashlib
 import logging
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jax_diffse import files, systems
+from jax_diffse import files, pretrained, systems
 from jax_diffse.config import override
 from jax_diffse.errors import UserError
 from jax_diffse.runs import checksums, layout
@@ -60,13 +60,15 @@ def load(workdir: str | os.PathLike, *, step: int | str = 'best', model: Mapping
     """Loads a run from its folder.
 
     Args:
-      workdir: the folder that training or conversion wrote.
+      workdir: the folder that training or conversion wrote, or the name of the packaged enhancer, `pretrained.NAME`.
       step: 'best' (lowest validation loss; the latest checkpoint if none was validated), 'latest' or a number.
       model: fields of config.model to override, such as those of the sampler.
 
     Raises:
       UserError: no such run or step, or a checkpoint that this version cannot read.
     """
+    if pretrained.is_packaged(workdir):
+        return _load_packaged(workdir, step, model or {})
     directory = layout.directory(workdir)
     if not files.is_folder(directory):
         raise UserError(f'{workdir}: not a run (it has no checkpoints folder); train and convert create runs')
@@ -93,19 +95,41 @@ def history_of(workdir: str | os.PathLike) -> dict[str, Any]:
     Raises:
       UserError: no such run.
     """
+    if pretrained.is_packaged(workdir):
+        return dict(pretrained.read(workdir)[0]['history'])
     directory = layout.directory(workdir)
     meta = layout.meta(directory / str(_candidates(directory, 'best', workdir)[0]), workdir)
     return dict(meta['history'])
 
 
 def _load(path: pathlib.Path, workdir: str | os.PathLike, model: Mapping[str, Any]) -> Run:
-    meta = layout.meta(path, workdir)
+    return _built(layout.meta(path, workdir), lambda system: _restore_variables(path, system), int(path.name), workdir,
+                  model)
+
+
+def _load_packaged(name: str | os.PathLike, step: int | str, model: Mapping[str, Any]) -> Run:
+    meta, variables = pretrained.read(name)
+    if step not in ('best', 'latest', meta['step']):
+        raise UserError(f'{name}: no checkpoint of step {step}; available: {meta["step"]}')
+
+    def restore(system: System) -> Variables:
+        try:
+            _check_shapes(_named_shapes(variables), _named_shapes(shapes(system)))
+        except ValueError as error:
+            raise layout.does_not_fit(name, meta['step'], error) from error
+        placed: Variables = jax.device_put(variables, jax.local_devices()[0])
+        return placed
+
+    return _built(meta, restore, meta['step'], name, model)
+
+
+def _built(meta: Mapping[str, Any], restore: Callable[[System], Variables], step: int, workdir: str | os.PathLike,
+           model: Mapping[str, Any]) -> Run:
     config = ml_collections.ConfigDict(meta['config'])
     override(config.model, model)
     system = systems.build(config.system, config.model)
-    variables = _restore_variables(path, system)
-    return Run(system, variables, config.lock(), int(path.name), _hash(variables), files.path(workdir),
-               meta['history'])
+    variables = restore(system)
+    return Run(system, variables, config.lock(), step, _hash(variables), files.path(workdir), meta['history'])
 
 
 def with_model(run: Run, model: Mapping[str, Any]) -> Run:
@@ -151,12 +175,14 @@ def _restore_variables(path: pathlib.Path, system: System) -> Variables:
 
 def _restore_arrays(checkpointer: ocp.StandardCheckpointer, path: pathlib.Path, abstract: Any) -> Any:
     """Restores arrays with the shapes of `abstract`; a ValueError names one that differs (Orbax's fills pages)."""
-    found = _named_shapes(checkpointer.metadata(path).item_metadata.tree)
-    wanted = _named_shapes(abstract)
+    _check_shapes(_named_shapes(checkpointer.metadata(path).item_metadata.tree), _named_shapes(abstract))
+    return checkpointer.restore(path, abstract)
+
+
+def _check_shapes(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> None:
     if found != wanted:
         name = min(set(found.items()) ^ set(wanted.items()))[0]
         raise ValueError(f'{name} is {found.get(name, "missing")}, expected {wanted.get(name, "none")}')
-    return checkpointer.restore(path, abstract)
 
 
 def _named_shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -7,7 +7,7 @@ import numpy as np
 import soundfile
 
 from jax_diffse import runs
-from tests.bad_input.enhancing import ENHANCE, FILES, FLAGS, GOOD_FILES, OUTPUTS, REFINE, RUNS, A
+from tests.bad_input.enhancing import BOX, ENHANCE, FILES, FLAGS, GOOD_FILES, OUTPUTS, REFINE, RUNS, A
 from tests.bad_input.evaluating import BARE, EVALUATE, MIX, PREPARED
 from tests.bad_input.givens import (
     NAN,
@@ -246,6 +246,8 @@ TRAININGS = [
          'runs/toy: holds a run with another config', leaves=('runs/toy/.lock',)),
     Case('a workdir whose checkpoints folder is a file', TRAIN, (FOUR, data('runs/new/checkpoints', b'precious')), 2,
          'runs/new'),
+    Case('the name of the packaged enhancer as workdir', TRAIN.replace('runs/new', 'package:dccrn'), (FOUR,), 2,
+         'package:dccrn: names a model of this package, which cannot be changed; choose another --workdir'),
     Case('no data named', 'jax-diffse train --config toy.py --workdir runs/new', (), 2,
          'config.data.train: no folders named'),
     Case('clean speech alone of two', TRAIN.replace('train.noisy=noisy', 'train.noise=noisy'), (FOUR,), 2,
@@ -360,7 +362,8 @@ ADDRESSES = [
 
 SECTIONS = {
     'enhance: the files': FILES, 'enhance: input that works': GOOD_FILES, 'enhance: outputs': OUTPUTS,
-    'enhance: flags': FLAGS, 'enhance: runs and refiners': RUNS, 'evaluate': [*EVALUATIONS, *PREPARED],
+    'enhance: flags': FLAGS, 'enhance: runs and refiners': RUNS,
+    'enhance: the packaged enhancer': BOX, 'evaluate': [*EVALUATIONS, *PREPARED],
     'score': SCORING, 'train': TRAININGS + SELECTIONS, 'convert': CONVERSIONS, 'pack': PACKING,
     'Paths': ADDRESSES, 'Data in object storage': STORED}
 CASES = [case for cases in SECTIONS.values() for case in cases]

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import soundfile
 
+from jax_diffse import pretrained
 from tests.bad_input.givens import INF, NAN, halved, halved_file, joined, kept, mp3, mp3_in_wav, several
 from tests.bad_input.world import Case, cut, data, empty_folder, fifo, link, meta, sound, wav
 
@@ -15,6 +17,7 @@ ENHANCE = 'jax-diffse enhance --workdir runs/half --output out'
 LIVE = 'jax-diffse enhance --workdir runs/half --stdin-pcm 16000'
 REFINE = 'jax-diffse enhance --workdir runs/prior --output out'
 SAMPLE = 'jax-diffse enhance --workdir runs/sampler --output out'
+PACKAGED = 'jax-diffse enhance -o out'
 A = wav('in/a.wav')
 
 
@@ -249,4 +252,45 @@ RUNS = [
          (A, wav('made/a.wav', rate=8000)), 2, 'made/a.wav: 8000 Hz, but 16000 in in/a.wav'),
     Case('a processed file of two channels', f'{REFINE} --noisy in --processed made',
          (A, wav('made/a.wav', sound(channels=2))), 2, 'made/a.wav: 2 channels, but 1 in in/a.wav'),
+]
+
+
+def packaged(file: str, change) -> object:
+    """Copies the files of the packaged enhancer to a folder that stands for the package's, and changes one."""
+    def make():
+        os.mkdir('pretrained')
+        for name in ('dccrn.json', 'dccrn.npz'):
+            shutil.copyfile(pretrained.FOLDER / name, f'pretrained/{name}')
+        change(f'pretrained/{file}')
+
+    return make
+
+
+def flip(path: str) -> None:
+    """Changes one bit in the middle of a file."""
+    with open(path, 'r+b') as file:
+        file.seek(os.path.getsize(path) // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+
+
+BOX = [
+    Case('no run: the packaged enhancer', f'{PACKAGED} in', (A,), 0, 'enhanced'),
+    Case('the packaged enhancer, with a bit of its weights flipped', f'{PACKAGED} in',
+         (A, packaged('dccrn.npz', flip)), 2,
+         r'dccrn.npz: a file of package:dccrn is missing or damaged \(it does not match its checksum\); install'),
+    Case('the packaged enhancer, cut off', f'{PACKAGED} in',
+         (A, packaged('dccrn.npz', lambda path: os.truncate(path, 1000))), 2,
+         'dccrn.npz: .* does not match its checksum'),
+    Case('the packaged enhancer without its weights', f'{PACKAGED} in', (A, packaged('dccrn.npz', os.remove)), 2,
+         r'dccrn.npz: a file of package:dccrn is missing or damaged \(No such file'),
+    Case('the packaged enhancer without its config', f'{PACKAGED} in', (A, packaged('dccrn.json', os.remove)), 2,
+         r'dccrn.json: .*No such file'),
+    Case('the packaged enhancer with a config that is cut off', f'{PACKAGED} in',
+         (A, packaged('dccrn.json', lambda path: os.truncate(path, 100))), 2, r'dccrn.json: .*damaged'),
+    Case('the packaged enhancer and something to refine', f'{PACKAGED} --preceding runs/half in', (A,), 2,
+         'package:dccrn: .*omit --processed and --preceding'),
+    Case('a model that the package lacks', f'{PACKAGED} --workdir package:unet in', (A,), 2,
+         'package:unet: no model of this package has this name, expected package:dccrn'),
 ]

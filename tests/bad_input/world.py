@@ -26,6 +26,7 @@ import numpy as np
 import soundfile
 
 from jax_diffse import audio_files, cli, runs, systems
+from jax_diffse.pretrained import storage
 from jax_diffse.runs import checksums
 from jax_diffse.spectral import mask_frames
 from jax_diffse.systems.base import Refiner, Sampling, System
@@ -160,7 +161,7 @@ class World:
                     for make in case.make:
                         make()
                 before = _snapshot()
-                with _locked(case.locked), _room(case.room):
+                with _locked(case.locked), _room(case.room), _packaged():
                     status, err = (_in_a_process if case.process else _in_this_process)(case.words)
                     if status == 0:
                         case.check()
@@ -170,6 +171,12 @@ class World:
     @staticmethod
     def _systems():
         return mock.patch.dict(systems.SYSTEMS, TOYS)
+
+
+def _packaged() -> contextlib.AbstractContextManager:
+    """Has the package look for its enhancer in the folder 'pretrained' of a case that has one."""
+    folder = pathlib.Path('pretrained')
+    return mock.patch.object(storage, 'FOLDER', folder) if folder.exists() else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

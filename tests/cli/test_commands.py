@@ -51,7 +51,7 @@ def test_a_completion_script_knows_the_flags(capsys):
     ([], 'the following arguments are required: COMMAND'),
     (['enhence'], "invalid choice: 'enhence'"),
     (['enhance', '--workdir', 'run', '--output', 'out', 'in', '--stpes', '3'], 'unrecognized arguments: --stpes 3'),
-    (['evaluate', '--workdir', 'run', '--out', 'x'], 'the following arguments are required: --output'),
+    (['evaluate', '--workdir', 'run', '--out', 'x'], 'the following arguments are required: -o/--output'),
     (['evaluate', '--output', 'x'], 'expected either --workdir or --compare'),
     (['train', '--config', 'dccrn', '--workdir', 'y', '--batch-size', '3'], "unknown argument '--batch-size'"),
     (['convert', 'nisqa'], 'nisqa takes files'),

@@ -84,9 +84,10 @@ def run(commands: list[list[str]], folder: pathlib.Path, data: pathlib.Path) -> 
 def clone(tmp_path_factory):
     """A folder that looks like a clone, with what the README supposes a user has."""
     folder, rng = tmp_path_factory.mktemp('clone'), np.random.default_rng(0)
-    for name in ('train.py', 'evaluate.py', 'enhance.py', 'configs', 'jax_diffse'):
+    for name in ('train.py', 'evaluate.py', 'enhance.py', 'configs', 'jax_diffse', 'examples'):
         (folder / name).symlink_to(ROOT / name)
-    for where, count in (('speech', 4), ('noise', 4), ('pairs/clean', 2), ('pairs/noisy', 2), ('recordings', 1)):
+    for where, count in (('speech', 4), ('noise', 4), ('pairs/clean', 2), ('pairs/noisy', 2), ('outputs', 2),
+                         ('recordings', 1)):
         (folder / where).mkdir(parents=True)
         for i in range(count):
             t = np.arange(24_000) / 16_000
@@ -102,9 +103,10 @@ def test_blocks(clone, tmp_path_factory):
     for words in (words for block in blocks('bash') for words in commands(block)):
         steps += recipe(words[1]) if words[0] == 'make' else [words]
     steps = [as_quick(step) for step in steps if step[0] != 'pip' and step[1:3] != ['-m', 'pytest']]
-    assert {'train', 'evaluate', 'enhance'} == {command_of(step) for step in steps}
+    assert {'train', 'evaluate', 'enhance', 'score'} == {command_of(step) for step in steps}
     run(steps, clone, data)
-    for left in ('runs/demo/report/index.html', 'runs/dr_diffuse/report/summary.json', 'enhanced/0.wav'):
+    for left in ('runs/examples/report/index.html', 'runs/demo/report/index.html',
+                 'runs/dr_diffuse/report/summary.json', 'enhanced/0.wav'):
         assert (clone / left).exists()
 
     (clone / 'block.py').write_text(f'{python_block()}\nassert enhanced.shape == noisy.shape')
