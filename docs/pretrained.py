@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 import soundfile
 
@@ -102,6 +103,7 @@ def write(folder: str, step: int | str, to: pathlib.Path = pretrained.FOLDER) ->
     if any('dirty' in commit for commit in run.history['commits']):
         raise UserError(f'{folder}: was trained with local changes; train it again, at a commit')
     timing(run)  # for its check
+    run, inverted = upright(run)
     meta = {**layout.meta(layout.directory(folder) / str(run.step), folder), 'step': run.step}
     with tempfile.TemporaryDirectory() as temporary:
         pretrained.write(meta, run.variables, pathlib.Path(temporary))
@@ -109,9 +111,24 @@ def write(folder: str, step: int | str, to: pathlib.Path = pretrained.FOLDER) ->
     change = largest_change(run, stored)
     if change > TOLERANCE:
         raise UserError(f'{folder}: float16 changes the output by {change:.1e}, expected at most {TOLERANCE:g}')
-    weights = pretrained.write({**meta, 'float16_change': change}, run.variables, to)
+    weights = pretrained.write({**meta, 'float16_change': change, 'inverted': inverted}, run.variables, to)
     return (f'{to}: step {run.step}, {weights["parameters"]} parameters in {weights["bytes"]} bytes; float16 changes '
             f'the enhanced examples by {change:.1e} at most')
+
+
+def upright(run: runs.Run) -> tuple[runs.Run, bool]:
+    """The run with outputs of the polarity of its inputs, and whether its own were inverted.
+
+    SI-SNR and PMSQE are blind to polarity, so a training may end at either. Without the sign of the mask's last layer,
+    which is linear, the other polarity results.
+    """
+    enhance = Enhancer(run)
+    if sum(float(np.vdot(noisy, enhance(noisy, rate))) for noisy, rate in _examples()) >= 0:
+        return run, False
+    name = f'decoder_{len(run.system.channels) - 1}'
+    groups = dict(run.variables['params'])
+    groups['dccrn'] = groups['dccrn'] | {name: jax.tree.map(np.negative, groups['dccrn'][name])}
+    return dataclasses.replace(run, variables={**run.variables, 'params': groups}), True
 
 
 def largest_change(run: runs.Run, variables) -> float:
@@ -172,7 +189,9 @@ def _description(meta: dict) -> str:
             f'{weights["parameters"]:,} parameters, stored in float16 in {weights["bytes"] / 1e6:.2f} MB, with moving '
             f'averages of the weights. It takes and gives one channel at {meta["sample_rate"] / 1000:g} kHz, and it '
             f'streams. Rounding to float16 changed no sample of the enhanced examples by more than '
-            f'{meta["float16_change"]:.1e} of full scale.')
+            f'{meta["float16_change"]:.1e} of full scale.' + (
+                " The losses of the training are blind to polarity, and it ended at inverted speech: the mask's last "
+                'layer has the opposite sign of the trained one.' if meta['inverted'] else ''))
 
 
 def better(found: dict) -> dict[str, bool]:

@@ -91,7 +91,8 @@ def test_every_stored_entry_says_how_each_of_its_runs_was_trained():
 def test_the_training_of_a_run_and_of_those_before_it_is_printed(store):
     results.add(_report(store / 'report'), 'short', '')
     assert ('Training of runs/x, step 10, checkpoint abcdef012345, at commit 0123abc, 1 + 2 (3 of processor time) '
-            'minutes, on speech speech; 9 utterances; speech speech, noise noise; 8 utterances:\n\n```\npython train.py --config before.py\n'
+            'minutes, on speech speech; 9 utterances; speech speech, noise noise; 8 utterances:\n\n```\n'
+            'python train.py --config before.py\n'
             'python train.py --config c.py --config.train.steps=7\n```') in results.page()
 
 
