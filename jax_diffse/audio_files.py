@@ -86,10 +86,10 @@ def _select(root: str, found: Iterable[tuple[str, str]]) -> list[str]:
     """
     kept, left_out = [], collections.Counter()
     for path, reason in found:
-        if reason:
-            left_out[reason] += 1
-        else:
+        if not reason:
             kept.append(path)
+        elif reason != 'hidden' or _suffix(path) in _EXTENSIONS:  # nobody misses the others, such as .DS_Store
+            left_out[reason] += 1
     if left_out:
         reasons = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
         _say_once(f'{root}: left out {left_out.total()} of {left_out.total() + len(kept)} files: '
@@ -156,11 +156,15 @@ def _left_out_by_name(path: str) -> str:
         return 'hidden'
     if path.startswith('/') or '//' in path:
         return 'with an empty name of a folder'
-    name = path.rpartition('/')[2]
-    suffix = name[name.rfind('.'):].lower() if '.' in name else ''
+    suffix = _suffix(path)
     if suffix in _EXTENSIONS:
         return ''
     return f'{suffix if len(suffix) > 1 else "without an extension"} (not an audio format)'
+
+
+def _suffix(path: str) -> str:
+    name = path.rpartition('/')[2]
+    return name[name.rfind('.'):].lower() if '.' in name else ''
 
 
 def _is_hidden(path: str) -> bool:

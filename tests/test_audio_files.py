@@ -34,8 +34,9 @@ def test_all_that_libsndfile_reads_is_found_and_the_rest_is_counted(tmp_path, ca
         'audio format), 1 without an extension (not an audio format)']
 
 
-def test_nothing_is_printed_if_no_file_is_skipped(tmp_path, capsys):
-    _make(tmp_path, 'b.wav')
+def test_nothing_is_printed_if_no_sound_is_skipped(tmp_path, capsys):
+    """`.enhanced.jsonl` is what `jax-diffse enhance` leaves beside its results."""
+    _make(tmp_path, 'b.wav', '.enhanced.jsonl', '.DS_Store', '.git/config')
     assert _names(tmp_path) == ['b.wav']
     assert not capsys.readouterr().out
 
