@@ -65,10 +65,11 @@ def evaluate(setting: Setting, data: EvaluationSet, output: str | os.PathLike,
     output, started = files.path(output), time.perf_counter()
     if options.save_audio and options.processed is not None:
         check_apart(output, options.processed)
+    folders = list_folders(options.also)
     seconds: dict[str, float] = {}
     with timed(seconds, 'reading'):
         utterances = read_all(source, options.processed, data.limit, data.skip_bad)
-    others = open_systems(list_folders(options.also), [utterance.info['id'] for utterance in utterances],
+    others = open_systems(folders, [utterance.info['id'] for utterance in utterances],
                           Reading(source.sample_rate, data.resample))
     make_folder(output)
     data.write_manifest(output)
