@@ -17,7 +17,7 @@ import numpy as np
 from docs.refinement import METRICS
 from jax_diffse.errors import UserError, exit_with
 from jax_diffse.evaluation import bootstrap
-from jax_diffse.evaluation.results import grid, heading, number
+from jax_diffse.evaluation.tables import grid, heading, number
 from jax_diffse.metrics import METRICS as CATALOGUE
 
 NOISY = 'noisy'

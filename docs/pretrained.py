@@ -24,7 +24,7 @@ from docs import results
 from jax_diffse import launch, pretrained, runs
 from jax_diffse.config import checkpoint
 from jax_diffse.errors import UserError, exit_with
-from jax_diffse.evaluation.results import grid, heading, number
+from jax_diffse.evaluation.tables import grid, heading, number
 from jax_diffse.inference.enhancer import Enhancer
 from jax_diffse.inference.streaming import StreamingEnhancer, timing
 from jax_diffse.metrics import METRICS

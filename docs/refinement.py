@@ -16,7 +16,7 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
-from jax_diffse.evaluation.results import number
+from jax_diffse.evaluation.tables import number
 
 METRICS = ('pesq_wb', 'stoi', 'estoi', 'si_sdr', 'ssnr', 'csig', 'cbak', 'covl', 'nisqa_v2_mos', 'nisqa_v2_noi',
            'nisqa_v2_dis', 'nisqa_v2_col', 'nisqa_v2_loud')  # the table has those that all reports have

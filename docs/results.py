@@ -12,7 +12,7 @@ import pathlib
 import shutil
 
 from jax_diffse.errors import UserError, exit_with
-from jax_diffse.evaluation.results import grid, heading, number
+from jax_diffse.evaluation.tables import grid, heading, number
 
 HERE = pathlib.Path(__file__).parent
 STORE = HERE / 'results'

@@ -21,6 +21,19 @@ def add_preceding(parser: argparse.ArgumentParser) -> None:
                         help='for a refiner: the run whose output it refines')
 
 
+def add_scoring(parser: argparse.ArgumentParser) -> None:
+    """Adds --metrics, --workers and --cache."""
+    parser.add_argument('--metrics', type=_names, metavar='A,B,...',
+                        help='names; an unknown name lists them (default: see docs/metrics.md; DNSMOS and NISQA v2 if '
+                             'installed)')
+    parser.add_argument('--workers', type=int, metavar='N', help='scoring processes (default: one per CPU)')
+    parser.add_argument('--cache', type=files.given, metavar='DIR', help='folder of the cache (default: DIR/cache)')
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text.split(',')))
+
+
 def numbers(kind: type) -> Callable[[str], tuple]:
     """Returns the argument type for several numbers, separated by commas."""
     what = 'whole numbers' if kind is int else 'numbers'

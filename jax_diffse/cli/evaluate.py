@@ -25,12 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='a run, or package:dccrn, which comes with the package; repeatable')
     parser.add_argument('-o', '--output', required=True, type=files.given, metavar='DIR',
                         help='folder for the report')
-    parser.add_argument('--metrics', metavar='A,B,...',
-                        help='names; an unknown name lists them (default: see docs/metrics.md; DNSMOS and NISQA v2 if '
-                             'installed)')
+    arguments.add_scoring(parser)
     parser.add_argument('--save-audio', action='store_true', help='write the output of every stage to DIR/audio/STAGE')
-    parser.add_argument('--workers', type=int, metavar='N', help='scoring processes (default: one per CPU)')
-    parser.add_argument('--cache', type=files.given, metavar='DIR', help='folder of the cache (default: DIR/cache)')
     parser.add_argument('--also', action='append', default=[], metavar='NAME=DIR',
                         help="another system's files for the same utterances; repeatable")
     arguments.add_run(parser)
@@ -93,9 +89,8 @@ def _evaluate(args: argparse.Namespace) -> None:
         clip_seconds=args.clip_seconds, pad_seconds=args.pad_seconds, share=args.share, resample=args.resample,
         skip_bad=args.skip_bad, limit=args.limit)
     options = EvaluationOptions(
-        metrics=None if args.metrics is None else tuple(dict.fromkeys(args.metrics.split(','))), workers=args.workers,
-        cache=args.cache, processed=args.processed, also=other_systems.parse(args.also, '--also'),
-        save_audio=args.save_audio, command=launch.command())
+        metrics=args.metrics, workers=args.workers, cache=args.cache, processed=args.processed,
+        also=other_systems.parse(args.also, '--also'), save_audio=args.save_audio, command=launch.command())
     preceding = runs.load(args.preceding) if args.preceding else None
     study(_variants(args), data, args.output, options, seeds=args.seeds, preceding=preceding)
 

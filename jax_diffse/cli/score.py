@@ -12,6 +12,7 @@ Results are cached in DIR/cache, so rerunning an interrupted or extended command
 import argparse
 
 from jax_diffse import files, launch, processes
+from jax_diffse.cli import arguments
 
 USAGE = '[--clean DIR] [--noisy DIR] --output DIR [options] NAME=DIR [NAME=DIR ...]'
 
@@ -23,13 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--noisy', type=files.given, metavar='DIR', help='the noisy input, as the first column')
     parser.add_argument('-o', '--output', required=True, type=files.given, metavar='DIR',
                         help='folder for the report')
-    parser.add_argument('--metrics', metavar='A,B,...',
-                        help='names; an unknown name lists them (default: see docs/metrics.md; DNSMOS and NISQA v2 if '
-                             'installed)')
+    arguments.add_scoring(parser)
     parser.add_argument('--sort', default='', metavar='METRIC',
                         help='order the systems in tables of means by this metric, best first (default: as given)')
-    parser.add_argument('--workers', type=int, metavar='N', help='scoring processes (default: one per CPU)')
-    parser.add_argument('--cache', type=files.given, metavar='DIR', help='folder of the cache (default: DIR/cache)')
     reading = parser.add_argument_group('files')
     reading.add_argument('--align', action='store_true', help='remove offsets from the clean speech before scoring')
     reading.add_argument('--resample', action='store_true', help='resample files to the rate of the clean speech')
@@ -54,7 +51,7 @@ def _score(args: argparse.Namespace) -> None:
 
     systems = other_systems.parse(args.systems)
     options = ScoreOptions(
-        metrics=None if args.metrics is None else tuple(dict.fromkeys(args.metrics.split(','))), sort=args.sort,
-        workers=args.workers, cache=args.cache, sample_rate=args.sample_rate, resample=args.resample,
-        channel=args.channel, align=args.align, tolerance=args.tolerance, command=launch.command())
+        metrics=args.metrics, sort=args.sort, workers=args.workers, cache=args.cache, sample_rate=args.sample_rate,
+        resample=args.resample, channel=args.channel, align=args.align, tolerance=args.tolerance,
+        command=launch.command())
     score_folders(args.clean, systems, args.output, args.noisy, options)

@@ -14,12 +14,13 @@ import jax
 from jax_diffse import audio, files, runs
 from jax_diffse.data.source import Source
 from jax_diffse.errors import UserError
-from jax_diffse.evaluation import results as tables
+from jax_diffse.evaluation import tables
 from jax_diffse.evaluation.cache import json_safe
 from jax_diffse.evaluation.evaluator import Evaluator, Measured
 from jax_diffse.evaluation.options import EvaluationOptions, EvaluationSet
 from jax_diffse.evaluation.other_systems import described, list_folders, listed, open_systems
 from jax_diffse.evaluation.report import page
+from jax_diffse.evaluation.results import Results
 from jax_diffse.evaluation.signals import Reading
 from jax_diffse.evaluation.utterances import file_name, read_all
 from jax_diffse.inference.setting import Setting
@@ -64,10 +65,11 @@ def evaluate(setting: Setting, data: EvaluationSet, output: str | os.PathLike,
     output, started = files.path(output), time.perf_counter()
     if options.save_audio and options.processed is not None:
         check_apart(output, options.processed)
+    folders = list_folders(options.also)
     seconds: dict[str, float] = {}
     with timed(seconds, 'reading'):
         utterances = read_all(source, options.processed, data.limit, data.skip_bad)
-    others = open_systems(list_folders(options.also), [utterance.info['id'] for utterance in utterances],
+    others = open_systems(folders, [utterance.info['id'] for utterance in utterances],
                           Reading(source.sample_rate, data.resample))
     make_folder(output)
     data.write_manifest(output)
@@ -142,7 +144,7 @@ def _summarise(setting: Setting, measured: Measured, evaluator: Evaluator, secon
     }
 
 
-def summarise(results: tables.Results, audio_seconds: float, sample_rate: int, sort: str = '') -> dict:
+def summarise(results: Results, audio_seconds: float, sample_rate: int, sort: str = '') -> dict:
     """The part of a summary that is about scores.
 
     Args:
@@ -169,7 +171,7 @@ def summarise(results: tables.Results, audio_seconds: float, sample_rate: int, s
     }
 
 
-def write_report(output: pathlib.Path, results: tables.Results, summary: dict, notes: Sequence[str], html: str) -> None:
+def write_report(output: pathlib.Path, results: Results, summary: dict, notes: Sequence[str], html: str) -> None:
     """Writes the files of a report and prints its tables.
 
     Args:

@@ -6,7 +6,7 @@ With n processes, each takes every n-th file and reads the results of the others
 import dataclasses
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -76,13 +76,12 @@ class Evaluator:
         compile_seconds, todo = 0.0, _share(records)
         if todo:
             enhancer = Enhancer(setting.run, preceding=setting.preceding, steps=setting.steps, seed=setting.seed)
-            for i, record in track(self._new(enhancer, cache, todo), len(todo), label):
+            for i, record in track(self._new(enhancer, cache, todo, setting), len(todo), label):
                 records[i] = record
             compile_seconds = enhancer.compile_seconds
         self._wait_for_others(records, cache, label)
         stages = tuple(records[0].scores)
-        for name in set(stages) & set(self.others.names):
-            raise UserError(f'--also {name}=...: {name!r} is a stage of {setting.run.workdir}; choose another name')
+        self._check_names(stages, setting)
         rows = inputs | {stage: [record.scores[stage] for record in records] for stage in stages}
         return Measured(
             Results.of([u.info for u in self.utterances], (NOISY, *self.others.names, *stages), self.metrics, rows),
@@ -95,13 +94,19 @@ class Evaluator:
         outputs = {stage: cache.waveform(utterance.key, stage) for stage in stages}
         return {CLEAN: utterance.clean, NOISY: utterance.noisy, **self.others.waveforms(i, utterance.clean), **outputs}
 
-    def _new(self, enhancer: Enhancer, cache: ResultCache, todo: list[int]) -> Iterator[tuple[int, Record]]:
+    def _check_names(self, stages: Iterable[str], setting: Setting) -> None:
+        for name in set(stages) & set(self.others.names):
+            raise UserError(f'--also {name}=...: {name!r} is a stage of {setting.run.workdir}; choose another name')
+
+    def _new(self, enhancer: Enhancer, cache: ResultCache, todo: list[int],
+             setting: Setting) -> Iterator[tuple[int, Record]]:
         """Enhances and scores files; yields the index and the record of each when it is done."""
         files = [self.utterances[i] for i in todo]
         processed = None if files[0].processed is None else [utterance.processed for utterance in files]
         batches = enhancer.in_batches([utterance.noisy for utterance in files],
                                       [utterance.info['id'] for utterance in files], processed)
         for batch in batches:
+            self._check_names(batch.stages, setting)  # only enhancement tells the stages; ends with the first batch
             yield from self._scored(batch, files, todo, cache)
 
     def _scored(self, batch: Batch, files, todo, cache: ResultCache) -> Iterator[tuple[int, Record]]:

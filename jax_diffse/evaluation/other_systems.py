@@ -151,10 +151,9 @@ class OtherSystems:
         return {system.name: self.reading.signal(system.paths[i], clean, reason, noisy)
                 for system in self.systems if system.paths[i] is not None}
 
-    def waveforms(self, i: int, clean: np.ndarray | None, names: Collection[str] = ()) -> dict[str, np.ndarray]:
-        """The samples of utterance i, by system, of those that have a readable file for it; default: of all systems."""
-        some = dataclasses.replace(self, systems=tuple(s for s in self.systems if s.name in (names or self.names)))
-        return {name: signal.samples for name, signal in some.signals(i, clean).items() if signal.samples is not None}
+    def waveforms(self, i: int, clean: np.ndarray | None) -> dict[str, np.ndarray]:
+        """The samples of utterance i, by system, of those that have a readable file for it."""
+        return {name: signal.samples for name, signal in self.signals(i, clean).items() if signal.samples is not None}
 
     def summary(self, found: Sequence[Mapping[str, Scored]]) -> dict[str, dict]:
         """For a report: system -> folder, files, and what lacks, is not used or lies beside the clean speech.

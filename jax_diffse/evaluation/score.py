@@ -84,8 +84,13 @@ class _Files:
     def signals(self, i: int, scorer: Scorer) -> dict[str, Signal]:
         clean, reason = self.clean_speech(i)
         row = {CLEAN: Signal(clean, reason=reason)} if scorer.rated and self.clean[i] else {}
-        noisy = self.others.waveforms(i, None, (NOISY,)).get(NOISY) if scorer.needs_noise else None
+        noisy = self._noisy(i, clean) if scorer.needs_noise and clean is not None else None
         return row | self.others.signals(i, clean, reason, noisy)
+
+    def _noisy(self, i: int, clean: np.ndarray) -> np.ndarray | None:
+        """The noisy speech of utterance i at the time of the clean one `[N]`; None if it has no usable file."""
+        path = next((system.paths[i] for system in self.others.systems if system.name == NOISY), None)
+        return None if path is None else self.others.reading.in_time(path, clean)
 
     def waveforms(self, i: int) -> dict[str, np.ndarray]:
         clean, _ = self.clean_speech(i)

@@ -110,6 +110,19 @@ class Reading:
             return Signal(None, reason=str(error).removeprefix(f'{path}: '))
         return Signal(samples, reason=reason) if clean is None else self.compared(samples, clean, noisy)
 
+    def in_time(self, path: pathlib.Path, clean: np.ndarray) -> np.ndarray | None:
+        """Reads noisy speech, of the length and, with `align`, at the time of the clean speech `[N]`.
+
+        What the file lacks at its ends is clean speech, so that there is no noise. None: the file cannot be read, or
+        lengths differ beyond `tolerance`.
+        """
+        found = self.signal(path, clean)
+        if found.samples is None or found.clean is None:
+            return None
+        start, whole = max(-found.offset, 0) if self.align else 0, clean.copy()
+        whole[start:start + len(found.samples)] = found.samples
+        return whole
+
     def compared(self, samples: np.ndarray, clean: np.ndarray, noisy: np.ndarray | None = None) -> Signal:
         """A signal `[M]` beside clean and noisy speech `[N]`, or without them, if lengths differ beyond `tolerance`."""
         late = alignment.offset(clean, samples, round(alignment.REACH * self.sample_rate)) or 0

@@ -12,7 +12,8 @@ import numpy as np
 from jax_diffse.evaluation import bootstrap
 from jax_diffse.evaluation.bootstrap import Difference, Estimate
 from jax_diffse.evaluation.evaluator import NOISY
-from jax_diffse.evaluation.results import Results, grid, heading, number
+from jax_diffse.evaluation.results import Results
+from jax_diffse.evaluation.tables import grid, heading, number
 from jax_diffse.metrics import METRICS
 from jax_diffse.metrics.scoring import CLEAN
 

@@ -17,6 +17,7 @@ from jax_diffse.inference.streaming import StreamingEnhancer
 RATES = (1000, 384_000)  # Hz
 SAMPLE = np.dtype('<i2')  # signed, 16 bits, little-endian
 SCALE = 2 ** 15  # full scale
+CONTAINERS = {b'RIFF': 'WAV', b'fLaC': 'FLAC', b'OggS': 'Ogg'}  # first bytes of files that are not raw
 
 
 class LiveEnhancer:
@@ -92,8 +93,8 @@ def enhance_pcm(workdir: str | os.PathLike, sample_rate: int, *, checkpoint: int
       model: fields of config.model to override.
 
     Raises:
-      UserError: a rate out of range, standard input or output is a terminal or closed, no such run, or a system that
-        cannot stream.
+      UserError: a rate out of range, standard input or output is a terminal or closed, no such run, a system that
+        cannot stream, or an input that starts like an audio file.
     """
     if not RATES[0] <= sample_rate <= RATES[1]:
         raise UserError(f'--stdin-pcm={sample_rate}: expected a sample rate from {RATES[0]} to {RATES[1]} Hz')
@@ -121,8 +122,13 @@ def _tell(text: str) -> None:
 def _through(live: LiveEnhancer, write) -> bool:
     """Reads, enhances and writes until the end of the input -> whether a byte was left over."""
     size = live.block * SAMPLE.itemsize
-    while len(data := _read(size)) == size:
+    data = _read(size)
+    if data[:4] in CONTAINERS:
+        raise UserError(f'--stdin-pcm: standard input is a {CONTAINERS[data[:4]]} file, expected raw 16-bit samples, '
+                        'such as those of sox in.wav -t raw -')
+    while len(data) == size:
         write(live(data))
+        data = _read(size)
     even = len(data) - len(data) % SAMPLE.itemsize
     if even:
         write(live(data[:even]))

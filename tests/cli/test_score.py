@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose
 
 from jax_diffse import cli, runs
 from jax_diffse.errors import UserError
+from jax_diffse.evaluation.evaluator import Evaluator
 from tests import toys
 from tests.evaluation.systems import RATE, folders, noise, speech, write
 from tests.evaluation.test_evaluate import strict_json, toy_run
@@ -85,6 +86,15 @@ def test_other_systems_stand_beside_a_run(given, monkeypatch, capsys):
 def test_other_systems_that_do_not_fit_are_refused(given, monkeypatch, arguments, message):
     with pytest.raises(UserError, match=message):
         evaluate(monkeypatch, *arguments)
+
+
+@pytest.mark.parametrize('cached', [False, True])
+def test_a_name_of_a_stage_is_refused_before_any_output_is_scored(given, monkeypatch, cached):
+    if cached:
+        evaluate(monkeypatch)
+    monkeypatch.setattr(Evaluator, '_score', lambda *arguments: pytest.fail('scored'))
+    with pytest.raises(UserError, match="--also enhanced=...: 'enhanced' is a stage of"):
+        evaluate(monkeypatch, '--also', 'enhanced=half')
 
 
 def test_other_systems_of_another_rate_are_resampled_on_request(given, monkeypatch):

@@ -7,9 +7,8 @@ import numpy as np
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from jax_diffse.evaluation import bootstrap
-from jax_diffse.evaluation import results as tables
-from jax_diffse.evaluation.results import Results
+from jax_diffse.evaluation import bootstrap, tables
+from jax_diffse.evaluation.results import NO_FILE, Results
 from jax_diffse.metrics import Scores
 
 METRICS = ('si_sdr', 'llr')
@@ -240,7 +239,7 @@ def side_by_side(stages=('noisy', 'x', 'y'), metrics=('si_sdr', 'llr')):
     """Four files; system y lacks the first and the last."""
     values = np.array([[[0, 1], [1, 0.5], [NAN, NAN]], [[0, 1], [5, 1.5], [3, 0.5]],
                        [[0, 1], [-1, 0.9], [-3, 0.1]], [[0, 1], [9, 0.2], [NAN, NAN]]])[:, :len(stages)]
-    missing = dict.fromkeys(metrics, tables.NO_FILE)
+    missing = dict.fromkeys(metrics, NO_FILE)
     reasons = [[missing if np.isnan(row).all() else {} for row in file] for file in values]
     return Results([{'id': name} for name in 'abcd'], stages, metrics, values, reasons, (), True)
 

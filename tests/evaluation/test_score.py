@@ -199,6 +199,19 @@ def test_metrics_that_need_the_noise_get_it(tmp_path, late):
     assert np.isnan(jax_diffse.score(clean, enhanced, RATE, metrics=names)['si_sar'])
 
 
+def test_the_noise_is_that_at_the_time_of_the_clean_speech(tmp_path):
+    """With offsets removed, late noisy files give the ratios of noisy files that are in time."""
+    found = folders(tmp_path, noisy=1.0, mine=0.5)
+    for i, name in enumerate('abc'):
+        write(tmp_path / 'mine' / f'{name}.wav', speech(i) + 0.5 * noise(i) + 0.1 * noise(9))
+        write(tmp_path / 'late' / f'{name}.wav', np.roll(speech(i) + noise(i), 8))
+    means = [run(tmp_path, {'mine': found['mine']}, noisy, metrics=('si_sir', 'si_sar'), align=True)['statistics']
+             for noisy in (found['noisy'], tmp_path / 'late')]
+    for name in ('si_sir', 'si_sar'):
+        assert_allclose(means[1]['mine'][name]['mean'], means[0]['mine'][name]['mean'], atol=0.2)
+    assert means[1]['noisy']['si_sar']['files'] == 0  # noisy speech has no artefacts
+
+
 def test_a_rerun_computes_only_what_is_missing(tmp_path, monkeypatch):
     found = folders(tmp_path, mine=0.5, theirs=2.0)
     first = run(tmp_path, found)

@@ -41,6 +41,23 @@ def test_an_offset_is_reported_and_removed_on_request(late):
     assert_array_equal(removed.samples, removed.clean)
 
 
+@pytest.mark.parametrize(('late', 'align', 'known'), [
+    (160, True, slice(0, -160)), (-160, True, slice(160, None)), (0, False, slice(0, -100))])
+def test_noisy_speech_is_put_at_the_time_of_the_clean_speech(tmp_path, late, align, known):
+    noise = np.random.default_rng(1).standard_normal(RATE).astype(np.float32) / 16
+    path = write(tmp_path / 'a.wav', np.roll(CLEAN + noise, late)[:RATE if align else RATE - 100])
+    found = Reading(RATE, align=align).in_time(path, CLEAN)
+    expected = CLEAN.copy()
+    expected[known] += noise[known]
+    assert_array_equal(found, expected)
+
+
+def test_noisy_speech_of_another_length_or_that_is_no_audio_is_none(tmp_path):
+    (tmp_path / 'b.wav').write_text('once upon a time')
+    assert Reading(RATE).in_time(write(tmp_path / 'a.wav', CLEAN[:RATE // 2]), CLEAN) is None
+    assert Reading(RATE).in_time(tmp_path / 'b.wav', CLEAN) is None
+
+
 def test_an_offset_that_is_removed_does_not_count_as_length():
     late = np.concatenate([np.zeros(RATE // 2, np.float32), CLEAN])
     assert Reading(RATE).compared(late, CLEAN).clean is None

@@ -12,6 +12,7 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
+import soundfile
 from numpy.testing import assert_allclose, assert_array_equal
 
 from jax_diffse import audio, runs
@@ -154,6 +155,15 @@ def test_a_terminal_is_refused(run, side):
             enhance_pcm(run, RATE)
     os.close(controlling)
     os.close(terminal)
+
+
+@pytest.mark.parametrize('kind', ['WAV', 'FLAC', 'OGG'])
+def test_audio_files_are_refused(run, tmp_path, kind):
+    soundfile.write(tmp_path / 'file', pcm(4000), RATE, format=kind)
+    data = (tmp_path / 'file').read_bytes()
+    with pytest.raises(UserError, match=f'(?i)standard input is a {kind} file, expected raw 16-bit samples'):
+        piped(run, tmp_path, data)
+    assert (tmp_path / 'out').read_bytes() == b''
 
 
 @pytest.mark.parametrize('rate', [0, -16_000, 999, 10 ** 7])

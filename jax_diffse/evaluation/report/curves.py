@@ -9,8 +9,8 @@ import numpy as np
 
 from jax_diffse import files
 from jax_diffse.evaluation.evaluator import NOISY
-from jax_diffse.evaluation.results import heading
 from jax_diffse.evaluation.sweep_results import Point, SweepResults
+from jax_diffse.evaluation.tables import heading
 
 COLUMNS = 4  # of panels
 STYLES = ('-', '--', ':', '-.')  # by stage, the last stage first

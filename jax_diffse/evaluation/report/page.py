@@ -14,7 +14,8 @@ import numpy as np
 from jax_diffse.evaluation import bootstrap
 from jax_diffse.evaluation.other_systems import span
 from jax_diffse.evaluation.report import figures
-from jax_diffse.evaluation.results import KINDS_NOTE, NOT_APPLICABLE, PROPERTIES, Results, number
+from jax_diffse.evaluation.results import Results
+from jax_diffse.evaluation.tables import KINDS_NOTE, NOT_APPLICABLE, PROPERTIES, number
 from jax_diffse.metrics import METRICS, Scores
 from jax_diffse.metrics.scoring import CLEAN
 
