@@ -37,7 +37,7 @@ CROP_SECONDS = 5.0  # that crops are counted for
 RESUMED = 100_000  # the step that a resumed start continues at
 SIMULATED = 100_000  # from this number on, files have no samples, and their manifest says that they have
 BATCH = 64
-LATENCY = 0.03  # seconds per request, within a region of a cloud
+LATENCY = 0.03  # seconds per request, an assumption
 
 
 def run(counts: tuple[int, ...], processes: tuple[int, ...]) -> Iterator[Figure]:

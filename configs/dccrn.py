@@ -46,7 +46,7 @@ RELEASED = COMBINATIONS | {  # with the weights of the released code for its own
 VARIANTS = {
     'loss': TERMS | {name: 'weighted by the rule of the study' for name in COMBINATIONS},
     'data': experiment.DATA,
-    'size': {'half': 'half the width: 930 000 parameters', 'small': 'a quarter of the width: 230 000 parameters',
+    'size': {'half': 'half the width: 920 000 parameters', 'small': 'a quarter of the width: 230 000 parameters',
              'quick': experiment.QUICK},
     'length': {'short': f'{experiment.SHORT}: 800 steps of 4 x 2 s'},
     'faithfulness': {'released': 'the released code: its losses with their mistakes (docs/dccrn.md) and its weights; '

@@ -4,8 +4,9 @@
     python -m docs.pretrained speed        # measures it on one core of this machine -> docs/pretrained.json
     python -m docs.pretrained              # the above, and the reports in docs/results/ -> docs/pretrained.md
 
-The card's figures are those of the reports that `python -m docs.results add` stored as `package_pairs` and
-`package_mixtures`. No figure in the card is typed.
+The card's scores are those of the reports that `python -m docs.results add` stored as `package_pairs` and
+`package_mixtures`. Its other figures come from the run and the measurement, except the amounts of recordings, which are
+those of CREDITS.txt.
 """
 
 import argparse
@@ -40,7 +41,7 @@ WIDTH = 4  # metrics per table
 
 HEAD = """# The packaged enhancer
 
-`package:dccrn` comes with jax_diffse and is used where no run is named:
+`package:dccrn` comes with jax_diffse. Enhancement uses it unless you name a run:
 
 ```bash
 jax-diffse enhance noisy.wav -o enhanced
@@ -51,7 +52,7 @@ enhance = jax_diffse.load()  # or load_streaming()
 enhanced = enhance(noisy, sample_rate)
 ```
 
-Its name stands for a run in all commands that read one, as in `jax-diffse evaluate --workdir package:dccrn`.
+Commands that read a run accept its name, as in `jax-diffse evaluate --workdir package:dccrn`.
 
 ## What it is
 
@@ -64,30 +65,31 @@ DATA = """## Data and licences
 - Noise: 25 minutes of ESC-10 (CC0, CC BY 3.0), Speech Commands (CC BY 4.0) and ambience recordings of freesound.org
   and others (CC0, CC BY 3.0, CC BY 4.0, public domain); 244 pieces. No noise with a share-alike licence is among
   them.
-- Validation, which only chose the checkpoint: 12 pairs of the training speakers p226 and p287 of VoiceBank-DEMAND.
-  Other utterances of p226 are in the training.
+- Validation, which only chose the checkpoint: 12 pairs of the speakers p226 and p287, of the training set of
+  VoiceBank-DEMAND. Other utterances of p226 are in the training data.
 
 Every author and recordist is named in `jax_diffse/pretrained/CREDITS.txt`, which is installed with the package. The
 weights are under the MIT licence of this project. Files were chosen by their licence alone, packed with
-`jax-diffse pack --list`, and mixed on the fly. Nothing was trained on, chosen by or tuned on the test recordings
-below, and no test speaker is in the training."""
+`jax-diffse pack --list`, and mixed on the fly. The test recordings below were used neither for training nor for
+choosing a checkpoint or a setting, and no test speaker is in the training data."""
 
 LIMITS = """## Limits
 
 - It works at 16 kHz. Recordings at other rates are resampled both ways, so nothing above 8 kHz is left.
-- Each channel is enhanced alone. It uses no spatial information.
+- It enhances each channel alone and uses no spatial information.
 - The training speech is English, mostly read. Other languages, whispering, shouting, singing and music were not
   tested.
-- The training mixtures have signal-to-noise ratios of -5 to 20 dB, one or two noises, and levels (RMS) of -36 to
-  -16 dB of full scale. It does not adapt to the level: bring much quieter or louder recordings there first.
-- Which kinds of noise it removes was not studied. Nothing in it tells the speaker from other voices.
+- The training mixtures have signal-to-noise ratios of {snr} dB, up to {noises} noises, and levels (RMS) of
+  {level} dB of full scale. It does not adapt to the level: scale much quieter or louder recordings to this
+  range first.
+- Which kinds of noise it removes was not studied. It does not separate the speaker from other voices.
 - It does not remove reverberation, echoes, clipping or artefacts of codecs.
 - It is a small network after a short training. It can remove soft speech along with the noise; at high
   signal-to-noise ratios the input may be better than the output. `--strength 0.8` mixes some of the input back in.
 
-Do not use it where what was said decides something, such as evidence, medicine or emergency calls, and not as a
-front end for recognisers without measuring their error rate. For research on a system, train that system: the
-published networks are larger, and so is their training."""
+Do not use it where a wrong word does harm, as in evidence, medicine or emergency calls. Measure the error rate of a
+speech recogniser before you use it as the front end. For research on a system, train that system: the published
+networks are larger and were trained longer."""
 
 
 def write(folder: str, step: int | str, to: pathlib.Path = pretrained.FOLDER) -> str:
@@ -117,10 +119,10 @@ def write(folder: str, step: int | str, to: pathlib.Path = pretrained.FOLDER) ->
 
 
 def upright(run: runs.Run) -> tuple[runs.Run, bool]:
-    """The run with outputs of the polarity of its inputs, and whether its own were inverted.
+    """Returns the run with outputs of the polarity of its inputs, and whether it had to be changed for that.
 
-    SI-SNR and PMSQE are blind to polarity, so a training may end at either. Without the sign of the mask's last layer,
-    which is linear, the other polarity results.
+    SI-SNR and PMSQE ignore polarity, so a training may end at either. Negating the mask's last layer, which is linear,
+    inverts the output.
     """
     enhance = Enhancer(run)
     if sum(float(np.vdot(noisy, enhance(noisy, rate))) for noisy, rate in _examples()) >= 0:
@@ -144,18 +146,16 @@ def _examples() -> Iterator[tuple[np.ndarray, int]]:
 
 
 def speed() -> dict:
-    """Streams the examples on one core and returns the delays and the share of real time that the hops take."""
+    """Streams the examples three times on one core and returns the latency, the real-time factor and processor time."""
     enhancer = StreamingEnhancer(runs.load(pretrained.NAME))
-    seconds, factors = 0.0, []
-    for _ in range(3):
-        for noisy, rate in _examples():
-            before, started = enhancer.step_seconds, time.process_time()
-            enhancer(noisy)
-            enhancer.flush()
-            factors.append((enhancer.step_seconds - before, time.process_time() - started, len(noisy) / rate))
-            seconds += len(noisy) / rate
-    of_clock, of_process, _ = (sum(column) / seconds for column in zip(*factors))
-    return {'real_time_factor': of_clock, 'cpu_seconds_per_second': of_process, 'seconds': seconds,
+    found = []
+    for noisy, rate in 3 * list(_examples()):
+        before, started = enhancer.step_seconds, time.process_time()
+        enhancer(noisy)
+        enhancer.flush()
+        found.append((enhancer.step_seconds - before, time.process_time() - started, len(noisy) / rate))
+    of_clock, of_process, seconds = map(sum, zip(*found))
+    return {'real_time_factor': of_clock / seconds, 'cpu_seconds_per_second': of_process / seconds, 'seconds': seconds,
             'look_ahead_seconds': enhancer.look_ahead_seconds, 'latency_seconds': enhancer.latency_seconds,
             'hop_seconds': enhancer.hop / enhancer.sample_rate, 'cpu': launch.cpu(), 'cores': launch.cores()}
 
@@ -178,7 +178,7 @@ def page() -> str:
              '## Figures\n\nMeans over files with their 95 % intervals, which say how far a mean moves with other '
              f'files of the same kind.\n\n{_verdict(stored)}',
              *(_figures(title, stored[name]) for name, title in FIGURES.items()),
-             _speed(json.loads(SPEED.read_text(encoding='utf-8'))), LIMITS]
+             _speed(json.loads(SPEED.read_text(encoding='utf-8'))), _limits(meta['config']['data'])]
     return '\n\n'.join(parts) + '\n'
 
 
@@ -186,12 +186,18 @@ def _description(meta: dict) -> str:
     model, weights = meta['config']['model'], meta['weights']
     channels = ', '.join(map(str, model['channels']))
     return (f'A [DCCRN](dccrn.md) with half the channels of the published network ({channels}): '
-            f'{weights["parameters"]:,} parameters, stored in float16 in {weights["bytes"] / 1e6:.2f} MB, with moving '
-            f'averages of the weights. It takes and gives one channel at {meta["sample_rate"] / 1000:g} kHz, and it '
-            f'streams. Rounding to float16 changed no sample of the enhanced examples by more than '
+            f'{weights["parameters"]:,} parameters, stored in float16 in {weights["bytes"] / 1e6:.2f} MB. The weights '
+            f'are moving averages. It enhances one channel at {meta["sample_rate"] / 1000:g} kHz, whole files or a '
+            f'stream. Rounding to float16 changed no sample of the enhanced examples by more than '
             f'{meta["float16_change"]:.1e} of full scale.' + (
-                " The losses of the training are blind to polarity, and it ended at inverted speech: the mask's last "
-                'layer has the opposite sign of the trained one.' if meta['inverted'] else ''))
+                " The training losses ignore polarity, and the trained network inverted the speech. The mask's last "
+                'layer is therefore negated here.' if meta['inverted'] else ''))
+
+
+def _limits(data: dict) -> str:
+    ranges = {key: f'{low:g} to {high:g}' for key, (low, high) in {
+        'snr': data['snr_db'], 'level': data['mixer']['level_db']}.items()}
+    return LIMITS.format(**ranges, noises=data['mixer']['max_noises'])
 
 
 def better(found: dict) -> dict[str, bool]:
@@ -235,9 +241,10 @@ def _difference(entry: dict, metric: str) -> str:
 
 
 def _speed(found: dict) -> str:
-    return (f'## Speed and latency\n\nAs a stream on {found["cores"]} of {found["cpu"]}, a second of '
-            f'audio takes {found["cpu_seconds_per_second"]:.2f} s of processor time: that is its real-time factor '
-            f'(measured over {found["seconds"]:.0f} s). Hops last {1000 * found["hop_seconds"]:g} ms. The look-ahead '
+    return (f'## Speed and latency\n\nOn {found["cores"]} of {found["cpu"]}, the real-time factor of a stream is '
+            f'{found["real_time_factor"]:.2f}, measured over {found["seconds"]:.0f} s of audio '
+            f'({found["cpu_seconds_per_second"]:.2f} s of processor time per second). Hops last '
+            f'{1000 * found["hop_seconds"]:g} ms. The look-ahead '
             f'is {1000 * found["look_ahead_seconds"]:g} ms, and the latency {1000 * found["latency_seconds"]:g} ms '
             'plus the compute time of a hop. A first start also compiles the network; later ones take it from the '
             '[cache](howto/caches.md).')

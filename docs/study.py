@@ -3,9 +3,9 @@
     python -m docs.study NAME --data DIR --speed  # how many steps take the study's processor time
     python -m docs.study NAME --data DIR          # trains, evaluates, stores: docs/results/NAME_EVALUATION.json
 
-The steps of --speed, which needs an idle machine, are put into the file. Every training runs on one core of its own, as
-many at once as there are cores (--lanes). Rerunning an interrupted command resumes it. Run it at the top of a clone,
-with --data below it: stored results have no absolute paths.
+Measure --speed on an idle machine and copy the steps into the file. Every training runs on a core of its own, as many
+at once as there are cores that this process may use (--lanes). Rerunning an interrupted command resumes it. Run it at
+the top of a clone, with --data below it, because stored results have no absolute paths.
 """
 
 import argparse
@@ -69,10 +69,23 @@ def evaluations(study: dict, data: str, folder: pathlib.Path) -> Iterator[tuple[
             argument.replace('{data}', data) for argument in evaluation['arguments'])]
 
 
-def on_lanes(jobs: list[Training], lanes: int, work: Callable[[Training, int | None], None]) -> None:
-    """Does the work of every training, `lanes` at once; each lane has a core, or all cores if it is alone."""
+def lanes(count: int | None) -> list[int | None]:
+    """The core of each of `count` lanes, of those that this process may use; default: all. A single lane has all cores.
+
+    Raises:
+      UserError: there are fewer cores.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else [0]
+    count = len(cores) if count is None else count
+    if not 1 <= count <= len(cores):
+        raise UserError(f'--lanes={count}: expected 1 to {len(cores)}, the number of cores that this process may use')
+    return [None] if count == 1 else [*cores[:count]]
+
+
+def on_lanes(jobs: list[Training], lanes: list[int | None], work: Callable[[Training, int | None], None]) -> None:
+    """Does the work of every training, as many at once as there are lanes."""
     cores: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-    for core in [None] if lanes == 1 else range(lanes):
+    for core in lanes:
         cores.put(core)
 
     def run(job):
@@ -82,7 +95,7 @@ def on_lanes(jobs: list[Training], lanes: int, work: Callable[[Training, int | N
         finally:
             cores.put(core)
 
-    with concurrent.futures.ThreadPoolExecutor(lanes) as pool:
+    with concurrent.futures.ThreadPoolExecutor(len(lanes)) as pool:
         list(pool.map(run, jobs))
 
 
@@ -120,8 +133,9 @@ def main() -> None:
     parser.add_argument('study', metavar='NAME')
     parser.add_argument('--data', required=True, metavar='DIR', help='the folder that the study names folders of')
     parser.add_argument('--output', type=pathlib.Path, metavar='DIR', help='default: runs/NAME')
-    parser.add_argument('--lanes', type=int, default=os.cpu_count(), metavar='N',
-                        help='trainings at once, each on one core; 1: all cores or the accelerator for each')
+    parser.add_argument('--lanes', type=int, metavar='N',
+                        help='trainings at once, each on one core (default: one per core); 1: all cores or the '
+                             'accelerator for each')
     parser.add_argument('--only', metavar='A,B,...', help='runs to train, and no evaluation')
     parser.add_argument('--speed', action='store_true', help='measure the steps, and nothing else')
     args = parser.parse_args()
@@ -131,16 +145,17 @@ def main() -> None:
     names = args.only.split(',') if args.only else list(jobs)
     if not jobs.keys() >= set(names):
         raise UserError(f'--only={args.only}: expected some of {", ".join(jobs)}')
-    chosen = [jobs[name] for name in names]
+    chosen, cores = [jobs[name] for name in names], lanes(args.lanes)
     folder.mkdir(parents=True, exist_ok=True)
     if args.speed:
-        on_lanes(chosen, args.lanes, lambda job, core: print(speed(job, core, study['minutes']), flush=True))
+        on_lanes(chosen, cores, lambda job, core: print(speed(job, core, study['minutes']), flush=True))
         return
-    on_lanes(chosen, args.lanes, lambda job, core: train(job, f'{folder}/{job.name}', core, folder / f'{job.name}.log'))
+    on_lanes(chosen, cores, lambda job, core: train(job, f'{folder}/{job.name}', core, folder / f'{job.name}.log'))
     if args.only:
         return
     for name, arguments in evaluations(study, args.data, folder):
-        subprocess.run([sys.executable, 'evaluate.py', *arguments], check=True)
+        if status := subprocess.run([sys.executable, 'evaluate.py', *arguments]).returncode:
+            raise UserError(f'{name}: the evaluation ended with status {status}, see above')
         results.add(folder / name, f'{args.study}_{name}', study['about'])
     (results.HERE / 'results.md').write_text(results.page(), encoding='utf-8')
 

@@ -1,9 +1,11 @@
 """docs/study.py and the studies that it runs."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -34,12 +36,27 @@ def test_every_seed_has_a_run_of_its_own():
                        f'--config.train.seed={seed}']) for seed in (0, 5)]
 
 
-def test_lanes_have_different_cores_and_a_single_one_has_all():
-    used = {1: [], 3: []}
-    for lanes, expected in ((1, {None}), (3, {0, 1, 2})):
-        study.on_lanes(list(range(12)), lanes, lambda job, core, lanes=lanes: used[lanes].append((job, core)))
-        assert sorted(job for job, _ in used[lanes]) == list(range(12))
-        assert {core for _, core in used[lanes]} <= expected
+@pytest.mark.parametrize('cores', [[None], [2, 5, 7]])
+def test_each_lane_has_its_core_and_all_work_at_once(cores):
+    """Only as many jobs as there are lanes get past the barrier, each on another core."""
+    barrier, found, done = threading.Barrier(len(cores), timeout=60), [], []
+
+    def work(job, core):
+        found.append(core)
+        if not barrier.wait():
+            done.append(sorted(found[-len(cores):], key=str))
+        barrier.wait()
+
+    study.on_lanes(list(range(12)), cores, work)
+    assert done == 12 // len(cores) * [cores]
+
+
+def test_lanes_are_the_cores_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: {7, 2, 5}, raising=False)
+    assert study.lanes(None) == [2, 5, 7] and study.lanes(2) == [2, 5] and study.lanes(1) == [None]
+    for wrong in (0, 4):
+        with pytest.raises(UserError, match=f'--lanes={wrong}: expected 1 to 3'):
+            study.lanes(wrong)
 
 
 def test_mistakes_are_one_line(monkeypatch):

@@ -11,6 +11,7 @@ FRAME = 1152  # samples of an MP3's frame; the tag's count may be wrong by one f
 # Encodings, with those of FLAC, in which reading from the middle gives the same samples as reading from the start.
 SEEKABLE = ('PCM_S8', 'PCM_U8', 'PCM_16', 'PCM_24', 'PCM_32', 'FLOAT', 'DOUBLE', 'ULAW', 'ALAW')
 
+
 def of_part(part: containers.Part, file: soundfile.SoundFile) -> int:
     """Samples that the bytes of the part claim; 0 if they claim no more than the part has."""
     if part.claimed > part.there:

@@ -111,7 +111,7 @@ def decode(data: bytes, path: str, start: int = 0, stop: int | None = None) -> n
                 file.seek(start)
             samples = file.read(max(stop - start, 0), dtype='float32', always_2d=True)[:, 0]
     except soundfile.SoundFileError as error:
-        raise UserError(f'{path}: damaged ({getattr(error, "error_string", error)})') from error
+        raise UserError(f'{path}: damaged ({words(error)})') from error
     if len(samples) < stop - start:
         raise UserError(cut_off(path, start + len(samples), stop))
     return samples
@@ -239,8 +239,7 @@ def _damaged(path, sound: _Sound, error: soundfile.SoundFileError) -> UserError:
                 while got := len(file.read(1024, always_2d=True)):
                     place += got
     return UserError(f'{path}: cut off or damaged, {place} of {sound.info.num_samples} samples can be read '
-                     f'({words(error)}); '
-                     'get the file again, or open it in a sound editor and save it')
+                     f'({words(error)}); get the file again, or open it in a sound editor and save it')
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ def load(run: str | os.PathLike | None = None, *, checkpoint: int | str = 'best'
     """Loads the enhancer of a trained or converted run, or the one that comes with the package.
 
     Args:
-      run: the folder that training or conversion wrote. Default: the packaged enhancer, which a line of the log says.
+      run: the folder that training or conversion wrote. Default: the packaged enhancer, with a warning in the log.
       checkpoint: 'best', 'latest' or a step.
       model: fields of config.model to override, such as those of the sampler.
       preceding: for a refiner: the run whose output it refines; its best checkpoint is used.
@@ -47,7 +47,7 @@ def load(run: str | os.PathLike | None = None, *, checkpoint: int | str = 'best'
     Raises:
       UserError: no such run or checkpoint, settings that the system does not take, or incompatible runs.
     """
-    loaded = runs.load(pretrained.say() if run is None else run, step=checkpoint, model=model)
+    loaded = runs.load(pretrained.or_packaged(run), step=checkpoint, model=model)
     preceding_run = None if preceding is None else runs.load(preceding)
     return Enhancer(loaded, preceding=preceding_run, steps=steps, seed=seed, chunk_seconds=chunk_seconds)
 

@@ -53,7 +53,7 @@ def load(run: str | os.PathLike | None = None, *, num_channels: int = 1,
     Raises:
       UserError: no such run or checkpoint, or its system cannot stream.
     """
-    return StreamingEnhancer(runs.load(pretrained.say() if run is None else run, step=checkpoint), num_channels)
+    return StreamingEnhancer(runs.load(pretrained.or_packaged(run), step=checkpoint), num_channels)
 
 
 class StreamingEnhancer:

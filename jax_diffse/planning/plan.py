@@ -22,7 +22,8 @@ from jax_diffse.training.parallel import MAPPERS, Parallel
 from jax_diffse.training.settings import ParallelConfig, TrainConfig
 
 LAUNCH = 3e-6  # seconds that a GPU takes to start a kernel, about
-SAMPLES_PER_CORE = 1.2e7  # that a core reads, mixes and transforms per second, as measured: docs/benchmarks.md
+# That a core reads, mixes and transforms per second: 420 crops of 3 s on two cores, docs/benchmarks/benchmarks.md.
+SAMPLES_PER_CORE = 420 * 3 * 16_000 / 2
 LISTED = 10  # operations and loops that are named
 STEP, ENHANCEMENT = 'training step', 'enhancement'
 LARGEST = 4096  # examples per device that `largest_batch` tries at most

@@ -28,7 +28,7 @@ def text(plan: Plan, target: Target) -> str:
         ('examples per second', f'{plan.examples_per_second:.4g}'),
         *([('hours', f'{plan.hours:.3g} for all steps, without validation')] if plan.hours is not None else []),
         *([('data', f'{plan.cores:.2g} cores per device, so that {CORES} cores feed {CORES / plan.cores:.3g} devices '
-                    '(a core as measured in docs/benchmarks.md)')] if plan.cores is not None else []),
+                    '(by the speed of a core in docs/benchmarks.md)')] if plan.cores is not None else []),
         ('compiled in', f'{plan.compile_seconds:.0f} s')]
     width = max(len(name) for name, _ in rows)
     lines = [f'{plan.system}, {plan.what} on {plan.target}', *(f'  {name:{width}}  {value}' for name, value in rows)]

@@ -4,6 +4,6 @@
 and their authors; docs/pretrained.md is its card.
 """
 
-from jax_diffse.pretrained.storage import FOLDER, MAX_BYTES, MAX_PARAMETERS, NAME, NOTICE, is_packaged, read, say, write
+from jax_diffse.pretrained.storage import FOLDER, NAME, NOTICE, is_packaged, or_packaged, read, write
 
-__all__ = ['FOLDER', 'MAX_BYTES', 'MAX_PARAMETERS', 'NAME', 'NOTICE', 'is_packaged', 'read', 'say', 'write']
+__all__ = ['FOLDER', 'NAME', 'NOTICE', 'is_packaged', 'or_packaged', 'read', 'write']

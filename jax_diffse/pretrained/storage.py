@@ -34,10 +34,12 @@ def is_packaged(workdir: str | os.PathLike) -> bool:
     return os.fspath(workdir).startswith(PREFIX)
 
 
-def say() -> str:
-    """Logs that no run was named, and returns the name of the packaged enhancer."""
-    log.warning(NOTICE)
-    return NAME
+def or_packaged(run: str | os.PathLike | None) -> str | os.PathLike:
+    """Returns the run, or if none is named the name of the packaged enhancer, with a warning in the log."""
+    if run is None:
+        log.warning(NOTICE)
+        return NAME
+    return run
 
 
 def read(name: str | os.PathLike, folder: pathlib.Path | None = None) -> tuple[dict[str, Any], dict[str, Any]]:

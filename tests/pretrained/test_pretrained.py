@@ -135,6 +135,13 @@ def test_other_files_than_the_weights_belong_to_are_refused(tmp_path):
 # -------------------------------------------------------------------------------------------------- what it does
 
 
+def test_it_keeps_the_polarity_of_the_speech(enhanced):
+    """SI-SDR, which the next test measures, is the same for inverted speech."""
+    for name in NAMES:
+        clean = example(name, 'clean')
+        assert np.vdot(enhanced[name], clean) > 0.5 * np.vdot(clean, clean), name
+
+
 def test_it_improves_real_speech(enhanced):
     gains = {name: si_sdr(enhanced[name], example(name, 'clean')) - si_sdr(example(name), example(name, 'clean'))
              for name in NAMES}
