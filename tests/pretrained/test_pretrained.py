@@ -257,7 +257,7 @@ def test_the_card_is_what_the_script_writes():
     assert (ROOT / 'docs' / 'pretrained.md').read_text(encoding='utf-8') == script.page()
 
 
-@pytest.mark.parametrize('name', script.FIGURES)
+@pytest.mark.parametrize('name', script.TESTED)
 def test_the_figures_are_better_than_those_of_the_noisy_input(name):
     found = json.loads((results.STORE / f'{name}.json').read_text(encoding='utf-8'))
     assert all(script.better(found).values()), script.better(found)
