@@ -258,7 +258,7 @@ def test_only_the_released_output_is_clamped(variables):
     ({'channels': (3, 4)}, 'channels, lstm_units: expected even numbers, .* got'),
     ({'loss': {'mse': 0.0, 'si_snr': 0.0}}, 'config.model.loss: expected weights of 0 or more, and not all 0'),
     ({'loss': {'pesq': 1.0}}, 'config.model.loss.pesq: unknown key, expected one of mse, si_snr'),
-    ({'hop': 150}, 'expected a window of whole hops, 3 or more, and .* got 400 samples, hop 150'),
+    ({'hop': 150}, 'expected a window of whole hops, 2 or more, and .* got 400 samples, hop 150'),
     ({'n_fft': 256, 'window': 200, 'hop': 50, 'loss': {'lms': 1.0}}, 'loss.lms is defined for n_fft 512, got 256'),
 ])
 def test_fields_that_do_not_fit_are_named(fields, message):
