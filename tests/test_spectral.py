@@ -317,8 +317,8 @@ def test_inverse_frames_are_those_of_the_pseudo_inverse(frames):
         np.testing.assert_allclose(function(jnp.asarray(spec, jnp.float32), window, hop), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(('length', 'window', 'hop'), [(1, 400, 100), (100, 400, 100), (2830, 400, 100), (2830, 510, 170),
-                                                       (1, 512, 256), (2830, 512, 256)])
+@pytest.mark.parametrize(('length', 'window', 'hop'), [
+    (1, 400, 100), (100, 400, 100), (2830, 400, 100), (2830, 510, 170), (1, 512, 256), (2830, 512, 256)])
 def test_zero_padded_front_end_returns_every_sample_and_ignores_padding(length, window, hop):
     front_end = spectral.FrontEnd(n_fft=512, hop=hop, window=window, compression='none', unit_rms=False)
     x = jnp.asarray(np.random.default_rng(0).standard_normal((1, length)), jnp.float32)

@@ -7,10 +7,10 @@ from jax_diffse import config
 from jax_diffse.planning import plan, targets
 
 COMPILER = [pytest.mark.slow, pytest.mark.compiler]
-SYSTEMS = ('dccrn:si_snr', 'segan', 'diffgmm', 'noise_unet', 'compact_diffiner',
+SYSTEMS = ('dccrn:si_snr', 'segan', 'compact_diffiner',
            *(pytest.param(name, marks=COMPILER) for name in (
-               'dr_diffuse:c_gen', 'dr_diffuse:diffusion', 'dr_diffuse:refiner', 'diffiner', 'sgmse', 'bridge',
-               'flowse')))
+               'dr_diffuse:c_gen', 'dr_diffuse:diffusion', 'dr_diffuse:refiner', 'diffgmm', 'noise_unet', 'diffiner',
+               'sgmse', 'bridge', 'flowse')))
 ENHANCED = {'dr_diffuse:refiner': 2, 'dccrn:si_snr': None, 'segan': None, 'diffgmm': 2, 'noise_unet': None,
             'diffiner': 2, 'compact_diffiner': 2, 'sgmse': 2, 'bridge': 2, 'flowse': 2}  # system -> sampling steps
 
