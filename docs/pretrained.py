@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-import jax
 import numpy as np
 import soundfile
 
@@ -108,8 +107,10 @@ def write(folder: str, step: int | str, to: pathlib.Path = pretrained.FOLDER) ->
     if any('dirty' in commit for commit in run.history['commits']):
         raise UserError(f'{folder}: was trained with local changes; train it again, at a commit')
     timing(run)  # for its check
-    run, inverted = upright(run)
-    meta = {**layout.meta(layout.directory(folder) / str(run.step), folder), 'step': run.step}
+    meta = layout.meta(layout.directory(folder) / str(run.step), folder)
+    run, turned = upright(run)
+    inverted = turned or meta['history'].get('inverted', False)
+    meta |= {'step': run.step, 'history': dict(run.history)}
     with tempfile.TemporaryDirectory() as temporary:
         pretrained.write(meta, run.variables, pathlib.Path(temporary))
         stored = pretrained.read(pretrained.NAME, pathlib.Path(temporary))[1]
@@ -122,18 +123,14 @@ def write(folder: str, step: int | str, to: pathlib.Path = pretrained.FOLDER) ->
 
 
 def upright(run: runs.Run) -> tuple[runs.Run, bool]:
-    """Returns the run with outputs of the polarity of its inputs, and whether it had to be changed for that.
+    """Returns the run with outputs of the sign of its inputs, and whether it had to be changed for that.
 
-    SI-SNR and PMSQE ignore polarity, so a training may end at either. Negating the mask's last layer, which is linear,
-    inverts the output.
+    Trainings before checkpoints recorded the sign may have ended with either.
     """
     enhance = Enhancer(run)
     if sum(float(np.vdot(noisy, enhance(noisy, rate))) for noisy, rate in _examples()) >= 0:
         return run, False
-    name = f'decoder_{len(run.system.channels) - 1}'
-    groups = dict(run.variables['params'])
-    groups['dccrn'] = groups['dccrn'] | {name: jax.tree.map(np.negative, groups['dccrn'][name])}
-    return dataclasses.replace(run, variables={**run.variables, 'params': groups}), True
+    return dataclasses.replace(run, variables=run.system.negated(run.variables)), True
 
 
 def largest_change(run: runs.Run, variables) -> float:
