@@ -6,6 +6,7 @@
 PYTHON ?= python3
 PIP_FLAGS ?=
 LOCK ?= --constraint requirements.lock
+SLOW ?= slow
 BIN := .venv/bin
 
 .PHONY: demo test test-slow test-all docs lint types clean
@@ -33,7 +34,7 @@ test: .venv/dev.stamp
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/dev.stamp  # drills, notebooks, README's commands, networks at full size
-	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m '$(SLOW)' --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-all: test test-slow
 

@@ -193,8 +193,12 @@ def synthesize_frames(spec: jax.Array, window: int, hop: int) -> jax.Array:
     # Matrix products instead of sums: with sums, XLA:CPU (JAX 0.10.2) computes some shapes wrongly.
     both = jnp.matmul(frames, ends.T, precision='highest')
     frames -= jnp.matmul(both, ends, precision='highest') / (n_fft + window)
-    # Overlapping squared Hann windows add up to a constant.
-    return frames * _window(window) / (np.sum(hann(window)**2) / hop + 1e-8)
+    return frames * jnp.asarray(hann(window) / (_overlap(window, hop) + 1e-8), jnp.float32)[None, None]
+
+
+def _overlap(window: int, hop: int) -> np.ndarray:
+    """What overlapping squared Hann windows add up to at each sample of one: `[window]`, constant from 3 hops on."""
+    return np.tile(np.sum(hann(window).reshape(-1, hop)**2, axis=0), window // hop)
 
 
 def compress(spec: jax.Array, kind: str, exponent: float = 0.5) -> jax.Array:
@@ -277,8 +281,8 @@ class FrontEnd:
         if self.window is None and not 1 <= self.hop <= self.n_fft // share:
             raise ValueError(f'expected a hop of 1 to n_fft / {share} samples, got hop {self.hop}, n_fft {self.n_fft}')
         if self.window is not None and (self.hop < 1 or self.window % self.hop or self.n_fft % 2
-                                        or not 3 * self.hop <= self.window <= self.n_fft):
-            raise ValueError('expected a window of whole hops, 3 or more, and of at most n_fft samples, and an even '
+                                        or not 2 * self.hop <= self.window <= self.n_fft):
+            raise ValueError('expected a window of whole hops, 2 or more, and of at most n_fft samples, and an even '
                              f'n_fft, got {self.window} samples, hop {self.hop}, n_fft {self.n_fft}')
 
     @property

@@ -59,7 +59,7 @@ def _modules():
             yield pytest.param(path, PRINTED_BY[max(places, key=len)], id=name)
 
 
-@pytest.mark.parametrize(('path', 'commands'), _modules())
+@pytest.mark.parametrize(('path', 'commands'), list(_modules()))
 def test_flags_in_messages_exist_in_the_command_at_hand(path, commands):
     for message in _messages(path):
         for flag in FLAG.findall(re.sub(OF_ANOTHER, '', message)):
@@ -69,7 +69,7 @@ def test_flags_in_messages_exist_in_the_command_at_hand(path, commands):
             assert flag in _flags(command), message
 
 
-@pytest.mark.parametrize(('path', 'commands'), _modules())
+@pytest.mark.parametrize(('path', 'commands'), list(_modules()))
 def test_keys_in_messages_exist_in_the_configs(path, commands):
     config = sections('dccrn', {}).to_dict()
     for message in _messages(path):

@@ -41,7 +41,8 @@ GPUS_PER_HOST = 8
 # The TPU library asks for these where there is no TPU; the last two are not used in compilation.
 TPU_ENVIRONMENT = {'ALLOW_MULTIPLE_LIBTPU_LOAD': '1', 'TPU_SKIP_MDS_QUERY': '1',
                    'TPU_ACCELERATOR_TYPE': 'v5litepod-4', 'TPU_WORKER_HOSTNAMES': 'localhost'}
-GPU_FLAG = '--xla_gpu_autotune_level=0'  # which would need a GPU
+# Autotuning needs a GPU, and without it Triton finds no tiles for some products; cuBLAS takes all of them.
+GPU_FLAGS = '--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false'
 
 
 class Target(NamedTuple):
@@ -89,7 +90,7 @@ def gpus(kind: str, count: int) -> Target:
         raise UserError(f'--gpus={count}: expected 1 to {GPUS_PER_HOST}, or a multiple of {GPUS_PER_HOST}')
     if not any(util.find_spec(f'jax_cuda{version}_plugin') for version in (12, 13)):
         raise UserError("--gpus needs the GPU compiler: pip install 'jax[cuda13]'")
-    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {GPU_FLAG}'.strip()
+    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {GPU_FLAGS}'.strip()
     hosts = -(-count // GPUS_PER_HOST)
     description = resources.files('jax_diffse.planning').joinpath(f'{kind}.txt').read_text(encoding='utf-8')
     devices = _described(f'--gpu={kind}', platform='cuda', topology_name='any',

@@ -29,6 +29,8 @@ class History:
     def __init__(self, earlier: Mapping[str, Any], data: str, source: Mapping[str, Any], augment: Mapping[str, Any]):
         self._begun = {name: clock() for name, clock in CLOCKS.items()}
         self._before = {name: earlier.get(name, 0.0) for name in CLOCKS}
+        # The speech, in the latest validation, see `systems.base.Invertible`; `runs.load` turns it upright.
+        self.inverted = bool(earlier.get('inverted'))
         self._record = {
             'commands': _joined(earlier.get('commands', []), launch.command()),
             'commits': _joined(earlier.get('commits', []), commit()),
@@ -39,9 +41,10 @@ class History:
         }
 
     def record(self) -> dict[str, Any]:
-        """The record for JSON: 'commands', 'commits', 'date' of the start, `CLOCKS`, 'data', 'from', 'augment'."""
-        return self._record | {name: self._before[name] + clock() - self._begun[name]
-                               for name, clock in CLOCKS.items()}
+        """The record for JSON: 'commands', 'commits', 'date' of the start, `CLOCKS`, 'data', 'from', 'augment' and
+        'inverted'."""
+        clocks = {name: self._before[name] + clock() - self._begun[name] for name, clock in CLOCKS.items()}
+        return self._record | clocks | {'inverted': self.inverted}
 
 
 def _joined(known: list[str], new: str) -> list[str]:

@@ -17,7 +17,7 @@ from jax_diffse import files, pretrained, systems
 from jax_diffse.config import override
 from jax_diffse.errors import UserError
 from jax_diffse.runs import checksums, layout
-from jax_diffse.systems.base import System, Variables, shapes
+from jax_diffse.systems.base import Invertible, System, Variables, shapes
 
 log = logging.getLogger(__name__)
 
@@ -128,8 +128,10 @@ def _built(meta: Mapping[str, Any], restore: Callable[[System], Variables], step
     config = ml_collections.ConfigDict(meta['config'])
     override(config.model, model)
     system = systems.build(config.system, config.model)
-    variables = restore(system)
-    return Run(system, variables, config.lock(), step, _hash(variables), files.path(workdir), meta['history'])
+    variables, history = restore(system), meta['history']
+    if history.get('inverted') and isinstance(system, Invertible):
+        variables, history = system.negated(variables), {**history, 'inverted': False}
+    return Run(system, variables, config.lock(), step, _hash(variables), files.path(workdir), history)
 
 
 def with_model(run: Run, model: Mapping[str, Any]) -> Run:

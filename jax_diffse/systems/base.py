@@ -159,6 +159,17 @@ class Refiner(System):
         """Draws from the prior alone, to be listened to in training: `[B, num_samples]`, `key` `[B]`."""
 
 
+class Invertible(System):
+    """A system some of whose losses ignore the sign of its output, so that training may end with inverted speech.
+
+    Those losses have the metric 'inverted': 1 where the output and the clean speech have a negative product, else 0.
+    """
+
+    @abc.abstractmethod
+    def negated(self, variables: Variables) -> Variables:
+        """The variables with which every output has the opposite sign."""
+
+
 class Streaming(System):
     """A system that can enhance a recording while it comes in."""
 

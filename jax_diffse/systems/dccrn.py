@@ -13,10 +13,11 @@ from jax_diffse.losses.log_mel import log_mel_rmse, magnitude_for_log
 from jax_diffse.losses.pmsqe import pmsqe_of_waveforms, pmsqe_released
 from jax_diffse.networks import dccrn
 from jax_diffse.spectral import FrontEnd, analyze_frames, hann, synthesize_frames
-from jax_diffse.systems.base import LossOutput, Streaming
+from jax_diffse.systems.base import Invertible, LossOutput, Streaming
 
 CHOICES = {'masking': dccrn.MASKINGS, 'lstm': ('complex', 'real'), 'norm': ('real', 'complex'),
            'dtype': ('float32', 'bfloat16')}
+SIGNED = {'mse', 'sdr'}  # the losses that depend on the sign of the output
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ class StreamState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Dccrn(Streaming):
+class Dccrn(Streaming, Invertible):
     """A predictive enhancer that masks the complex spectrogram, trained with any mixture of six losses."""
 
     channels: tuple[int, ...] = (32, 64, 128, 256, 256, 256)  # of the encoder, real and imaginary parts together
@@ -169,7 +170,16 @@ class Dccrn(Streaming):
         weights = {name: getattr(self.loss, name) for name in terms}
         total = sum(weights[name] * term for name, term in terms.items()) / sum(weights.values())
         weight = (batch['num_samples'] > 0).astype(jnp.float32)
-        return LossOutput(total, weight, batch_stats, terms if len(terms) > 1 else {})
+        metrics = terms if len(terms) > 1 else {}
+        if not SIGNED & set(terms):
+            metrics = metrics | {'inverted': jnp.where(jnp.sum(waveforms * batch['clean'], axis=1) < 0, 1.0, 0.0)}
+        return LossOutput(total, weight, batch_stats, metrics)
+
+    def negated(self, variables):
+        """The mask is linear in its last layer, and every kind of masking has the sign of the mask."""
+        params, name = variables['params']['dccrn'], f'decoder_{len(self.channels) - 1}'
+        negated = jax.tree.map(lambda x: -x, params[name])
+        return {**variables, 'params': {**variables['params'], 'dccrn': {**params, name: negated}}}
 
     def terms(self, estimate, estimate_spec, batch, axis_name: str | None = None) -> dict[str, jax.Array]:
         """The terms of the loss, `[B]` each, before they are weighted.

@@ -39,6 +39,7 @@ class Validation:
         if training.stop.immediate:
             return state, None
         loss = validation_loss(self._system, means)
+        training.history.inverted = any(mean > 0.5 for name, mean in means.items() if name.endswith('/inverted'))
         state = self._updated(state, loss)
         training.logger.scalars(step, {f'validation/{name}': value for name, value in means.items()},
                                 f'validation loss {loss:.4g} (best {float(state.best):.4g})')

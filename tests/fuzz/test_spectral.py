@@ -21,7 +21,7 @@ from jax_diffse.systems.sgmse import Sgmse
 LENGTH = 2400  # samples, one shape for all signals of a front end: programs are compiled once
 USED = [*(DrDiffuse(compression=kind).front_end for kind in COMPRESSIONS), Diffiner().front_end,
         CompactDiffiner().front_end, NoiseUnet().front_end, Sgmse().front_end, Dccrn().front_end,
-        Dccrn(window=512, hop=128).front_end]
+        Dccrn(window=512, hop=128).front_end, Dccrn(window=512, hop=256).front_end]
 
 seeds = st.integers(0, 2**32 - 1)
 lengths = st.integers(1, LENGTH)
@@ -107,12 +107,12 @@ def test_any_front_end_gives_signals_back(front_end, length, seed):
 @settings(max_examples=200)
 @given(st.integers(-3, 700), st.integers(-2, 200), st.sampled_from([None, -160, 1, 160, 320, 480, 700]))
 def test_configurations_that_give_no_signal_back_are_refused(n_fft, hop, window):
-    """Squared Hann windows add up to a constant where 3 or more overlap; `istft` divides by what 2 add up to.
+    """Where 2 or more Hann windows overlap, every sample can be divided by what their squares add up to.
 
     Behind the centre of the last frame of an odd transform it is what that frame has, at least a half at hop n_fft / 4.
     """
     if window:
-        valid = 0 < hop and 3 * hop <= window <= n_fft and window % hop == 0 and n_fft % 2 == 0
+        valid = 0 < hop and 2 * hop <= window <= n_fft and window % hop == 0 and n_fft % 2 == 0
     else:
         valid = 0 < hop <= n_fft // (4 if n_fft % 2 else 2)
     try:
@@ -123,7 +123,7 @@ def test_configurations_that_give_no_signal_back_are_refused(n_fft, hop, window)
 
 
 @pytest.mark.parametrize('parts', range(1, 7))
-def test_how_many_squared_windows_add_up_to_a_constant(parts):
+def test_how_many_squared_windows_add_up_to_enough(parts):
     total = np.sum(spectral.hann(60 * parts).reshape(parts, 60)**2, axis=0)
     assert (np.ptp(total) < 1e-12) == (parts >= 3) and (np.min(total) > 0.4) == (parts >= 2)
 

@@ -63,7 +63,7 @@ def test_blocks_join_to_the_output_of_the_whole(stream, n, size):
 
 
 @pytest.mark.parametrize('options', [
-    {'masking': 'C', 'clamp': True}, {'masking': 'R', 'lstm': 'real', 'window': 300}])
+    {'masking': 'C', 'clamp': True}, {'masking': 'R', 'lstm': 'real', 'window': 300}, {'window': 200}])
 def test_all_variants_stream_and_keep_silence(options):
     run, noisy = _run(channels=(4, 4), lstm_units=4, lstm_layers=1, **options), _noise(1777)
     stream = StreamingEnhancer(run)

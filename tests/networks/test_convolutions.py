@@ -52,11 +52,14 @@ def with_gradients(function, x, kernel):
 
 
 def torch_with_gradients(function, x, kernel, axes):
-    """The same by PyTorch, whose kernels have the `axes` of ours; time is cut as ours is."""
-    x = torch.tensor(x).movedim(-1, 1).requires_grad_()
-    kernel = torch.tensor(kernel.transpose(axes)).requires_grad_()
+    """The same by PyTorch, whose kernels have the `axes` of ours; time is cut as ours is.
+
+    In float64: how precise its float32 sums are depends on the number of threads.
+    """
+    x = torch.tensor(x, dtype=torch.float64).movedim(-1, 1).requires_grad_()
+    kernel = torch.tensor(kernel.transpose(axes), dtype=torch.float64).requires_grad_()
     y = function(x, kernel)
-    y.backward(torch.tensor(random(*y.movedim(1, -1).shape)).movedim(-1, 1))
+    y.backward(torch.tensor(random(*y.movedim(1, -1).shape), dtype=torch.float64).movedim(-1, 1))
     back = np.argsort(axes)
     return y.detach().movedim(1, -1), x.grad.movedim(1, -1), kernel.grad.permute(*back)
 

@@ -49,6 +49,7 @@ CASES = {  # network, inputs, keywords; numbers of bins that leave the last row 
     'noise': (NoiseUNet(NoiseUNetConfig((4, 8, 8))), (spec(32, 1, 8),), {}),
 }
 SINGLE = ('two branches', 'dccrn', 'dccrn, complex norm')
+LONG = ('two branches', 'ncsnpp', 'guided')
 
 
 def shapes(network, inputs):
@@ -64,7 +65,8 @@ def weights(network, inputs):
     return jax.tree_util.tree_map_with_path(drawn, shapes(network, inputs))
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
+                                  for name in CASES])
 def test_the_form_for_tpus_gives_what_that_for_cpus_gives(name):
     """In double precision, which leaves no rounding to allow for, but for networks that take minutes in it."""
     network, inputs, keywords = CASES[name]

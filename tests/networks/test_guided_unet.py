@@ -101,6 +101,7 @@ def test_a_variant_with_the_other_options():
     fixture.check_table('variant/features', by_their_names(features))
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_the_network_as_published():
     fixture = reference.load('diffiner_full')

@@ -11,8 +11,11 @@ from jax_diffse.networks.layers import Dense
 from tests.numerics import precision
 from tests.reference import ROOT
 
+LONG = ('TwoBranchUNet', 'ConditionalUNet, DiffuSE', 'GuidedUNet')
 
-@pytest.mark.parametrize('name', precision.CASES)
+
+@pytest.mark.parametrize('name', [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
+                                  for name in precision.CASES])
 def test_rounding_errors_are_within_their_limits(name):
     found = precision.measure(name, gradients=name not in precision.SLOW)
     for field in dataclasses.fields(found):

@@ -6,10 +6,11 @@ import pytest
 from jax_diffse import config
 from jax_diffse.planning import plan, targets
 
-SYSTEMS = ('dccrn:si_snr', 'segan', 'diffgmm', 'noise_unet', 'compact_diffiner',
-           *(pytest.param(name, marks=pytest.mark.slow) for name in (
-               'dr_diffuse:c_gen', 'dr_diffuse:diffusion', 'dr_diffuse:refiner', 'diffiner', 'sgmse', 'bridge',
-               'flowse')))
+COMPILER = [pytest.mark.slow, pytest.mark.compiler]
+SYSTEMS = ('dccrn:si_snr', 'segan', 'compact_diffiner',
+           *(pytest.param(name, marks=COMPILER) for name in (
+               'dr_diffuse:c_gen', 'dr_diffuse:diffusion', 'dr_diffuse:refiner', 'diffgmm', 'noise_unet', 'diffiner',
+               'sgmse', 'bridge', 'flowse')))
 ENHANCED = {'dr_diffuse:refiner': 2, 'dccrn:si_snr': None, 'segan': None, 'diffgmm': 2, 'noise_unet': None,
             'diffiner': 2, 'compact_diffiner': 2, 'sgmse': 2, 'bridge': 2, 'flowse': 2}  # system -> sampling steps
 
@@ -43,6 +44,7 @@ def test_the_training_step_compiles(name):
 
 
 @pytest.mark.slow
+@pytest.mark.compiler
 @pytest.mark.usefixtures('quickly')
 @pytest.mark.parametrize(('name', 'topology'), [
     *((name, 'v5e:1x1') for name in ENHANCED),

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import soundfile
 
-from jax_diffse import systems
+from jax_diffse import runs, systems
 from jax_diffse.errors import UserError
+from jax_diffse.inference.enhancer import Enhancer
 from jax_diffse.spectral import FrontEnd
 from jax_diffse.systems.base import Refiner
 from jax_diffse.training import checkpoints, parallel, setup, validation
@@ -33,6 +35,29 @@ def test_a_validation_leaves_weights_and_optimiser_on_their_devices(corpus, tmp_
         assert all(a is b and isinstance(b, jax.Array) for a, b in zip(ours, theirs, strict=True))
     assert float(after.best) == np.float32(loss) and all(leaf.sharding.is_equivalent_to(after.step.sharding, leaf.ndim)
                                                          for leaf in jax.tree.leaves(after))
+
+
+@pytest.mark.parametrize('sign', [1, -1])
+def test_a_run_whose_validations_were_inverted_is_loaded_upright(corpus, tmp_path, sign):
+    """Half of all networks invert at first, and SI-SNR does not mind. Of these two, one is the other negated."""
+    config = make_config(corpus, steps=1, save_every=1, eval_every=1)
+    with config.unlocked():
+        config.init_from = str(tmp_path / 'first')
+        config.system, config.model = 'dccrn', {'channels': (2, 4), 'lstm_units': 4, 'lstm_layers': 1}
+        config.data.train.clean = config.data.train.noisy
+        config.optimizer.learning_rate = 1e-9
+    system = systems.build(config.system, config.model)
+    drawn = system.init(jax.random.key(0))
+    runs.save(tmp_path / 'first', config, drawn if sign > 0 else system.negated(drawn))
+    train(config, tmp_path / 'run')
+    run = runs.load(tmp_path / 'run')
+    stored = runs.history_of(tmp_path / 'run')['inverted']
+    expected = system.negated(drawn) if stored == (sign > 0) else drawn
+    for ours, theirs in zip(jax.tree.leaves(run.variables['params']), jax.tree.leaves(expected['params']), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    for path in (corpus / 'noisy').iterdir():
+        noisy, rate = soundfile.read(path)
+        assert np.vdot(Enhancer(run)(noisy, rate), noisy) > 0
 
 
 def test_audio_examples_run_on_one_device():
