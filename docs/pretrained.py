@@ -107,8 +107,7 @@ def write(folder: str, step: int | str, to: pathlib.Path = pretrained.FOLDER) ->
         raise UserError(f'{folder}: was trained with local changes; train it again, at a commit')
     timing(run)  # for its check
     meta = layout.meta(layout.directory(folder) / str(run.step), folder)
-    run, turned = upright(run)
-    inverted = turned or meta['history'].get('inverted', False)
+    inverted = meta['history'].get('inverted', False)
     meta |= {'step': run.step, 'history': dict(run.history)}
     with tempfile.TemporaryDirectory() as temporary:
         pretrained.write(meta, run.variables, pathlib.Path(temporary))
@@ -119,17 +118,6 @@ def write(folder: str, step: int | str, to: pathlib.Path = pretrained.FOLDER) ->
     weights = pretrained.write({**meta, 'float16_change': change, 'inverted': inverted}, run.variables, to)
     return (f'{to}: step {run.step}, {weights["parameters"]} parameters in {weights["bytes"]} bytes; float16 changes '
             f'the enhanced examples by {change:.1e} at most')
-
-
-def upright(run: runs.Run) -> tuple[runs.Run, bool]:
-    """Returns the run with outputs of the sign of its inputs, and whether it had to be changed for that.
-
-    Trainings before checkpoints recorded the sign may have ended with either.
-    """
-    enhance = Enhancer(run)
-    if sum(float(np.vdot(noisy, enhance(noisy, rate))) for noisy, rate in _examples()) >= 0:
-        return run, False
-    return dataclasses.replace(run, variables=run.system.negated(run.variables)), True
 
 
 def largest_change(run: runs.Run, variables) -> float:

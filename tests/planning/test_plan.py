@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -136,6 +138,14 @@ def test_clocks_are_those_of_the_published_peaks():
     units = {'v4': 4 * 128**2, 'v5e': 4 * 128**2, 'v5p': 8 * 128**2, 'v6e': 2 * 256**2 * 2}
     for kind, limits in targets.TPUS.items():
         assert limits.flops == pytest.approx(2 * limits.clock * units[kind], rel=0.01), kind
+
+
+def test_products_that_need_autotuning_of_triton_are_planned():
+    """Of the small DCCRN on an A100 they were refused, `Couldn't find output tile sizes`."""
+    pytest.importorskip('jax_cuda13_plugin', reason="needs the GPU compiler: pip install 'jax[cuda13]'")
+    command = [sys.executable, '-m', 'jax_diffse', 'plan', '--config', 'dccrn:quick', '--gpus', '1', '--gpu', 'a100']
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and 'training step on 1 x a100' in done.stdout, done.stderr[-2000:]
 
 
 def test_every_gpu_has_its_description():
